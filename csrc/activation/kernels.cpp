@@ -1,0 +1,135 @@
+// The highly activating features of each row, as a mask or counted, and the moments of each row.
+#include "activation/kernels.h"
+
+#include "rows/row_stats.h"
+
+namespace sslk {
+namespace SSLK_ISA {
+namespace {
+
+// Calls each(j, in) for every vector of the row, `in` being -1 in the active lanes; true if some element lies too close
+// to the threshold for float32 to decide.
+template <bool kTwoSided, typename Each>
+SSLK_INLINE bool each_active(const FastRow& row, const ActivationArgs& a, const char* next, int64_t next_step,
+                             Each each) {
+  const double error = kRelativeError * (1.0 + a.eps) * (row.sigma + __builtin_fabs(row.delta));
+  const double threshold = a.eps * row.sigma + (kTwoSided ? 0.0 : row.delta);
+  const vfloat low = splat(threshold - error), high = splat(threshold + error), delta = splat(row.delta);
+  vint near{};
+  for (int64_t j = 0, end = padded(a.h.d); j < end; j += kBlock) {
+    prefetch(next, next_step);
+    next += next_step;
+#pragma GCC unroll 4
+    for (int64_t u = j; u < j + kBlock; u += kFloats) {
+      vfloat y = load(row.shifted + u);
+      y = (kTwoSided ? absolute(y - delta) : y) + load(a.penalty + u);
+      const vint in = y > low;
+      near |= in & (y <= high);
+      each(u, in);
+    }
+  }
+  return any(near);
+}
+
+template <bool kTwoSided, typename T>
+SSLK_INLINE void exact_active(const ActivationArgs& a, const T* x, int64_t i) {
+  const ExactRow row = exact_row(x, a.h.d);
+  int32_t count = 0;
+  for (int64_t j = 0; j < a.h.d; ++j) {
+    const double c = deviation(row, x + j);
+    const bool in = row.finite && (kTwoSided ? __builtin_fabs(c) : c) > a.eps * row.sigma;
+    if (a.mask != nullptr) {
+      a.mask[i * a.h.d + j] = in;
+    } else {
+      a.column_counts[j] += in;
+    }
+    count += in;
+  }
+  if (a.row_counts != nullptr) {
+    a.row_counts[i] = count;
+  }
+}
+
+template <bool kTwoSided, typename T>
+void activation_typed(const ActivationArgs& a, int64_t begin, int64_t end) {
+  const int64_t d = a.h.d;
+  for (int64_t i = begin; i < end; ++i) {
+    const T* x = row_at<T>(a.h, i);
+    if constexpr (sizeof(T) < sizeof(double)) {
+      const char* next = reinterpret_cast<const char*>(i + 1 < end ? row_at<T>(a.h, i + 1) : x);
+      constexpr int64_t step = kBlock * sizeof(T);
+      FastRow row;
+      if (fast_row(x, d, a.scratch, &row)) {
+        bool near;
+        if (a.mask != nullptr) {
+          uint8_t* out = a.mask + i * d;
+          near = each_active<kTwoSided>(row, a, next, step, [&](int64_t j, vint in) {
+            const quarter_vuchar bytes = __builtin_convertvector(in & 1, quarter_vuchar);
+            if (j + kFloats <= d) {
+              store_as(out + j, bytes);
+            } else if (j < d) {
+              std::memcpy(out + j, &bytes, d - j);
+            }
+          });
+        } else {
+          vint count{};
+          near = each_active<kTwoSided>(row, a, next, step, [&](int64_t j, vint in) {
+            store_as(a.column_counts + j, load_as<vint>(a.column_counts + j) - in);
+            count -= in;
+          });
+          a.row_counts[i] = lane_sum(count);
+          if (near) {  // take the undecided row back
+            each_active<kTwoSided>(row, a, next, step, [&](int64_t j, vint in) {
+              store_as(a.column_counts + j, load_as<vint>(a.column_counts + j) + in);
+            });
+          }
+        }
+        if (!near) {
+          continue;
+        }
+      }
+    }
+    exact_active<kTwoSided>(a, x, i);
+  }
+}
+
+template <typename T>
+void moments_typed(const MomentArgs& a, int64_t begin, int64_t end) {
+  using Score = accumulation_t<T>;
+  for (int64_t i = begin; i < end; ++i) {
+    const T* x = row_at<T>(a.h, i);
+    double mean, sigma, norm;
+    bool done = false;
+    if constexpr (sizeof(T) < sizeof(double)) {
+      FastRow row;
+      done = fast_row(x, a.h.d, a.scratch, &row);
+      mean = row.shift + row.delta, sigma = row.sigma, norm = row.norm;
+    }
+    if (!done) {
+      const ExactRow row = exact_row(x, a.h.d);
+      mean = (row.shift + row.delta) / row.scale, sigma = row.sigma / row.scale, norm = row.norm;
+      if (!row.finite) {
+        mean = sigma = norm = __builtin_nan("");
+      }
+    }
+    static_cast<Score*>(a.mean)[i] = static_cast<Score>(mean);
+    static_cast<Score*>(a.deviation)[i] = static_cast<Score>(sigma);
+    static_cast<Score*>(a.norm)[i] = static_cast<Score>(norm);
+  }
+}
+
+}  // namespace
+
+void activation_rows(const ActivationArgs& a, int64_t begin, int64_t end) {
+  with_type(a.h.dtype, [&](auto type) {
+    using T = memory_t<decltype(type)>;
+    a.two_sided ? activation_typed<true, T>(a, begin, end) : activation_typed<false, T>(a, begin, end);
+  });
+}
+
+void moment_rows(const MomentArgs& a, int64_t begin, int64_t end) {
+  with_type(a.h.dtype, [&](auto type) { moments_typed<memory_t<decltype(type)>>(a, begin, end); });
+}
+
+}  // namespace SSLK_ISA
+}  // namespace sslk

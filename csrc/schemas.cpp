@@ -1,0 +1,21 @@
+// Every schema of the library, in one place. Implementations register per device beside their kernels;
+// fakes, autograd and autocast live in the Python package ssl_kernels.
+#include "sslk.h"
+
+STABLE_TORCH_LIBRARY(sslk, m) {
+  m.def("qscore(Tensor h, Tensor discriminative, float eps=4.0, bool normalize=True, bool two_sided=False) -> Tensor");
+  m.def(
+      "qscore_backward(Tensor grad, Tensor h, Tensor discriminative, float eps, bool normalize, bool two_sided) -> "
+      "Tensor");
+  m.def("activating_mask(Tensor h, float eps=4.0, bool two_sided=False) -> Tensor");
+  m.def("activation_counts(Tensor h, float eps=4.0, bool two_sided=False) -> (Tensor, Tensor)");
+  m.def("row_moments(Tensor h) -> (Tensor, Tensor, Tensor)");
+  m.def("column_l1(Tensor h, bool normalize=True) -> Tensor");
+  m.def("column_l1_backward(Tensor grad, Tensor h, bool normalize) -> Tensor");
+  m.def(
+      "qscore_penalty(Tensor h, Tensor discriminative, float lambda1=1e-4, float lambda2=1e-4, float eps=4.0, "
+      "bool normalize=True, bool two_sided=False, Tensor? alpha=None, Tensor? beta=None) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "qscore_penalty_backward(Tensor grad_q, Tensor grad_column_l1, Tensor h, Tensor discriminative, float eps, "
+      "bool normalize, bool two_sided) -> Tensor");
+}

@@ -1,0 +1,1 @@
+"""Protocols for measuring and improving self-supervised representations."""

@@ -1,0 +1,36 @@
+"""Kernels for measuring and improving self-supervised representations, as torch ops: `torch.ops.sslk.*`.
+
+Importing the package loads the native libraries and registers the ops, their fake (meta) versions, gradients and
+autocast rules. `ssl_kernels.qscore` and its siblings are the same ops with documentation; `ssl_kernels.reference`
+holds a readable plain-torch version of each.
+"""
+
+from ssl_kernels import _load
+from ssl_kernels.version import __version__
+
+_load.load_libraries()
+
+from ssl_kernels import autograd, fakes, reference_backends  # noqa: E402, F401  (registrations)
+from ssl_kernels._load import build_info, cpu_isa, cuda_library_loaded, set_cpu_isa  # noqa: E402
+from ssl_kernels.ops import (  # noqa: E402
+    activating_mask,
+    activation_counts,
+    column_l1,
+    qscore,
+    qscore_penalty,
+    row_moments,
+)
+
+__all__ = [
+    "__version__",
+    "activating_mask",
+    "activation_counts",
+    "build_info",
+    "column_l1",
+    "cpu_isa",
+    "cuda_library_loaded",
+    "qscore",
+    "qscore_penalty",
+    "row_moments",
+    "set_cpu_isa",
+]

@@ -1,0 +1,128 @@
+"""The ops as documented Python functions; each calls `torch.ops.sslk.<name>` of the same signature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_ops = torch.ops.sslk
+
+
+def qscore(
+    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
+) -> Tensor:
+    """Q-Score of each representation: how far its highly activating discriminative features stand out.
+
+    `Q_i = 1/|L_i & S| sum_{j in L_i & S} (h_ij - mu_i)` with `L_i = {j : h_ij > mu_i + eps sigma_i}`, the mean and
+    population standard deviation taken over the row (Kalibhat et al., AAAI 2024, equation 1).
+
+    Args:
+        h: representations `[N, D]`, any strides; float64, float32, float16 or bfloat16.
+        discriminative: bool `[D]`, the set S.
+        eps: threshold in standard deviations, >= 0.
+        normalize: divide rows by their L2 norm (at least 1e-12) first; the active set does not depend on it.
+        two_sided: for signed features: `L_i = {j : |h_ij - mu_i| > eps sigma_i}`, averaging `|h_ij - mu_i|`.
+
+    Returns:
+        `[N]`, float32 (float64 for float64 input): 0 where `L_i & S` is empty, NaN where the row is not finite.
+        Differentiable in h, the active set held constant. Deterministic.
+
+    Raises:
+        RuntimeError: h is no matrix, has no features or no floating dtype; the mask is not bool `[D]`; eps < 0.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> h = torch.zeros(2, 32); h[0, 3] = 1.0
+        >>> [round(q, 4) for q in ssl_kernels.qscore(h, torch.ones(32, dtype=torch.bool)).tolist()]
+        [0.9688, 0.0]
+    """
+    return _ops.qscore(h, discriminative, eps, normalize, two_sided)
+
+
+def activating_mask(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Tensor:
+    """Which features are highly activating: `h_ij > mu_i + eps sigma_i`, as bool `[N, D]`.
+
+    The set is exact for every finite row at any scale: elements within float32 rounding of the threshold are decided
+    in double. A row that is not finite has no active feature. See `qscore` for the arguments. Deterministic.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> ssl_kernels.activating_mask(torch.tensor([[0., 0., 0., 9.]]), eps=1.5)
+        tensor([[False, False, False,  True]])
+    """
+    return _ops.activating_mask(h, eps, two_sided)
+
+
+def activation_counts(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> tuple[Tensor, Tensor]:
+    """Counts of `activating_mask` without the mask: rows per feature, int64 `[D]`, and features per row, int32 `[N]`.
+
+    `100 / N` times the first is the activation percentage `A_j`. Counts of batches add up. Deterministic.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> ssl_kernels.activation_counts(torch.eye(2, 8), eps=2.0)
+        (tensor([1, 1, 0, 0, 0, 0, 0, 0]), tensor([1, 1], dtype=torch.int32))
+    """
+    return _ops.activation_counts(h, eps, two_sided)
+
+
+def row_moments(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, population standard deviation and L2 norm of each row, each `[N]` in float32 (float64 for float64 input).
+
+    Two-pass accurate: right for means far larger than the deviation and for any scale. NaN for rows that are not
+    finite. Deterministic.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> [m.item() for m in ssl_kernels.row_moments(torch.tensor([[3.0, 5.0]]))]  # doctest: +ELLIPSIS
+        [4.0, 1.0, 5.830...]
+    """
+    return _ops.row_moments(h)
+
+
+def column_l1(h: Tensor, normalize: bool = True) -> Tensor:
+    """L1 norm of every feature over the batch, `[D]`: `sum_i |h_ij|`, rows divided by their L2 norm by default.
+
+    Float32 (float64 for float64 input). Differentiable. Deterministic, whatever the number of threads.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> ssl_kernels.column_l1(torch.tensor([[3.0, -4.0], [0.0, 2.0]]))
+        tensor([0.6000, 1.8000])
+    """
+    return _ops.column_l1(h, normalize)
+
+
+def qscore_penalty(
+    h: Tensor,
+    discriminative: Tensor,
+    lambda1: float = 1e-4,
+    lambda2: float = 1e-4,
+    eps: float = 4.0,
+    normalize: bool = True,
+    two_sided: bool = False,
+    alpha: Tensor | None = None,
+    beta: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The Q-Score regulariser in one pass: loss `[]`, scores `[N]` and column L1 norms `[D]`.
+
+    `loss = -lambda1 mean_i(1[Q_i < alpha] Q_i) + lambda2 sum_k(1[c_k > beta] c_k)`, `c_k = ||H_:k||_1`
+    (Kalibhat et al., equations 2 and 3). Add it to a self-supervised loss.
+
+    Args:
+        h, discriminative, eps, normalize, two_sided: as for `qscore`; h holds the batch, all views.
+        lambda1, lambda2: weights, >= 0.
+        alpha, beta: thresholds as tensors of one number in the dtype of the scores, treated as constants; the batch
+            means of the scores and of the norms by default.
+
+    Returns:
+        All three are differentiable in h; a NaN row makes the loss NaN.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> h = torch.randn(64, 512, requires_grad=True)
+        >>> loss, q, columns = ssl_kernels.qscore_penalty(h, torch.arange(512) % 2 == 0, eps=2.0)
+        >>> loss.backward(); h.grad.shape
+        torch.Size([64, 512])
+    """
+    return _ops.qscore_penalty(h, discriminative, lambda1, lambda2, eps, normalize, two_sided, alpha, beta)
