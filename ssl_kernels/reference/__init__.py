@@ -4,6 +4,7 @@ Each follows its equation in the precision of its input; pass float64 for an ora
 devices without a native kernel (see `reference_backends`). Gradients come from autograd.
 """
 
+from ssl_kernels.reference.masking import circular_mask, heatmap_iou, masked_variants
 from ssl_kernels.reference.rows import (
     activating_mask,
     activation_counts,
@@ -19,8 +20,11 @@ from ssl_kernels.reference.rows import (
 __all__ = [
     "activating_mask",
     "activation_counts",
+    "circular_mask",
     "column_l1",
     "column_l1_backward",
+    "heatmap_iou",
+    "masked_variants",
     "qscore",
     "qscore_backward",
     "qscore_penalty",
