@@ -11,7 +11,7 @@
 namespace sslk {
 namespace {
 
-constexpr int64_t kTileBytes = 4 << 20;      // of products between the matrix product and the scan
+constexpr int64_t kTileBytes = 16 << 20;     // of products between the matrix product and the scan
 constexpr int64_t kTileCentroids = 2048;
 constexpr int64_t kRowsPerTask = 32;
 
@@ -115,8 +115,18 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
   std::vector<Nearest> nearest(rows);
   const std::vector<float> shift(prepared.shift.begin(), prepared.shift.end());
   const char* matrix = static_cast<const char*>(prepared.matrix.const_data_ptr());
-  AssignArgs args{rows_of(x), rows_of(centroids), prepared.largest, 0, products.const_data_ptr(), nullptr, 0, 0,
-                  kernel_dtype(type), nearest.data(), static_cast<int32_t*>(assignment.mutable_data_ptr()),
+  AssignArgs args{rows_of(x),
+                  rows_of(centroids),
+                  prepared.largest,
+                  0,
+                  products.const_data_ptr(),
+                  packed ? norms.data() : nullptr,
+                  nullptr,
+                  0,
+                  0,
+                  kernel_dtype(type),
+                  nearest.data(),
+                  static_cast<int32_t*>(assignment.mutable_data_ptr()),
                   distance.mutable_data_ptr()};
   const auto for_rows = [&](int64_t first, int64_t count, auto body) {
     torch::stable::parallel_for(first, first + count, kRowsPerTask, body);
@@ -130,9 +140,6 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
                           first, panel.mutable_data_ptr(), d, kernel_dtype(type), norms.data()};
       for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(pack_rows)(pack, begin, end); });
     }
-    for_rows(first, count, [&](int64_t begin, int64_t end) {
-      SSLK_KERNEL(start_nearest)(args, packed ? norms.data() : nullptr, begin, end);
-    });
     const Tensor block =
         packed ? matrix_view(panel.const_data_ptr(), count, d, d, 1, type)
                : matrix_view(static_cast<const char*>(x.const_data_ptr()) + first * args.x.stride * bytes, count, d,
@@ -143,9 +150,8 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
       args.half_norms = static_cast<const char*>(prepared.half_norms.const_data_ptr()) + start * bytes;
       multiply(matrix_view(products.const_data_ptr(), count, args.columns, args.columns, 1, type), block,
                matrix_view(matrix + start * d * bytes, d, args.columns, 1, d, type));
-      for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(scan_tile)(args, begin, end); });
+      for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(assign_rows)(args, begin, end); });
     }
-    for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(finish_nearest)(args, begin, end); });
   }
   return {assignment, distance};
 }
