@@ -11,9 +11,11 @@
 namespace sslk {
 namespace {
 
-constexpr int64_t kTileBytes = 16 << 20;     // of products between the matrix product and the scan
-constexpr int64_t kTileCentroids = 2048;
-constexpr int64_t kRowsPerTask = 32;
+// A tile of products between the matrix product and the scan: 1 MB of float32, more rows where the centroids are too
+// large to be packed anew for each tile.
+constexpr int64_t kTileCentroids = 512;
+constexpr int64_t kLeastTileRows = 512, kMostTileRows = 2048;
+constexpr int64_t kRowsPerTask = 64;
 
 // The centroids as the products see them: moved by the mean when they lie far from the origin, where the products of
 // far-off vectors would drown the differences.
@@ -100,59 +102,57 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
   const int64_t n = x.size(0), d = x.size(1), k = centroids.size(0);
   Tensor assignment = torch::stable::new_empty(x, {n}, ScalarType::Int);
   Tensor distance = torch::stable::new_empty(x, {n}, type);
-  if (n == 0) {
-    return {assignment, distance};
-  }
+  const Rows rows = rows_of(x);
   const bool converted = x.scalar_type() != type;
   const PreparedCentroids prepared = prepare(centroids, converted);
-  const bool packed = converted || prepared.shifted || (x.stride(0) < d && n > 1);
-  const int64_t bytes = type == ScalarType::Double ? 8 : 4;
-  const int64_t columns = std::min(k, kTileCentroids);
-  const int64_t rows = std::min(n, std::max<int64_t>(64, kTileBytes / (columns * bytes)));
-  const Tensor products = torch::stable::empty({rows * columns}, type);
-  const Tensor panel = torch::stable::empty({packed ? rows : 0, d}, type);
-  std::vector<double> norms(rows);
-  std::vector<Nearest> nearest(rows);
+  const bool packed = converted || prepared.shifted || rows.stride < d;
   const std::vector<float> shift(prepared.shift.begin(), prepared.shift.end());
+  const bool wide = type == ScalarType::Double;
+  const int64_t bytes = wide ? 8 : 4;
   const char* matrix = static_cast<const char*>(prepared.matrix.const_data_ptr());
-  AssignArgs args{rows_of(x),
-                  rows_of(centroids),
-                  prepared.largest,
-                  0,
-                  products.const_data_ptr(),
-                  packed ? norms.data() : nullptr,
-                  nullptr,
-                  0,
-                  0,
-                  kernel_dtype(type),
-                  nearest.data(),
-                  static_cast<int32_t*>(assignment.mutable_data_ptr()),
-                  distance.mutable_data_ptr()};
-  const auto for_rows = [&](int64_t first, int64_t count, auto body) {
-    torch::stable::parallel_for(first, first + count, kRowsPerTask, body);
-  };
-  for (int64_t first = 0; first < n; first += rows) {
-    const int64_t count = std::min(rows, n - first);
-    args.first = first;
-    if (packed) {
-      const PackArgs pack{args.x, 1.0,
-                          type == ScalarType::Double ? static_cast<const void*>(prepared.shift.data()) : shift.data(),
-                          first, panel.mutable_data_ptr(), d, kernel_dtype(type), norms.data()};
-      for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(pack_rows)(pack, begin, end); });
+  const int64_t tile_columns = std::min(k, kTileCentroids);
+  const int64_t tile_rows = std::clamp(2 * d, kLeastTileRows, kMostTileRows);
+  // Each thread multiplies and scans its own tiles, which stay in its cache; torch's product does not fork again there.
+  torch::stable::parallel_for(0, n, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    const int64_t most = std::min(tile_rows, end - begin);
+    std::vector<char> products(most * tile_columns * bytes), panel(packed ? most * d * bytes : 0);
+    std::vector<double> norms(packed ? most : 0);
+    std::vector<Nearest> nearest(most);
+    AssignArgs args{rows,
+                    rows_of(centroids),
+                    prepared.largest,
+                    0,
+                    products.data(),
+                    packed ? norms.data() : nullptr,
+                    nullptr,
+                    0,
+                    0,
+                    kernel_dtype(type),
+                    nearest.data(),
+                    static_cast<int32_t*>(assignment.mutable_data_ptr()),
+                    distance.mutable_data_ptr()};
+    for (int64_t first = begin; first < end; first += most) {
+      const int64_t count = std::min(most, end - first);
+      args.first = first;
+      if (packed) {
+        SSLK_KERNEL(pack_rows)
+        ({rows, 1.0, wide ? static_cast<const void*>(prepared.shift.data()) : shift.data(), first, panel.data(), d,
+          kernel_dtype(type), norms.data()},
+         first, first + count);
+      }
+      const Tensor block = packed ? matrix_view(panel.data(), count, d, d, 1, type)
+                                  : matrix_view(static_cast<const char*>(rows.data) + first * rows.stride * bytes,
+                                                count, d, rows.stride, 1, type);
+      for (int64_t start = 0; start < k; start += tile_columns) {
+        args.first_centroid = start;
+        args.columns = std::min(tile_columns, k - start);
+        args.half_norms = static_cast<const char*>(prepared.half_norms.const_data_ptr()) + start * bytes;
+        multiply(matrix_view(products.data(), count, args.columns, args.columns, 1, type), block,
+                 matrix_view(matrix + start * d * bytes, d, args.columns, 1, d, type));
+        SSLK_KERNEL(assign_rows)(args, first, first + count);
+      }
     }
-    const Tensor block =
-        packed ? matrix_view(panel.const_data_ptr(), count, d, d, 1, type)
-               : matrix_view(static_cast<const char*>(x.const_data_ptr()) + first * args.x.stride * bytes, count, d,
-                             args.x.stride, 1, type);
-    for (int64_t start = 0; start < k; start += columns) {
-      args.first_centroid = start;
-      args.columns = std::min(columns, k - start);
-      args.half_norms = static_cast<const char*>(prepared.half_norms.const_data_ptr()) + start * bytes;
-      multiply(matrix_view(products.const_data_ptr(), count, args.columns, args.columns, 1, type), block,
-               matrix_view(matrix + start * d * bytes, d, args.columns, 1, d, type));
-      for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(assign_rows)(args, begin, end); });
-    }
-  }
+  });
   return {assignment, distance};
 }
 
