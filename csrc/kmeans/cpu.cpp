@@ -17,80 +17,79 @@ constexpr int64_t kTileCentroids = 512;
 constexpr int64_t kLeastTileRows = 512, kMostTileRows = 2048;
 constexpr int64_t kRowsPerTask = 64;
 
-// The centroids as the products see them: moved by the mean when they lie far from the origin, where the products of
-// far-off vectors would drown the differences.
+// The centroids as the products see them: moved by their mean where they lie far from the origin, so that the products
+// do not drown the differences.
 struct PreparedCentroids {
-  std::vector<double> shift;   // [D], zeros if they are not moved
+  std::vector<double> shift_double;  // [D], for float64
+  std::vector<float> shift;          // [D], for everything else
   bool shifted = false;
-  Tensor matrix;               // [K, D] in the computing type
-  Tensor half_norms;           // [K]
+  Tensor matrix;                     // [K, D] in the computing type
+  Tensor half_norms;                 // [K]
   double largest = 0.0;
+
+  const void* shift_data() const {
+    return shift_double.empty() ? static_cast<const void*>(shift.data()) : shift_double.data();
+  }
 };
 
-template <typename C>
-void finish_centroids(PreparedCentroids* out, int64_t k, int64_t d) {
-  C* matrix = static_cast<C*>(out->matrix.mutable_data_ptr());
-  C* half = static_cast<C*>(out->half_norms.mutable_data_ptr());
-  for (int64_t i = 0; i < k; ++i) {
-    C* row = matrix + i * d;
-    double squares = 0.0;
-    for (int64_t j = 0; j < d; ++j) {
-      row[j] -= static_cast<C>(out->shift[j]);
-      squares += static_cast<double>(row[j]) * row[j];
-    }
-    if (std::isfinite(squares)) {
-      half[i] = static_cast<C>(0.5 * squares);
-      out->largest = std::max(out->largest, std::sqrt(squares));
-    } else {
-      std::fill(row, row + d, C(0));
-      half[i] = std::numeric_limits<C>::infinity();
-    }
-  }
+// Writes (x - shift) of all centroids to the matrix and returns their squared norms.
+std::vector<double> pack(const Rows& centroids, PreparedCentroids* out) {
+  std::vector<double> squares(centroids.n);
+  const PackArgs args{centroids, 1.0, out->shift_data(), 0, out->matrix.mutable_data_ptr(), centroids.d,
+                      kernel_dtype(out->matrix.scalar_type()), squares.data()};
+  torch::stable::parallel_for(0, centroids.n, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    PackArgs part = args;
+    part.first = begin;
+    part.z = static_cast<char*>(args.z) + begin * centroids.d * out->matrix.element_size();
+    part.squares = squares.data() + begin;
+    SSLK_KERNEL(pack_rows)(part, begin, end);
+  });
+  return squares;
 }
 
 template <typename C>
-void find_shift(PreparedCentroids* out, int64_t k, int64_t d, bool always) {
-  const C* matrix = static_cast<const C*>(out->matrix.const_data_ptr());
-  std::vector<double> mean(d, 0.0);
-  double squares = 0.0;
-  int64_t finite = 0;
+PreparedCentroids prepare(const Tensor& centroids) {
+  const Rows rows = rows_of(centroids);
+  const int64_t k = rows.n, d = rows.d;
+  constexpr bool wide = sizeof(C) == sizeof(double);
+  PreparedCentroids out;
+  out.shift.assign(wide ? 0 : d, 0.0f);
+  out.shift_double.assign(wide ? d : 0, 0.0);
+  out.matrix = torch::stable::empty({k, d}, wide ? ScalarType::Double : ScalarType::Float);
+  out.half_norms = torch::stable::empty({k}, out.matrix.scalar_type());
+  C* matrix = static_cast<C*>(out.matrix.mutable_data_ptr());
+  std::vector<double> squares = pack(rows, &out), mean(d, 0.0);
+  double total = 0.0, mean_square = 0.0, finite = 0.0;
   for (int64_t i = 0; i < k; ++i) {
-    const C* row = matrix + i * d;
-    double own = 0.0;
-    for (int64_t j = 0; j < d; ++j) {
-      own += static_cast<double>(row[j]) * row[j];
-    }
-    if (std::isfinite(own)) {
-      squares += own;
-      ++finite;
+    if (std::isfinite(squares[i])) {
+      total += squares[i];
+      finite += 1.0;
       for (int64_t j = 0; j < d; ++j) {
-        mean[j] += row[j];
+        mean[j] += matrix[i * d + j];
       }
     }
   }
-  double mean_square = 0.0;
-  for (int64_t j = 0; j < d; ++j) {
-    mean[j] /= std::max<int64_t>(1, finite);
-    mean_square += mean[j] * mean[j];
+  for (double& m : mean) {
+    m /= std::max(1.0, finite);
+    mean_square += m * m;
   }
-  // |c|^2 splits into the mean's square and the spread.
-  out->shifted = always || mean_square > 0.8 * squares / std::max<int64_t>(1, finite);
-  out->shift = out->shifted && std::isfinite(mean_square) ? mean : std::vector<double>(d, 0.0);
-}
-
-PreparedCentroids prepare(const Tensor& centroids, bool always_shift) {
-  const int64_t k = centroids.size(0), d = centroids.size(1);
-  const ScalarType type = accumulation_type(centroids.scalar_type());
-  PreparedCentroids out;
-  out.matrix = torch::stable::empty({k, d}, type);
-  torch::stable::copy_(out.matrix, centroids);
-  out.half_norms = torch::stable::empty({k}, type);
-  if (type == ScalarType::Double) {
-    find_shift<double>(&out, k, d, always_shift);
-    finish_centroids<double>(&out, k, d);
-  } else {
-    find_shift<float>(&out, k, d, always_shift);
-    finish_centroids<float>(&out, k, d);
+  // |c|^2 on average is the mean's square plus the spread; moving costs a copy of x, so only where it matters.
+  out.shifted = std::isfinite(mean_square) && mean_square > 0.8 * total / std::max(1.0, finite);
+  if (out.shifted) {
+    for (int64_t j = 0; j < d; ++j) {
+      wide ? out.shift_double[j] = mean[j] : out.shift[j] = static_cast<float>(mean[j]);
+    }
+    squares = pack(rows, &out);
+  }
+  C* half = static_cast<C*>(out.half_norms.mutable_data_ptr());
+  for (int64_t i = 0; i < k; ++i) {
+    if (std::isfinite(squares[i])) {
+      half[i] = static_cast<C>(0.5 * squares[i]);
+      out.largest = std::max(out.largest, std::sqrt(squares[i]));
+    } else {
+      std::fill(matrix + i * d, matrix + (i + 1) * d, C(0));
+      half[i] = std::numeric_limits<C>::infinity();
+    }
   }
   return out;
 }
@@ -104,10 +103,9 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
   Tensor distance = torch::stable::new_empty(x, {n}, type);
   const Rows rows = rows_of(x);
   const bool converted = x.scalar_type() != type;
-  const PreparedCentroids prepared = prepare(centroids, converted);
-  const bool packed = converted || prepared.shifted || rows.stride < d;
-  const std::vector<float> shift(prepared.shift.begin(), prepared.shift.end());
   const bool wide = type == ScalarType::Double;
+  const PreparedCentroids prepared = wide ? prepare<double>(centroids) : prepare<float>(centroids);
+  const bool packed = converted || prepared.shifted || rows.stride < d;
   const int64_t bytes = wide ? 8 : 4;
   const char* matrix = static_cast<const char*>(prepared.matrix.const_data_ptr());
   const int64_t tile_columns = std::min(k, kTileCentroids);
@@ -136,8 +134,7 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
       args.first = first;
       if (packed) {
         SSLK_KERNEL(pack_rows)
-        ({rows, 1.0, wide ? static_cast<const void*>(prepared.shift.data()) : shift.data(), first, panel.data(), d,
-          kernel_dtype(type), norms.data()},
+        ({rows, 1.0, prepared.shift_data(), first, panel.data(), d, kernel_dtype(type), norms.data()},
          first, first + count);
       }
       const Tensor block = packed ? matrix_view(panel.data(), count, d, d, 1, type)

@@ -25,15 +25,19 @@ struct Vector<double> {
   static constexpr int64_t lanes = kDoubles;
 };
 
-SSLK_INLINE vdouble lower_half(vfloat v) {
-  half_vfloat h;
-  std::memcpy(&h, &v, sizeof h);
-  return __builtin_convertvector(h, vdouble);
+// kFloats elements in double. Halves are loaded, not split: taking a vector apart goes through memory.
+struct DoublePair {
+  vdouble low, high;
+};
+SSLK_INLINE DoublePair load_doubles(const float* p) {
+  return {__builtin_convertvector(load_as<half_vfloat>(p), vdouble),
+          __builtin_convertvector(load_as<half_vfloat>(p + kDoubles), vdouble)};
 }
-SSLK_INLINE vdouble upper_half(vfloat v) {
-  half_vfloat h;
-  std::memcpy(&h, reinterpret_cast<const char*>(&v) + sizeof h, sizeof h);
-  return __builtin_convertvector(h, vdouble);
+template <typename T>
+SSLK_INLINE DoublePair load_doubles(const T* p) {
+  float lanes[kFloats];
+  store(lanes, load(p));
+  return load_doubles(lanes);
 }
 
 // sum_j (x_j - c_j)^2 in double.
@@ -50,8 +54,8 @@ SSLK_INLINE double squared_distance(const T* x, const T* c, int64_t d) {
     }
   } else {
     for (; j + kFloats <= d; j += kFloats) {
-      const vfloat a = load(x + j), b = load(c + j);
-      const vdouble low = lower_half(a) - lower_half(b), high = upper_half(a) - upper_half(b);
+      const DoublePair a = load_doubles(x + j), b = load_doubles(c + j);
+      const vdouble low = a.low - b.low, high = a.high - b.high;
       sum[0] += low * low;
       sum[1] += high * high;
     }
@@ -72,10 +76,9 @@ SSLK_INLINE double squared_norm(const T* x, int64_t d) {
   if constexpr (sizeof(T) < sizeof(double)) {
     vdouble sum[2] = {};
     for (; j + kFloats <= d; j += kFloats) {
-      const vfloat y = load(x + j);
-      const vdouble low = lower_half(y), high = upper_half(y);
-      sum[0] += low * low;
-      sum[1] += high * high;
+      const DoublePair y = load_doubles(x + j);
+      sum[0] += y.low * y.low;
+      sum[1] += y.high * y.high;
     }
     total = sum_of(sum[0] + sum[1]);
   }
