@@ -44,7 +44,8 @@ def masked_variants(
         `[V, N, C, H, W]`, contiguous, in the order of `variants`. Not differentiable. Deterministic.
 
     Raises:
-        RuntimeError: wrong shape, dtype or device, an unknown variant, a missing foreground, std or radius out of range.
+        RuntimeError: a wrong shape, dtype or device, an unknown variant, a missing foreground, std or radius out of
+            range.
 
     Example:
         >>> import torch, ssl_kernels
@@ -53,10 +54,10 @@ def masked_variants(
         >>> out.shape, bool((out[1] + out[2]).equal(out[0]))
         (torch.Size([3, 1, 3, 4, 4]), True)
         >>> out[1, 0, 0]
-        tensor([[0., 0., 0., 0.],
-                [0., 1., 1., 0.],
-                [0., 1., 1., 0.],
-                [0., 0., 0., 0.]])
+        tensor([[0., 1., 1., 0.],
+                [1., 1., 1., 1.],
+                [1., 1., 1., 1.],
+                [0., 1., 1., 0.]])
     """
     return _ops.masked_variants(images, foreground, mean, std, variants, radius, dtype)
 

@@ -17,8 +17,8 @@ _ops = torch.ops.sslk
 def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
     """Linear centred kernel alignment of B pairs of representations.
 
-    `CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with `K = X X'`, `L = Y Y'` (Kornblith et al., ICML 2019). Debiased,
-    HSIC is the unbiased estimator of Song et al. (JMLR 2012), as in Nguyen et al. (ICLR 2021): independent
+    `CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with `K = X X'`, `L = Y Y'` (Kornblith et al., ICML 2019).
+    Debiased, HSIC is the unbiased estimator of Song et al. (JMLR 2012), as in Nguyen et al. (ICLR 2021): independent
     representations score about 0, some below, where the biased value tends to 1 as features outnumber samples.
 
     Args:
@@ -37,8 +37,8 @@ def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
     Example:
         >>> import torch, ssl_kernels
         >>> x = torch.randn(1, 100, 8, generator=torch.Generator().manual_seed(0))
-        >>> ssl_kernels.linear_cka(x, 3.0 * x.flip(2) + 1.0)
-        tensor([1.])
+        >>> round(ssl_kernels.linear_cka(x, 3.0 * x.flip(2) + 1.0).item(), 5)
+        1.0
     """
     return _ops.linear_cka(x, y, debiased)
 

@@ -76,7 +76,7 @@ def qscore_backward(
 
 
 def activation_counts(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> tuple[Tensor, Tensor]:
-    """How many rows each feature activates highly in (int64 `[D]`), and each row's number of such features (int32 `[N]`)."""
+    """How many rows each feature activates highly in, int64 `[D]`, and how many features each row, int32 `[N]`."""
     mask = activating_mask(h, eps, two_sided)
     return mask.sum(dim=0), mask.sum(dim=1, dtype=torch.int32)
 
