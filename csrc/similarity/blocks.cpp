@@ -94,7 +94,7 @@ BlockProducts::BlockProducts(std::vector<int64_t> widths, int64_t n, ScalarType 
     offsets_.push_back(offsets_.back() + w);
   }
   const int64_t bytes = std::max<int64_t>(1, width()) * (type == ScalarType::Double ? 8 : 4);
-  const int64_t most = std::max<int64_t>(256, kPanelBytes / bytes);
+  const int64_t most = std::clamp<int64_t>(kPanelBytes / bytes, 256, kRowsPerFlush / 2);
   const int64_t panels = (n + most - 1) / most;
   panel_rows_ = (n + panels - 1) / panels;
 }
@@ -136,7 +136,7 @@ void BlockProducts::compute(int64_t begin, int64_t end, const Fill& fill) {
                matrix_view(block, rows, tail(v), width(), 1, type_), unflushed > 0);
     }
     unflushed += rows;
-    if (flush && (unflushed >= kRowsPerFlush || last)) {
+    if (flush && (unflushed + panel_rows_ > kRowsPerFlush || last)) {
       unflushed = 0;
       for (int64_t v = begin; v < end; ++v) {
         const float* from = static_cast<const float*>(sums_[v].const_data_ptr());

@@ -175,23 +175,24 @@ def test_heatmap_iou(device, isa, dtype, threshold):
 
 
 def test_heatmap_iou_at_the_edges(device, isa):
-    heat = torch.zeros(5, 8, 9, device=device)
-    mask = torch.zeros(5, 8, 9, dtype=torch.bool, device=device)
+    heat = torch.zeros(6, 8, 9, device=device)
+    mask = torch.zeros(6, 8, 9, dtype=torch.bool, device=device)
     heat[1] = 1.0  # no mask: 0
     mask[2] = True  # no heat: 0
     heat[3], mask[3] = 2.0, True  # the same: 1
     heat[4], mask[4] = 1.0, True
-    heat[4, 7, 8] = torch.nan
+    heat[4, 7, 8] = heat[5, 0, 3] = torch.nan
     assert ops.heatmap_iou(heat, mask)[:4].tolist() == [0.0, 0.0, 0.0, 1.0]
-    assert ops.heatmap_iou(heat, mask)[4].isnan()
-    assert ops.heatmap_iou(heat, ~mask)[4].isnan()
+    assert ops.heatmap_iou(heat, mask)[4:].isnan().all()
+    assert ops.heatmap_iou(heat, ~mask)[4:].isnan().all()
     assert ops.heatmap_iou(heat[:0], mask[:0]).shape == (0,)
     large = torch.full((1, 1500, 1500), 0.1, device=device)  # float32 sums would have stalled by now
     left = torch.zeros(1, 1500, 1500, dtype=torch.bool, device=device)
     left[:, :, :1] = True
     torch.testing.assert_close(ops.heatmap_iou(large, left), torch.tensor([1 / 1500], device=device), rtol=1e-6, atol=0)
-    exact = torch.tensor([[[0.1]]])  # 0.1 in float32 lies above the double 0.1
-    assert ops.heatmap_iou(exact, torch.ones(1, 1, 1, dtype=torch.bool), 0.1).tolist() == [1.0]
+    for value, iou in [(0.1, 1.0), (0.7, 0.0)]:  # in float32, 0.1 lies above the double 0.1 and 0.7 below 0.7
+        exact = torch.full((1, 8, 9), value, device=device)
+        assert ops.heatmap_iou(exact, exact > 0, value).tolist() == [iou]
 
 
 @settings(deadline=None, max_examples=30)

@@ -115,7 +115,7 @@ def test_debiased_is_about_zero_for_independent_data_and_never_clamped(device):
 
 
 def test_more_rows_than_float_sums_hold(device):
-    """Past 2^14 rows the sums go on in double; 3 x 7000 rows and a remainder leave an uneven last flush."""
+    """Past 2^14 rows the sums go on in double: here after two panels, two more and a last one."""
     x = representations(2, 36_001, 12, device=device, offset=3.0)
     z = x.double() - x.double().mean(1, keepdim=True)
     products = torch.einsum("vnd,wne->vwde", z, z).square().sum((2, 3))
@@ -254,6 +254,12 @@ def test_cca_tolerance_is_relative_to_the_largest_singular_value(device):
     for rtol, rank in [(0.6, 1), (0.3, 2), (0.1, 3), (0.03, 4), (0.001, 5), (0.0, 5), (None, 5)]:
         assert ops.cca_matrix(x, rtol)[1].tolist() == [rank]
         assert ops.cca_matrix(1e8 * x, rtol)[1].tolist() == [rank]
+
+
+def test_cca_rank_never_exceeds_the_dimensions_that_centring_leaves(device):
+    for shape in [(10, 10), (10, 30), (30, 10)]:
+        ranks = ops.cca_matrix(representations(2, *shape, device=device), 0.0)[1]
+        assert ranks.tolist() == [min(shape[0] - 1, shape[1])] * 2
 
 
 def test_cca_ridge(device):
