@@ -19,80 +19,109 @@ std::tuple<Tensor, Tensor, Tensor> svd(const Tensor& a) {
           torch::stable::detail::to<Tensor>(stack[2])};
 }
 
-// R of the QR factorisation of z [N, D], N > D, built up over panels of rows: [R; next rows] = Q R'. The singular
-// values of R are those of z to rounding error relative to the largest; those of z'z would be so only to its square
-// root.
-Tensor triangular_factor(const CentredBlock& z) {
-  const int64_t n = z.x.n, d = z.x.d, most = std::max<int64_t>(2048, 4 * d);
-  const int64_t panels = (n + most - 1) / most, rows = (n + panels - 1) / panels;
-  Tensor stack = torch::stable::empty({d + rows, d}, ScalarType::Double);
-  double* r = static_cast<double*>(stack.mutable_data_ptr());
-  std::fill(r, r + d * d, 0.0);
-  for (int64_t first = 0; first < n; first += rows) {
-    const int64_t count = std::min(rows, n - first);
-    z.pack(first, count, 0, d, r + d * d, d, ScalarType::Double, nullptr);
-    AtenTensorHandle factors, tau;
-    STABLE_TORCH_ERROR_CODE_CHECK(
-        aoti_torch_cpu_geqrf(matrix_view(r, d + count, d, d, 1, ScalarType::Double).get(), &factors, &tau));
-    const Tensor packed(factors), unused(tau);
-    const double* upper = static_cast<const double*>(packed.const_data_ptr());
-    for (int64_t i = 0; i < d; ++i) {
-      for (int64_t j = 0; j < d; ++j) {
-        r[i * d + j] = j < i ? 0.0 : upper[i * packed.stride(0) + j * packed.stride(1)];
-      }
-    }
-  }
-  return torch::stable::narrow(stack, 0, 0, d);
-}
-
 // A representation's column space: the orthonormal basis Q [N, rank], each column times its ridge factor.
 struct Whitened {
   CentredBlock z;
-  bool finite;
   int64_t rank = 0;
   std::vector<double> factors;  // [rank] s / sqrt(s^2 + ridge term): 1 without ridge
   std::vector<double> basis;    // N > D: W [D, rank], Q = Z W; else Q itself [N, rank]
+
+  bool tall() const { return z.x.n > z.x.d; }
 };
 
-Whitened whiten(const Rows& x, double rtol, double ridge) {
-  Whitened out{centred(x), true, 0, {}, {}};
-  for (int64_t j = 0; j < x.d; ++j) {
-    out.finite &= std::isfinite(x.dtype == Dtype::f64 ? out.z.shift_double[j] : out.z.shift[j]);
+bool is_finite(const CentredBlock& z) {
+  const auto finite = [](double shift) { return std::isfinite(shift); };
+  return std::all_of(z.shift.begin(), z.shift.end(), finite) &&
+         std::all_of(z.shift_double.begin(), z.shift_double.end(), finite);
+}
+
+// [m, m], m = min(N, D): R of the QR factorisation of z, of z' where N <= D, built up over panels of its longer side: [R; next] = Q R'. The
+// singular values of R are those of z up to rounding relative to the largest; those of z'z would be so only up to the
+// square root of it. Returns R, or R' where N <= D: its left singular vectors are then those of z.
+Tensor core_of(const CentredBlock& z) {
+  const bool tall = z.x.n > z.x.d;
+  const int64_t m = std::min(z.x.n, z.x.d), length = std::max(z.x.n, z.x.d);
+  const int64_t most = std::max<int64_t>(2048, 4 * m), panels = (length + most - 1) / most;
+  const int64_t step = (length + panels - 1) / panels;
+  // [m + step, m]: R above, the panel below. Column by column for z', whose rows pack() then writes as they are.
+  const Tensor stack = torch::stable::empty({(m + step) * m}, ScalarType::Double);
+  double* data = static_cast<double*>(stack.mutable_data_ptr());
+  const int64_t row = tall ? m : 1, col = tall ? 1 : m + step;
+  Tensor core = torch::stable::empty({m, m}, ScalarType::Double);
+  double* out = static_cast<double*>(core.mutable_data_ptr());
+  std::fill(out, out + m * m, 0.0);
+  std::fill(data, data + (m + step) * m, 0.0);
+  for (int64_t first = 0; first < length; first += step) {
+    const int64_t count = std::min(step, length - first);
+    if (tall) {
+      z.pack(first, count, 0, m, data + m * row, row, ScalarType::Double, nullptr);
+    } else {
+      z.pack(0, m, first, count, data + m * row, col, ScalarType::Double, nullptr);
+    }
+    AtenTensorHandle factors, tau;
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        aoti_torch_cpu_geqrf(matrix_view(data, m + count, m, row, col, ScalarType::Double).get(), &factors, &tau));
+    const Tensor packed(factors), unused(tau);
+    const double* upper = static_cast<const double*>(packed.const_data_ptr());
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = i; j < m; ++j) {
+        const double r = upper[i * packed.stride(0) + j * packed.stride(1)];
+        data[i * row + j * col] = r;
+        out[tall ? i * m + j : j * m + i] = r;
+      }
+    }
   }
-  if (!out.finite) {
-    return out;
-  }
-  const bool tall = x.n > x.d;
-  Tensor matrix;
-  if (tall) {
-    matrix = triangular_factor(out.z);
-  } else {
-    matrix = torch::stable::empty({x.n, x.d}, ScalarType::Double);
-    out.z.pack(0, x.n, 0, x.d, matrix.mutable_data_ptr(), x.d, ScalarType::Double, nullptr);
-  }
-  const auto [u, values, vh] = svd(matrix);
+  return core;
+}
+
+void find_basis(const Tensor& core, double rtol, double ridge, Whitened* w) {
+  const auto [u, values, vh] = svd(core);
   const double* s = static_cast<const double*>(values.const_data_ptr());
+  const int64_t m = values.size(0);
   double squares = 0.0;
-  for (int64_t k = 0; k < values.size(0); ++k) {
+  for (int64_t k = 0; k < m; ++k) {
     squares += s[k] * s[k];
   }
   // Centring leaves N - 1 dimensions, whatever the tolerance.
-  while (out.rank < std::min(values.size(0), x.n - 1) && s[out.rank] > rtol * s[0]) {
-    ++out.rank;
+  while (w->rank < std::min(m, w->z.x.n - 1) && s[w->rank] > rtol * s[0]) {
+    ++w->rank;
   }
-  for (int64_t k = 0; k < out.rank; ++k) {
-    out.factors.push_back(s[k] / std::sqrt(s[k] * s[k] + ridge * squares / x.d));
+  for (int64_t k = 0; k < w->rank; ++k) {
+    w->factors.push_back(s[k] / std::sqrt(s[k] * s[k] + ridge * squares / w->z.x.d));
   }
-  // Row i of the basis: of V for tall matrices, divided by s; of U otherwise.
+  const bool tall = w->tall();
   const Tensor& vectors = tall ? vh : u;
   const double* data = static_cast<const double*>(vectors.const_data_ptr());
-  const int64_t row = tall ? vectors.stride(1) : vectors.stride(0), col = tall ? vectors.stride(0) : vectors.stride(1);
-  for (int64_t i = 0; i < (tall ? x.d : x.n); ++i) {
-    for (int64_t k = 0; k < out.rank; ++k) {
-      out.basis.push_back(data[i * row + k * col] * out.factors[k] / (tall ? s[k] : 1.0));
+  const int64_t row = vectors.stride(tall ? 1 : 0), col = vectors.stride(tall ? 0 : 1);
+  w->basis.resize(m * w->rank);
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t k = 0; k < w->rank; ++k) {
+      w->basis[i * w->rank + k] = data[i * row + k * col] * w->factors[k] / (tall ? s[k] : 1.0);
     }
   }
-  return out;
+}
+
+// The representations that have a column space; `place` says which is which, -1 for one that is constant or not finite.
+std::vector<Whitened> whiten(const std::vector<Rows>& x, double rtol, double ridge, std::vector<int64_t>* place) {
+  std::vector<Whitened> found(x.size()), kept;
+  // One representation per thread: LAPACK's own threads spend most of a factorisation of this size waiting for each
+  // other.
+  torch::stable::parallel_for(0, static_cast<int64_t>(x.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t v = begin; v < end; ++v) {
+      found[v].z = centred(x[v]);
+      if (is_finite(found[v].z)) {
+        find_basis(core_of(found[v].z), rtol, ridge, &found[v]);
+      }
+    }
+  });
+  place->assign(x.size(), -1);
+  for (size_t v = 0; v < x.size(); ++v) {
+    if (found[v].rank > 0) {
+      (*place)[v] = static_cast<int64_t>(kept.size());
+      kept.push_back(std::move(found[v]));
+    }
+  }
+  return kept;
 }
 
 // Rows of Q side by side into a panel.
@@ -101,7 +130,7 @@ void fill_bases(const std::vector<Whitened>& bases, const BlockProducts& product
   for (size_t v = first_block; v < bases.size(); ++v) {
     const Whitened& b = bases[v];
     double* out = panel + products.offset(v);
-    if (b.z.x.n > b.z.x.d) {
+    if (b.tall()) {
       const int64_t d = b.z.x.d;
       const Tensor z = torch::stable::empty({rows, d}, ScalarType::Double);
       b.z.pack(first, rows, 0, d, z.mutable_data_ptr(), d, ScalarType::Double, nullptr);
@@ -124,17 +153,13 @@ std::tuple<Tensor, Tensor> cca_matrix_cpu(const Tensor& x_in, std::optional<doub
   const double tolerance = rtol.value_or(std::min(0.5, 10.0 * epsilon * std::sqrt(std::max(n, d))));
   Tensor out = torch::stable::new_empty(x, {count, count}, accumulation_type(x.scalar_type()));
   Tensor ranks = torch::stable::new_empty(x, {count}, ScalarType::Long);
-  std::vector<Whitened> bases;  // of the representations that have any
-  std::vector<int64_t> widths, place(count, -1);
-  const std::vector<Rows> matrices = matrices_of(x);
+  std::vector<int64_t> widths, place;
+  const std::vector<Whitened> bases = whiten(matrices_of(x), tolerance, ridge, &place);
+  for (const Whitened& b : bases) {
+    widths.push_back(b.rank);
+  }
   for (int64_t v = 0; v < count; ++v) {
-    Whitened b = whiten(matrices[v], tolerance, ridge);
-    static_cast<int64_t*>(ranks.mutable_data_ptr())[v] = b.rank;
-    if (b.rank > 0) {
-      place[v] = static_cast<int64_t>(bases.size());
-      widths.push_back(b.rank);
-      bases.push_back(std::move(b));
-    }
+    static_cast<int64_t*>(ranks.mutable_data_ptr())[v] = place[v] < 0 ? 0 : widths[place[v]];
   }
   const int64_t used = static_cast<int64_t>(bases.size());
   std::vector<double> r2(used * used);
