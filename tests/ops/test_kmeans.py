@@ -139,6 +139,17 @@ def test_integers_full_of_exact_ties(n, k, d, seed):
     check(x, centroids)
 
 
+@pytest.mark.slow
+def test_more_than_2_31_elements(device):
+    rows, centroids = points(1024, 3, 1024, torch.bfloat16, device)
+    x = rows.repeat(2049, 1)
+    assert x.numel() > 2**31
+    index, distance = ops.kmeans_assign(x, centroids)
+    expected = ops.kmeans_assign(rows, centroids)
+    assert torch.equal(index.view(2049, 1024)[[0, 1024, 2048]], expected[0].expand(3, -1))
+    assert torch.equal(distance.view(2049, 1024)[[0, 1024, 2048]], expected[1].expand(3, -1))
+
+
 def test_opcheck(device):
     torch.library.opcheck(ops.kmeans_assign.default, points(6, 3, 5, device=device))
 

@@ -218,6 +218,19 @@ def test_variants_of_any_size_add_up(n, channels, height, width, seed):
                                               MEAN[:channels], STD[:channels], ALL))  # fmt: skip
 
 
+@pytest.mark.slow
+def test_more_than_2_31_elements(device):
+    images, foreground = images_and_masks((1, 3, 224, 224), device=device)
+    n = 2**31 // (5 * 3 * 224 * 224) + 2
+    many = images.expand(n, -1, -1, -1).contiguous()
+    masks = foreground.expand(n, -1, -1).contiguous()
+    v = ops.masked_variants(many, masks, MEAN, STD, ALL, None, torch.bfloat16)
+    assert v.numel() > 2**31
+    expected = ops.masked_variants(images, foreground, MEAN, STD, ALL, None, torch.bfloat16)
+    for i in (0, n // 2, n - 1):
+        assert torch.equal(v[:, i], expected[:, 0])
+
+
 def test_opcheck(device):
     images, foreground = images_and_masks((2, 3, 8, 10), device=device)
     for args in [
