@@ -1,0 +1,33 @@
+"""Readable plain-torch versions of every op: the oracle of the tests and the baseline of the benchmarks.
+
+Each follows its equation in the precision of its input; pass float64 for an oracle. They are also registered for
+devices without a native kernel (see `reference_backends`). Gradients come from autograd.
+"""
+
+from ssl_kernels.reference.masking import circular_mask, heatmap_iou, masked_variants
+from ssl_kernels.reference.rows import (
+    activating_mask,
+    activation_counts,
+    column_l1,
+    column_l1_backward,
+    qscore,
+    qscore_backward,
+    qscore_penalty,
+    qscore_penalty_backward,
+    row_moments,
+)
+
+__all__ = [
+    "activating_mask",
+    "activation_counts",
+    "circular_mask",
+    "column_l1",
+    "column_l1_backward",
+    "heatmap_iou",
+    "masked_variants",
+    "qscore",
+    "qscore_backward",
+    "qscore_penalty",
+    "qscore_penalty_backward",
+    "row_moments",
+]
