@@ -1,15 +1,13 @@
-// Argument checks of the masking family, the same on every device, and the variants by number.
+// Argument checks of the masking family, the same on every device.
 #pragma once
 
 #include <cmath>
 #include <numbers>
 
+#include "masking/variants.h"
 #include "sslk.h"
 
 namespace sslk {
-
-// What a variant keeps of the image; the numbers are the op's interface.
-enum Variant : int64_t { kOriginal = 0, kForeground = 1, kBackground = 2, kCenter = 3, kBorder = 4 };
 
 inline bool needs_foreground(const std::vector<int64_t>& variants) {
   for (const int64_t v : variants) {
