@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 from sslk.data import evaluation_transform, load_dataset
 from sslk.data.archives import Archive
-from sslk.models import load_backbone
+from sslk.models import Backbone, load_backbone
+from sslk.models.cifar_resnet import CifarResNet
+from sslk.models.load import EMBEDDED_WEIGHTS
 from torch import nn
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -141,15 +144,27 @@ def test_hugging_face_models(kind: str, tmp_path: Path) -> None:
 
 
 def test_networks_without_vector_output_are_refused() -> None:
-    from sslk.models import Backbone
-
     with pytest.raises(ValueError, match=r"must return \[N, D\], 'maps' returns \[2, 4, 6, 6\]"):
         Backbone(nn.Conv2d(3, 4, 3), name="maps", input_size=(8, 8))
 
 
-def test_embedded_encoder() -> None:
-    from sslk.models.load import EMBEDDED_WEIGHTS
+def test_embedded_file_states_its_own_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = CifarResNet((8, 16), blocks=2).eval()
+    half = {name: t.half() if t.is_floating_point() else t for name, t in net.state_dict().items()}
+    header = {"architecture": '{"channels": [8, 16], "blocks": 2}', "mean": "[0.1, 0.2, 0.3]", "std": "[1, 2, 3]"}
+    save_file(half, tmp_path / "encoder.safetensors", header)
+    monkeypatch.setattr("sslk.models.load.EMBEDDED_WEIGHTS", tmp_path / "encoder.safetensors")
+    backbone = load_backbone("embedded")
+    assert (backbone.num_features, backbone.mean, backbone.std) == (16, (0.1, 0.2, 0.3), (1, 2, 3))
+    net.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in half.items()})
+    with torch.no_grad():
+        assert torch.equal(backbone(IMAGES), net(IMAGES))
+    (tmp_path / "encoder.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="missing from this installation"):
+        load_backbone("embedded")
 
+
+def test_embedded_encoder() -> None:
     if not EMBEDDED_WEIGHTS.exists():
         pytest.skip("the embedded weights are not in this checkout")
     backbone = load_backbone("embedded")

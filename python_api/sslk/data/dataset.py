@@ -123,7 +123,7 @@ class Dataset(torch.utils.data.Dataset):
     def fingerprint(self) -> str:
         """SHA-256 over the names of the images, in order, and the checksum of pixels that have no file, in hex."""
         digest = hashlib.sha256(self._content.encode())
-        for source in self._kept:
+        for source in self._kept.tolist():
             digest.update(f"{self._image_names[source]}\n".encode())
         return digest.hexdigest()
 
@@ -147,8 +147,8 @@ class Dataset(torch.utils.data.Dataset):
         All images are decoded, so that every process sees the same rows under the same indices.
         """
         with ThreadPoolExecutor(threads) as pool:
-            readable = list(pool.map(self._is_readable, self._kept))
-        bad = [self._image_names[i] for i, good in zip(self._kept, readable, strict=True) if not good]
+            readable = list(pool.map(self._is_readable, self._kept.tolist()))
+        bad = [self._image_names[i] for i, good in zip(self._kept.tolist(), readable, strict=True) if not good]
         if len(bad) == len(self):
             raise ValueError(f"none of the {len(self)} images of {self.name!r} can be read, the first is {bad[0]}")
         if bad:
@@ -160,7 +160,7 @@ class Dataset(torch.utils.data.Dataset):
 
     def _is_readable(self, source: int) -> bool:
         try:
-            self._decode(int(source))
+            self._decode(source)
         except UnreadableImageError:
             return False
         return True

@@ -112,7 +112,7 @@ def array_dataset(name: str, path: Path) -> Dataset:
     if classes is None:
         classes = [str(i) for i in range(int(labels.max()) + 1)] if labels is not None and len(labels) else []
     names = [f"{path.name}[{i}]" for i in range(len(images))]
-    content = f"{zlib.crc32(np.ascontiguousarray(images)):08x}"
+    content = f"{zlib.crc32(np.ascontiguousarray(images).data):08x}"
     return Dataset(name, ArraySource(images).read, names, labels, classes, content=content)
 
 

@@ -28,12 +28,14 @@ _MOMENTUM = re.compile(r"momentum|teacher|target|ema|_k\b")
 # Only these layouts come with a head that was trained together with the backbone, in the backbone's own place.
 _WITH_TRAINED_HEAD = ("torchvision", "timm", "lightning")
 
+# How numpy pickles a scalar; the module it is named by has moved between numpy 1 and 2.
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 # Plain data holders that training scripts leave beside the tensors; none of them runs code of the file.
 _SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     np.dtype,
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
     *(type(np.dtype(code)) for code in "fdlqi"),
 ]
 

@@ -24,14 +24,16 @@ class HuggingFaceEncoder(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.masked = getattr(model.config, "mask_ratio", None) is not None
-        if self.masked:
-            model.config.mask_ratio = 0.0
+        config: Any = model.config
+        self.patch_size: int | None = None  # of a masked autoencoder
+        if getattr(config, "mask_ratio", None) is not None:
+            config.mask_ratio = 0.0
+            self.patch_size = int(config.patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
         options: dict[str, Any] = {}
-        if self.masked:
-            patches = (images.shape[-1] // self.model.config.patch_size) ** 2
+        if self.patch_size is not None:
+            patches = (images.shape[-2] // self.patch_size) * (images.shape[-1] // self.patch_size)
             options["noise"] = torch.arange(patches, dtype=torch.float32, device=images.device).repeat(len(images), 1)
         hidden = self.model(images, **options).last_hidden_state
         return hidden.mean((2, 3)) if hidden.ndim == 4 else hidden[:, 0]
@@ -56,8 +58,8 @@ def build_huggingface(name: str, pretrained: bool, image_size: int | None) -> Ar
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise OSError(f"'hf:{name}' could not be had ({reason}); give a folder written by save_pretrained") from error
-    size = image_size or getattr(config, "image_size", 224)
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    side: Any = image_size or getattr(config, "image_size", 224)
+    size = (side, side) if isinstance(side, int) else (int(side[0]), int(side[1]))
     mean, std, interpolation = IMAGENET_MEAN, IMAGENET_STD, "bilinear"
     if not Path(name).is_dir() or (Path(name) / "preprocessor_config.json").exists():
         # Only the numbers are wanted: the dictionary needs no image-processor class and its dependencies.
