@@ -45,8 +45,14 @@ def test_second_call_is_a_cache_hit_that_reads_nothing(model, data, tmp_path):
 
 @pytest.mark.parametrize(
     ("changed", "field"),
-    [("weights", "weights_hash"), ("labels", "data_hash"), ("transform", "transform"), ("dtype", "dtype"), ("rows", "shard_rows")],
-)  # fmt: skip
+    [
+        ("weights", "weights_hash"),
+        ("labels", "data_hash"),
+        ("transform", "transform"),
+        ("dtype", "dtype"),
+        ("rows", "shard_rows"),
+    ],
+)
 def test_a_store_of_something_else_is_refused_naming_the_field(data, tmp_path, changed, field):
     extract(small_model(), data, tmp_path / "s", shard_rows=40, workers=0)
     before = store_bytes(tmp_path / "s")

@@ -71,13 +71,7 @@ def store_verify(path: str | PathLike[str]) -> int:
     """
     folder = Path(path)
     manifest = Manifest.read(folder)
-    complaints = []
-    for entry in manifest.shards:
-        try:
-            check_contents(folder, entry, always=True)
-            open_shard(folder, entry, manifest.spec)
-        except StoreError as error:
-            complaints.append(str(error))
+    complaints = [complaint for entry in manifest.shards if (complaint := _complaint(folder, entry, manifest.spec))]
     known = {entry.file for entry in manifest.shards}
     complaints += [
         f"{file.name} in {folder} is not in the manifest."
@@ -87,6 +81,16 @@ def store_verify(path: str | PathLike[str]) -> int:
     if complaints:
         raise StoreError("\n".join(complaints))
     return len(manifest.shards)
+
+
+def _complaint(folder: Path, entry: ShardEntry, spec: StoreSpec) -> str:
+    """What is wrong with a shard; empty where nothing is."""
+    try:
+        check_contents(folder, entry, always=True)
+        open_shard(folder, entry, spec)
+    except StoreError as error:
+        return str(error)
+    return ""
 
 
 def store_merge(sources: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> FeatureStore:
