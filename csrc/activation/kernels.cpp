@@ -13,7 +13,8 @@ template <bool kTwoSided, typename Each>
 SSLK_INLINE bool each_active(const FastRow& row, const ActivationArgs& a, const char* next, int64_t next_step,
                              Each each) {
   const double threshold = a.eps * row.sigma + (kTwoSided ? 0.0 : row.mean), error = undecided(row, a.eps);
-  const vfloat low = splat(static_cast<float>(threshold - error)), high = splat(static_cast<float>(threshold + error)), mean = splat(static_cast<float>(row.mean));
+  const vfloat low = splat(static_cast<float>(threshold - error)), high = splat(static_cast<float>(threshold + error)),
+               mean = splat(static_cast<float>(row.mean));
   vint near{};
   each_vector(row, a.h.d, next, next_step, [&](int, int64_t j, vfloat v) __attribute__((always_inline)) {
     const vfloat y = compared<kTwoSided>(v, mean) + load(a.penalty + j);

@@ -13,11 +13,11 @@
 namespace sslk {
 namespace SSLK_ISA {
 
-constexpr int64_t kBlock = 4 * kFloats;     // elements a loop step handles, in four independent accumulators
-constexpr int64_t kFlush = 32 * kBlock;     // elements between two flushes of float sums into double
-constexpr double kNormFloor = 1e-12;        // as torch.nn.functional.normalize
-constexpr double kMomentError = 2e-5;       // bound on FastRow's error in mean and sigma, in sigmas: docs/numerics.md
-constexpr double kRounding = 3e-7;          // bound on the relative error of comparing with the mean in float32
+constexpr int64_t kBlock = 4 * kFloats;  // elements a loop step handles, in four independent accumulators
+constexpr int64_t kFlush = 32 * kBlock;  // elements between two flushes of float sums into double
+constexpr double kNormFloor = 1e-12;     // as torch.nn.functional.normalize
+constexpr double kMomentError = 2e-5;    // bound on FastRow's error in mean and sigma, in sigmas: docs/numerics.md
+constexpr double kRounding = 3e-7;       // bound on the relative error of comparing with the mean in float32
 
 SSLK_INLINE int64_t padded(int64_t d) { return (d + kBlock - 1) / kBlock * kBlock; }
 
@@ -132,11 +132,11 @@ SSLK_INLINE void each_vector(const FastRow& row, int64_t d, const char* next, in
 }
 
 struct ExactRow {
-  double scale;   // power of two applied before everything else
-  double shift;   // of the scaled row
-  double delta;   // mean - shift
-  double sigma;   // of the scaled row
-  double norm;    // of the row itself
+  double scale;  // power of two applied before everything else
+  double shift;  // of the scaled row
+  double delta;  // mean - shift
+  double sigma;  // of the scaled row
+  double norm;   // of the row itself
   bool finite;
 };
 
