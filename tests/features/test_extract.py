@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 from small import SmallData, small_model, store_bytes
-from sslk.features import FeatureStore, StoreError, extract
 from torch import nn
+
+from sslk.features import FeatureStore, StoreError, extract
 
 
 def direct(model, data):

@@ -6,6 +6,7 @@ import resource
 
 import pytest
 from small import SmallData, extract_refused, finished, small_model, store_bytes
+
 from sslk.features import FeatureStore, extract
 
 

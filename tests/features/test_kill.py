@@ -7,6 +7,7 @@ import time
 
 import pytest
 from small import extract_logging, finished, store_bytes
+
 from sslk.features import FeatureStore
 
 SAMPLES, SHARD, BATCH = 400, 40, 8

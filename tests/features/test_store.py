@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from small import SmallData, finished, second_writer, small_model
+
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter, extract
 from sslk.features.store import CHECKED
 

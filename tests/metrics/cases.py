@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
-from sslk import metrics
 from torch import Tensor
 
 import ssl_kernels
+from sslk import metrics
 
 N, D1, D2 = 61, 24, 17
 S = torch.arange(D1) % 3 != 0

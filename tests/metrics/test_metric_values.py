@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from sklearn.metrics import precision_recall_curve, roc_curve
+
 from sslk.metrics import CCA, ActivationRate, FailureAUPRC, FailureAUROC, FeatureMoments, LinearCKA, QScoreSummary
 from sslk.metrics.linear_cka import merge_sums, views
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter
 from sslk.qscore import streaming
 from sslk.qscore.discover import discover
