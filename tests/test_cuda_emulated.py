@@ -12,7 +12,7 @@ import shutil
 
 import pytest
 import torch
-from simt_library import DTYPES, emulated_kernels, pointer, rows
+from tests.simt_library import DTYPES, emulated_kernels, pointer, rows
 from torch import Tensor
 
 from ssl_kernels import reference

@@ -1,5 +1,5 @@
-// Nearest centroids on CUDA. Vectors are moved by the mean of the centroids, scaled and packed into float16; tensor cores
-// multiply them with float32 sums; the scores narrow the choice down and exact distances decide.
+// Nearest centroids on CUDA. Vectors are moved by the mean of the centroids, scaled and packed into float16; tensor
+// cores multiply them with float32 sums; the scores narrow the choice down and exact distances decide.
 #pragma once
 
 #include <type_traits>
@@ -23,8 +23,8 @@ struct Range {
   }
 };
 
-// A power of two that brings `largest` into [2^13, 2^14), near the top of float16: elements too small for it there do not
-// matter. 0 where products might leave float32: such rows are compared with every centroid.
+// A power of two that brings `largest` into [2^13, 2^14), near the top of float16: elements too small for it there do
+// not matter. 0 where products might leave float32: such rows are compared with every centroid.
 SSLK_DEVICE float packing_scale(float largest) {
   return largest == 0.0f ? 1.0f : largest > 1e-15f && largest < 1e15f ? scalbnf(1.0f, 13 - ilogbf(largest)) : 0.0f;
 }
@@ -60,9 +60,8 @@ struct PackOp {
     }
     range = team.reduce(range);
     const float scale = range.not_finite ? 0.0f : packing_scale(range.largest);
-    store_row(static_cast<f16*>(packed) + row.i * row.d, row.layout, [&](int i, f16* out) {
-      narrow(scale == 0.0f ? 0.0f : (row.values[i] - state->shift[i]) * scale, out);
-    });
+    store_row(static_cast<f16*>(packed) + row.i * row.d, row.layout,
+              [&](int i, f16* out) { narrow(scale == 0.0f ? 0.0f : (row.values[i] - state->shift[i]) * scale, out); });
     write(team, row.i, range.not_finite ? NAN : scale == 0.0f ? 0.0f : 1.0f / scale, range.squares);
   }
   template <typename Team>
@@ -137,8 +136,8 @@ __global__ void __launch_bounds__(kMeanColumns* kMeanRows)
       count += counts[r][lane];
     }
     const double value = count ? sum / static_cast<double>(count) : 0.0;
-    mean[j] = fabs(value) < (std::is_same_v<T, double> ? 1e300 : 1e30) ? static_cast<product_t<T>>(value)
-                                                                      : product_t<T>(0);
+    mean[j] =
+        fabs(value) < (std::is_same_v<T, double> ? 1e300 : 1e30) ? static_cast<product_t<T>>(value) : product_t<T>(0);
   }
 }
 
@@ -216,10 +215,10 @@ __global__ void __launch_bounds__(256) assign_kernel(AssignArgs a) {
     return c == c ? static_cast<P>(0.5 * a.c_squares[k]) - products[k] * (static_cast<P>(unscale) * c)
                   : static_cast<P>(infinity);
   };
-  // Each packed factor is within 2^-11 of the true one, a sum of d products within d 2^-23 of theirs (in double, d 2^-52),
-  // and the float squares within 2^-18 of themselves; scores that differ by twice that are not told apart.
-  const double unit = std::is_same_v<T, double> ? 0x1p-50 * static_cast<double>(d + 8)
-                                                : 0x1.1p-10 + 0x1p-22 * static_cast<double>(d);
+  // Each packed factor is within 2^-11 of the true one, a sum of d products within d 2^-23 of theirs (in double, d
+  // 2^-52), and the float squares within 2^-18 of themselves; scores that differ by twice that are not told apart.
+  const double unit =
+      std::is_same_v<T, double> ? 0x1p-50 * static_cast<double>(d + 8) : 0x1.1p-10 + 0x1p-22 * static_cast<double>(d);
   const double squares_unit = std::is_same_v<T, double> ? unit : 0x1p-18;
   const double margin = 2.0 * largest * (unit * sqrt(a.x_squares[row]) + squares_unit * largest);
   const bool ranked = unscale > 0.0f && margin < infinity;

@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(256) masked_variants_kernel(VariantsArgs a) {
   }
   for (int c = 0; c < a.channel_count; ++c) {
     const int64_t channel = a.first_channel + c;
-    const In* x = static_cast<const In*>(a.images) + sample * a.sample_stride + channel * a.channel_stride +
-                  p * a.pixel_stride;
+    const In* x =
+        static_cast<const In*>(a.images) + sample * a.sample_stride + channel * a.channel_stride + p * a.pixel_stride;
     Quad<In> in;
     if (a.pixel_stride == 1 && fits_quad(x, count)) {
       in = *reinterpret_cast<const Quad<In>*>(x);
@@ -97,8 +97,8 @@ __global__ void __launch_bounds__(256) masked_variants_kernel(VariantsArgs a) {
                             : variant == kBackground ? ~foreground
                             : variant == kCenter     ? disc
                                                      : ~disc;
-      Out* out = static_cast<Out*>(a.out) +
-                 (((a.first_variant + v) * a.n + sample) * a.channels + channel) * pixels + p;
+      Out* out =
+          static_cast<Out*>(a.out) + (((a.first_variant + v) * a.n + sample) * a.channels + channel) * pixels + p;
       Quad<Out> kept;
 #pragma unroll
       for (int u = 0; u < kPixelsPerThread; ++u) {

@@ -32,8 +32,9 @@ struct Packed {
   Packed(int64_t n, int64_t d) : matrix(n * d), unscale(n), squares(n) {}
   void pack(const Rows& rows, const product_t<T>* shift) {
     const PackOp op{shift, matrix.data(), unscale.data(), squares.data()};
-    with_row_kernel<PackOp>(rows, kMultiprocessors,
-                            [&](auto kernel, int64_t grid, int64_t block) { SSLK_LAUNCH(kernel, grid, block, rows, op); });
+    with_row_kernel<PackOp>(rows, kMultiprocessors, [&](auto kernel, int64_t grid, int64_t block) {
+      SSLK_LAUNCH(kernel, grid, block, rows, op);
+    });
   }
 };
 
@@ -62,8 +63,18 @@ void assign(const Rows& x, const Rows& c, int64_t tile, int32_t* assignment, voi
         products[i * c.n + k] = sum;
       }
     }
-    const AssignArgs args{x, c, first, part.n, products.data(), packed.unscale.data(), packed.squares.data(),
-                          centres.unscale.data(), centres.squares.data(), &largest, assignment, distance};
+    const AssignArgs args{x,
+                          c,
+                          first,
+                          part.n,
+                          products.data(),
+                          packed.unscale.data(),
+                          packed.squares.data(),
+                          centres.unscale.data(),
+                          centres.squares.data(),
+                          &largest,
+                          assignment,
+                          distance};
     SSLK_LAUNCH(assign_kernel<T>, (part.n + 7) / 8, 256, args);
   }
 }
