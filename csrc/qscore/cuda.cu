@@ -3,6 +3,7 @@
 #include "qscore/args.h"
 #include "qscore/gradient.cuh"
 #include "qscore/kernels.cuh"
+#include "rows/sum_partials.cuh"
 
 namespace sslk {
 namespace {
@@ -42,7 +43,7 @@ Tensor sum_columns(const OnDeviceOf& device, const Tensor& h, ColumnsOp op) {
     with_score_type(rows, [&](auto* typed) {
       using Score = std::remove_pointer_t<decltype(typed)>;
       launch(device, sum_partials_kernel<Score>, (rows.d + kSumColumns - 1) / kSumColumns, kSumColumns * kSumRows,
-             op.partials, grid, rows.d, static_cast<Score*>(out.mutable_data_ptr()));
+             op.partials, grid, rows.d, 1.0, static_cast<Score*>(out.mutable_data_ptr()));
     });
   });
   return out;

@@ -5,6 +5,7 @@
 #include "activation/kernels.cuh"
 #include "qscore/gradient.cuh"
 #include "qscore/kernels.cuh"
+#include "rows/sum_partials.cuh"
 
 using namespace sslk;
 
@@ -21,7 +22,7 @@ void run(const Rows& rows, const Op& op) {
 template <typename Score>
 void sum(const double* partials, int64_t grid, int64_t d, void* out) {
   SSLK_LAUNCH(sum_partials_kernel<Score>, (d + kSumColumns - 1) / kSumColumns, kSumColumns * kSumRows, partials, grid,
-              d, static_cast<Score*>(out));
+              d, 1.0, static_cast<Score*>(out));
 }
 
 template <typename Score>

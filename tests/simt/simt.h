@@ -264,6 +264,11 @@ V atomicAdd(V* address, V value) {
   return std::exchange(*address, *address + value);
 }
 
+template <typename V>
+V atomicMax(V* address, V value) {
+  return std::exchange(*address, std::max(*address, value));
+}
+
 inline int __ffs(int bits) { return bits == 0 ? 0 : std::countr_zero(static_cast<unsigned>(bits)) + 1; }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
