@@ -14,9 +14,10 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
-from sslk.models import LAYOUT_NAMES, CheckpointError, load_backbone, load_checkpoint, read_checkpoint
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
+
+from sslk.models import LAYOUT_NAMES, CheckpointError, load_backbone, load_checkpoint, read_checkpoint
 
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 
@@ -158,7 +159,7 @@ def lightly_dino(net, other):
 
 @resnet_layout
 def lightning_attribute(net, other):
-    state = {**under("model.encoder.", net), **under("model.ema_encoder.", other), **under("head.", mlp(512, 8))}
+    state = {**under("model.encoder.", net), **under("ema.", other), **under("head.", mlp(512, 8))}
     return {"state_dict": state, "pytorch-lightning_version": "2.4", "callbacks": {}}, "lightning", set()
 
 
