@@ -18,4 +18,15 @@ STABLE_TORCH_LIBRARY(sslk, m) {
   m.def(
       "qscore_penalty_backward(Tensor grad_q, Tensor grad_column_l1, Tensor h, Tensor discriminative, float eps, "
       "bool normalize, bool two_sided) -> Tensor");
+  m.def(
+      "masked_variants(Tensor images, Tensor? foreground, float[] mean, float[] std, int[] variants, "
+      "float? radius=None, ScalarType? dtype=None) -> Tensor");
+  m.def("circular_mask(int height, int width, float? radius=None) -> Tensor");
+  m.def("heatmap_iou(Tensor heat, Tensor mask, float threshold=0.0) -> Tensor");
+  m.def("linear_cka(Tensor x, Tensor y, bool debiased=True) -> Tensor");
+  m.def("linear_cka_backward(Tensor grad, Tensor x, Tensor y, bool debiased) -> (Tensor, Tensor)");
+  m.def("cka_matrix(Tensor x, bool debiased=True) -> Tensor");
+  m.def("cka_matrix_backward(Tensor grad, Tensor x, bool debiased) -> Tensor");
+  m.def("cca_matrix(Tensor x, float? rtol=None, float ridge=0.0) -> (Tensor, Tensor)");
+  m.def("kmeans_assign(Tensor x, Tensor centroids) -> (Tensor, Tensor)");
 }

@@ -5,17 +5,5 @@ import torch
 from ssl_kernels import reference
 
 _DEVICES = ["mps", "xpu"]
-_OPS = [
-    "activating_mask",
-    "activation_counts",
-    "column_l1",
-    "column_l1_backward",
-    "qscore",
-    "qscore_backward",
-    "qscore_penalty",
-    "qscore_penalty_backward",
-    "row_moments",
-]
-
-for _name in _OPS:
+for _name in set(reference.__all__) - {"circular_mask"}:  # no tensor argument: made on the CPU everywhere
     torch.library.register_kernel(f"sslk::{_name}", _DEVICES, getattr(reference, _name))

@@ -106,6 +106,8 @@ SSLK_INLINE auto lane_sum(V v) {
   return total;
 }
 
+SSLK_INLINE double sum_of(vdouble v) { return lane_sum(v); }
+
 // Whether any lane of a comparison's result is true.
 SSLK_INLINE bool any(vint mask) {
   const vlong wide = bits_as<vlong>(mask);
@@ -157,12 +159,14 @@ SSLK_INLINE half_vushort narrow(vfloat x, bf16) {
 // ---- loads and stores of kFloats elements of memory type T ----
 
 SSLK_INLINE vfloat load(const float* p) { return load_as<vfloat>(p); }
+SSLK_INLINE vdouble load(const double* p) { return load_as<vdouble>(p); }
 template <typename T>
 SSLK_INLINE vfloat load(const T* p) {
   return widen(load_as<half_vushort>(p), T{});
 }
 
 SSLK_INLINE void store(float* p, vfloat v) { store_as(p, v); }
+SSLK_INLINE void store(double* p, vdouble v) { store_as(p, v); }
 template <typename T>
 SSLK_INLINE void store(T* p, vfloat v) {
   store_as(p, narrow(v, T{}));

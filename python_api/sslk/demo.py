@@ -64,7 +64,7 @@ class _Evaluation:
         }
 
 
-def run(out: str = "runs/demo", epochs: int = 6, learning_rate: float = 0.3, seed: int = 0) -> dict[str, Any]:
+def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, seed: int = 0) -> dict[str, Any]:
     """Run Q-Score end to end on real images: extract, discover, score, probe, predict failures, train three arms, report.
 
     Uses the embedded encoder (SimCLR on CIFAR-10) and the embedded sample (2,000 training and 1,000 test images), no

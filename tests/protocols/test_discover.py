@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -92,7 +93,7 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sslk.qscore.discover.save_file", full_disk)
+    monkeypatch.setattr(sys.modules["sslk.qscore.discover"], "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         found.save(path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]

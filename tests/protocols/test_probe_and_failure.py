@@ -76,12 +76,13 @@ def test_failure_numbers_equal_scikit_learn():
     result = sslk.failure_prediction(scores, correct, features=features, logits=logits)
     assert result.qscore.auroc == pytest.approx(roc_auc_score(correct, scores))
     assert result.qscore.auprc == pytest.approx(average_precision_score(correct, scores))
+    logits = logits.double()
     probabilities = logits.softmax(1)
     by_hand = {
         "confidence": probabilities.max(1).values,
         "entropy": (probabilities * probabilities.log()).sum(1),
         "energy": logits.exp().sum(1).log(),
-        "feature norm": features.norm(dim=1),
+        "feature norm": features.double().norm(dim=1),
         "max feature": features.max(1).values,
     }
     assert set(result.baselines) == set(by_hand)

@@ -1,8 +1,4 @@
-"""Readable plain-torch versions of every op: the oracle of the tests and the baseline of the benchmarks.
-
-Each follows its equation in the precision of its input; pass float64 for an oracle. They are also registered for
-devices without a native kernel (see `reference_backends`). Gradients come from autograd.
-"""
+"""The row ops: Q-Score, highly activating features, moments and column norms of representations `[N, D]`."""
 
 from __future__ import annotations
 

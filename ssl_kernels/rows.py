@@ -1,6 +1,13 @@
-"""The ops as documented Python functions; each calls `torch.ops.sslk.<name>` of the same signature."""
+"""The row ops: Q-Score, highly activating features, moments and column norms of representations `[N, D]`.
+
+Each documented function calls `torch.ops.sslk.<name>` of the same signature; below them stand their fakes (shapes and
+dtypes for torch.compile and meta tensors) and gradients, each backward an op of its own so that it runs as one pass.
+The row ops need no autocast rule: they take half inputs as they are and accumulate in float32.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,3 +133,131 @@ def qscore_penalty(
         torch.Size([64, 512])
     """
     return _ops.qscore_penalty(h, discriminative, lambda1, lambda2, eps, normalize, two_sided, alpha, beta)
+
+
+def _accumulation(h: Tensor) -> torch.dtype:
+    return torch.float64 if h.dtype == torch.float64 else torch.float32
+
+
+def _check(h: Tensor) -> None:
+    torch._check(h.dim() == 2, lambda: f"h must be a matrix [N, D], got {h.dim()} dimensions.")
+    torch._check(h.dtype.is_floating_point, lambda: f"h must be floating point, got {h.dtype}.")
+
+
+@torch.library.register_fake("sslk::qscore")
+def _(h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False) -> Tensor:
+    _check(h)
+    return h.new_empty(h.shape[0], dtype=_accumulation(h))
+
+
+@torch.library.register_fake("sslk::qscore_backward")
+def _(grad: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool) -> Tensor:
+    return h.new_empty(h.shape)
+
+
+@torch.library.register_fake("sslk::activating_mask")
+def _(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Tensor:
+    _check(h)
+    return h.new_empty(h.shape, dtype=torch.bool)
+
+
+@torch.library.register_fake("sslk::activation_counts")
+def _(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> tuple[Tensor, Tensor]:
+    _check(h)
+    return h.new_empty(h.shape[1], dtype=torch.int64), h.new_empty(h.shape[0], dtype=torch.int32)
+
+
+@torch.library.register_fake("sslk::row_moments")
+def _(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    _check(h)
+    mean, std, norm = (h.new_empty(h.shape[0], dtype=_accumulation(h)) for _ in range(3))
+    return mean, std, norm
+
+
+@torch.library.register_fake("sslk::column_l1")
+def _(h: Tensor, normalize: bool = True) -> Tensor:
+    _check(h)
+    return h.new_empty(h.shape[1], dtype=_accumulation(h))
+
+
+@torch.library.register_fake("sslk::column_l1_backward")
+def _(grad: Tensor, h: Tensor, normalize: bool) -> Tensor:
+    return h.new_empty(h.shape)
+
+
+@torch.library.register_fake("sslk::qscore_penalty")
+def _(
+    h: Tensor,
+    discriminative: Tensor,
+    lambda1: float = 1e-4,
+    lambda2: float = 1e-4,
+    eps: float = 4.0,
+    normalize: bool = True,
+    two_sided: bool = False,
+    alpha: Tensor | None = None,
+    beta: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check(h)
+    dtype = _accumulation(h)
+    return h.new_empty((), dtype=dtype), h.new_empty(h.shape[0], dtype=dtype), h.new_empty(h.shape[1], dtype=dtype)
+
+
+@torch.library.register_fake("sslk::qscore_penalty_backward")
+def _(
+    grad_q: Tensor,
+    grad_column_l1: Tensor,
+    h: Tensor,
+    discriminative: Tensor,
+    eps: float,
+    normalize: bool,
+    two_sided: bool,
+) -> Tensor:
+    return h.new_empty(h.shape)
+
+
+def _qscore_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided = inputs
+    ctx.save_for_backward(h, discriminative)
+
+
+def _qscore_backward(ctx: Any, grad: Tensor) -> tuple:
+    h, discriminative = ctx.saved_tensors
+    return _ops.qscore_backward(grad, h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided), None, None, None, None
+
+
+torch.library.register_autograd("sslk::qscore", _qscore_backward, setup_context=_qscore_setup)
+
+
+def _column_l1_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    h, ctx.normalize = inputs
+    ctx.save_for_backward(h)
+
+
+def _column_l1_backward(ctx: Any, grad: Tensor) -> tuple:
+    (h,) = ctx.saved_tensors
+    return _ops.column_l1_backward(grad, h, ctx.normalize), None
+
+
+torch.library.register_autograd("sslk::column_l1", _column_l1_backward, setup_context=_column_l1_setup)
+
+
+def _penalty_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    h, discriminative, ctx.lambda1, ctx.lambda2, ctx.eps, ctx.normalize, ctx.two_sided, alpha, beta = inputs
+    _, q, columns = output
+    # The scores and norms are N + D numbers; computing them again would be another pass over h.
+    ctx.save_for_backward(h, discriminative, q, columns, alpha, beta)
+
+
+def _penalty_backward(ctx: Any, grad_loss: Tensor, grad_q: Tensor, grad_columns: Tensor) -> tuple:
+    h, discriminative, q, columns, alpha, beta = ctx.saved_tensors
+    alpha = q.mean() if alpha is None else alpha
+    beta = columns.mean() if beta is None else beta
+    grad_q = grad_q + torch.where(q < alpha, grad_loss * (-ctx.lambda1 / max(q.shape[0], 1)), 0.0)
+    grad_columns = grad_columns + torch.where(columns > beta, grad_loss * ctx.lambda2, 0.0)
+    grad_h = _ops.qscore_penalty_backward(
+        grad_q, grad_columns, h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided
+    )
+    return grad_h, *([None] * 8)
+
+
+torch.library.register_autograd("sslk::qscore_penalty", _penalty_backward, setup_context=_penalty_setup)

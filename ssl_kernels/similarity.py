@@ -1,0 +1,173 @@
+"""The similarity ops: CKA and CCA between representations of the same samples.
+
+Each documented function calls `torch.ops.sslk.<name>` of the same signature; below them stand their fakes, gradients
+(each backward an op of its own, saving nothing but the inputs) and autocast rules (float32).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ops = torch.ops.sslk
+
+
+def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
+    """Linear centred kernel alignment of B pairs of representations.
+
+    `CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` with `K = X X'`, `L = Y Y'` (Kornblith et al., ICML 2019). Debiased,
+    HSIC is the unbiased estimator of Song et al. (JMLR 2012), as in Nguyen et al. (ICLR 2021): independent
+    representations score about 0, some below, where the biased value tends to 1 as features outnumber samples.
+
+    Args:
+        x: `[B, N, D1]`, N samples in rows, any strides; float64, float32, float16 or bfloat16.
+        y: `[B, N, D2]`, the same samples, dtype and device.
+        debiased: the unbiased estimator, N >= 4; else the biased one, N >= 2.
+
+    Returns:
+        `[B]`, float32 (float64 for float64 inputs), never clamped; NaN where a representation is constant or not
+        finite. Invariant to orthogonal maps, scale and offset: columns are centred in double before anything is
+        multiplied, so offsets cost no precision. Differentiable. Deterministic for a fixed number of threads.
+
+    Raises:
+        RuntimeError: x or y has the wrong shape, dtype or device, or too few samples.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> x = torch.randn(1, 100, 8, generator=torch.Generator().manual_seed(0))
+        >>> ssl_kernels.linear_cka(x, 3.0 * x.flip(2) + 1.0)
+        tensor([1.])
+    """
+    return _ops.linear_cka(x, y, debiased)
+
+
+def cka_matrix(x: Tensor, debiased: bool = True) -> Tensor:
+    """Linear CKA between all pairs of V representations of the same samples; see `linear_cka`.
+
+    Each of the V (V + 1) / 2 block products `X_v' X_w` is formed once, a panel of centred rows at a time; where the
+    samples are fewer than the features, the V Gram matrices `X_v X_v'` are formed instead.
+
+    Args:
+        x: `[V, N, D]`, any strides; float64, float32, float16 or bfloat16.
+        debiased: the unbiased estimator, N >= 4; else the biased one, N >= 2.
+
+    Returns:
+        `[V, V]`, float32 (float64 for float64 input): exactly symmetric, 1 on the diagonal, never clamped; NaN in the
+        row and column of a representation that is constant or not finite. Differentiable. Deterministic for a fixed
+        number of threads.
+
+    Raises:
+        RuntimeError: x has the wrong shape or dtype, or too few samples.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> x = torch.randn(3, 500, 16, generator=torch.Generator().manual_seed(0))
+        >>> cka = ssl_kernels.cka_matrix(x)
+        >>> cka.shape, bool((cka.diagonal() == 1).all()), bool((cka - torch.eye(3)).abs().max() < 0.05)
+        (torch.Size([3, 3]), True, True)
+    """
+    return _ops.cka_matrix(x, debiased)
+
+
+def cca_matrix(x: Tensor, rtol: float | None = None, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Mean squared canonical correlation between all pairs of V representations, and their ranks.
+
+    `R2 = ||Q_v' Q_w||_F^2 / min(rank_v, rank_w)` with Q an orthonormal basis of the centred columns. One factorisation
+    per representation: a QR decomposition in float64, built up over panels of rows, and the SVD of its factor (of the
+    data itself where N <= D), so that the condition number is never squared.
+
+    Args:
+        x: `[V, N, D]`, any strides; float64, float32, float16 or bfloat16. N >= 2.
+        rtol: singular values up to `rtol` times the largest do not count towards the rank. By default
+            `10 sqrt(max(N, D)) eps`, eps being that of float64 for float64 input and of float32 otherwise: above the
+            rounding of columns that depend on each other, and less harsh on large N than `max(N, D) eps`.
+        ridge: regularisation in units of the mean variance of the features: `C + ridge tr(C)/D I` takes the place of
+            each covariance C. Scale-invariant.
+
+    Returns:
+        `[V, V]`, float32 (float64 for float64 input), and the ranks, int64 `[V]`. Exactly symmetric; without ridge,
+        exactly 1 on the diagonal. A representation that is constant or not finite has rank 0 and NaN in its row and
+        column. Not differentiable. Deterministic for a fixed number of threads.
+
+    Raises:
+        RuntimeError: x has the wrong shape or dtype or fewer than 2 samples; rtol or ridge is out of range.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> x = torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1)
+        >>> x[1, :, 3] = x[1, :, 0] - x[1, :, 1]
+        >>> ssl_kernels.cca_matrix(x)
+        (tensor([[1., 1.],
+                [1., 1.]]), tensor([4, 3]))
+    """
+    return _ops.cca_matrix(x, rtol, ridge)
+
+
+def _scores(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _check(name: str, x: Tensor) -> None:
+    torch._check(x.dim() == 3, lambda: f"{name} must have three dimensions [., N, D], got {x.dim()}.")
+
+
+@torch.library.register_fake("sslk::linear_cka")
+def _(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
+    _check("x", x)
+    _check("y", y)
+    return x.new_empty(x.shape[0], dtype=_scores(x))
+
+
+@torch.library.register_fake("sslk::linear_cka_backward")
+def _(grad: Tensor, x: Tensor, y: Tensor, debiased: bool) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), y.new_empty(y.shape)
+
+
+@torch.library.register_fake("sslk::cka_matrix")
+def _(x: Tensor, debiased: bool = True) -> Tensor:
+    _check("x", x)
+    return x.new_empty((x.shape[0], x.shape[0]), dtype=_scores(x))
+
+
+@torch.library.register_fake("sslk::cka_matrix_backward")
+def _(grad: Tensor, x: Tensor, debiased: bool) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@torch.library.register_fake("sslk::cca_matrix")
+def _(x: Tensor, rtol: float | None = None, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
+    _check("x", x)
+    count = x.shape[0]
+    return x.new_empty((count, count), dtype=_scores(x)), x.new_empty(count, dtype=torch.int64)
+
+
+def _linear_cka_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, y, ctx.debiased = inputs
+    ctx.save_for_backward(x, y)
+
+
+def _linear_cka_backward(ctx: Any, grad: Tensor) -> tuple:
+    x, y = ctx.saved_tensors
+    return *_ops.linear_cka_backward(grad, x, y, ctx.debiased), None
+
+
+torch.library.register_autograd("sslk::linear_cka", _linear_cka_backward, setup_context=_linear_cka_setup)
+
+
+def _cka_matrix_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, ctx.debiased = inputs
+    ctx.save_for_backward(x)
+
+
+def _cka_matrix_backward(ctx: Any, grad: Tensor) -> tuple:
+    (x,) = ctx.saved_tensors
+    return _ops.cka_matrix_backward(grad, x, ctx.debiased), None
+
+
+torch.library.register_autograd("sslk::cka_matrix", _cka_matrix_backward, setup_context=_cka_matrix_setup)
+
+for _name in ("linear_cka", "cka_matrix", "cca_matrix"):
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast(f"sslk::{_name}", _device, torch.float32)
