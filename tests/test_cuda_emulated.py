@@ -8,59 +8,24 @@ and device rounding need a GPU, see bench/gpu.sh.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 import torch
+from tests.simt_library import DTYPES, emulated_kernels, pointer, rows
 from torch import Tensor
 
 from ssl_kernels import reference
 
-ROOT = Path(__file__).resolve().parents[1]
-SIMT = Path(__file__).resolve().parent / "simt"
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]  # in the order of the enum Dtype
 SIZES = [1, 3, 64, 100, 192, 760, 1128, 2048, 5000, 8300]
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator is compiled with g++")
 
 
-class Rows(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("n", ctypes.c_int64),
-        ("d", ctypes.c_int64),
-        ("stride", ctypes.c_int64),
-        ("dtype", ctypes.c_int),
-    ]
-
-
 @pytest.fixture(scope="session")
 def simt() -> ctypes.CDLL:
-    """The emulated kernels as a shared library, compiled once per version of their sources."""
-    sources = [*sorted(SIMT.iterdir()), *sorted((ROOT / "csrc").rglob("*.cuh")), ROOT / "csrc/rows/rows.h"]
     torch.set_num_threads(1)
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    library = Path(tempfile.gettempdir()) / f"sslk_simt_{digest}.so"
-    if not library.exists():
-        scratch = library.with_suffix(".building")
-        command = ["g++", "-O1", "-std=c++20", "-fPIC", "-shared", "-Wall", "-Wno-unknown-pragmas", "-DSSLK_SIMT"]
-        command += ["-U_FORTIFY_SOURCE", f"-I{SIMT}", f"-I{ROOT / 'csrc'}", str(SIMT / "row_kernels.cpp")]
-        subprocess.run([*command, "-o", str(scratch)], check=True)
-        scratch.rename(library)
-    return ctypes.CDLL(str(library))
-
-
-def rows(h: Tensor) -> ctypes.c_void_p:
-    assert h.stride(1) == 1 or h.shape[1] == 1
-    return ctypes.byref(Rows(h.data_ptr(), h.shape[0], h.shape[1], h.stride(0), DTYPES.index(h.dtype)))
-
-
-def pointer(t: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if t is None else t.data_ptr())
+    return emulated_kernels()
 
 
 def score_dtype(h: Tensor) -> torch.dtype:

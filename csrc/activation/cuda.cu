@@ -8,9 +8,8 @@ namespace {
 
 template <typename Op>
 void run(const OnDeviceOf& device, const Rows& rows, const Op& op) {
-  with_row_kernel<Op>(rows, device.multiprocessors(), [&](auto kernel, int64_t grid, int64_t block) {
-    launch(device, kernel, grid, block, rows, op);
-  });
+  with_row_kernel<Op>(rows, device.multiprocessors(),
+                      [&](auto kernel, int64_t grid, int64_t block) { launch(device, kernel, grid, block, rows, op); });
 }
 
 Tensor activating_mask_cuda(const Tensor& h_in, double eps, bool two_sided) {

@@ -1,5 +1,5 @@
-// What every CUDA launcher needs from torch and the driver, over the stable ABI: guard, stream, launch check, size of the
-// device.
+// What every CUDA launcher needs from torch and the driver, over the stable ABI: guard, stream, launch check, size of
+// the device.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -43,8 +43,8 @@ SSLK_DEVICE void narrow(float x, float* out) { *out = x; }
 SSLK_DEVICE void narrow(float x, f16* out) { *out = __float2half_rn(x); }
 SSLK_DEVICE void narrow(float x, bf16* out) { *out = __float2bfloat16_rn(x); }
 
-// Makes the compiler forget what it knows of a value, so that what follows from it is computed where it is used: hoisted
-// out of the row loop, the predicates and addresses of every item would fill the register file.
+// Makes the compiler forget what it knows of a value, so that what follows from it is computed where it is used:
+// hoisted out of the row loop, the predicates and addresses of every item would fill the register file.
 SSLK_DEVICE void recompute_from(uint32_t& value) { asm volatile("" : "+r"(value)); }
 
 // The type sums and scores of memory type T come back in.

@@ -57,9 +57,9 @@ Tensor column_l1_cuda(const Tensor& h_in, bool normalize) {
   return sum_columns(device, with_adjacent_columns(h_in), {{nullptr, 0.0, normalize, false, nullptr}, nullptr});
 }
 
-std::tuple<Tensor, Tensor, Tensor> qscore_penalty_cuda(const Tensor& h_in, const Tensor& discriminative,
-                                                       double lambda1, double lambda2, double eps, bool normalize,
-                                                       bool two_sided, const std::optional<Tensor>& alpha,
+std::tuple<Tensor, Tensor, Tensor> qscore_penalty_cuda(const Tensor& h_in, const Tensor& discriminative, double lambda1,
+                                                       double lambda2, double eps, bool normalize, bool two_sided,
+                                                       const std::optional<Tensor>& alpha,
                                                        const std::optional<Tensor>& beta) {
   check_penalty("sslk::qscore_penalty", h_in, discriminative, lambda1, lambda2, eps, alpha, beta);
   const ScalarType type = accumulation_type(h_in.scalar_type());

@@ -28,8 +28,7 @@ struct GradientOp {
     if constexpr (kColumn) {
 #pragma unroll
       for (int i = 0; i < layout.kItems; ++i) {
-        state->columns[i] =
-            layout.valid >> i & 1 ? static_cast<const float*>(grad_column)[layout.column(i)] : 0.0f;
+        state->columns[i] = layout.valid >> i & 1 ? static_cast<const float*>(grad_column)[layout.column(i)] : 0.0f;
       }
     }
   }

@@ -1,7 +1,8 @@
 // Mean, deviation and norm of one row, and its highly activating features: the core that every row kernel shares.
 //
 // Two paths give the same active set as exact arithmetic would:
-//   FastRow   float32, two passes over the row in registers. An element within the rounding error of the threshold sends
+//   FastRow   float32, two passes over the row in registers. An element within the rounding error of the threshold
+//   sends
 //             the row to the other path, as do scales whose squares leave float32, and NaN.
 //   ExactRow  double, reading memory again, scaled by a power of two: any finite row of any length.
 #pragma once
@@ -73,7 +74,7 @@ SSLK_DEVICE bool fast_row(Team& team, const HeldRow<T, Team, kSlots>& row, FastR
 
 // The features selected of a row: those that activate highly and lie in the set.
 struct Selection {
-  float sum;      // of their deviations from the mean (absolute ones when two-sided)
+  float sum;  // of their deviations from the mean (absolute ones when two-sided)
   int count;
   int direction;  // features above minus features below the mean: count, unless two-sided
   int near;       // elements so close to the threshold that float32 cannot decide

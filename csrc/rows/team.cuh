@@ -1,5 +1,5 @@
-// The threads that share one row: some lanes of a warp, or a whole block. A team knows its threads and reduces over them;
-// every thread gets the same bits back, so that decisions made from a reduction are the team's.
+// The threads that share one row: some lanes of a warp, or a whole block. A team knows its threads and reduces over
+// them; every thread gets the same bits back, so that decisions made from a reduction are the team's.
 #pragma once
 
 #include "cuda/simt.cuh"
@@ -83,7 +83,7 @@ struct Block {
   SSLK_DEVICE V reduce(const V& v) {
     static_assert(sizeof(V) <= sizeof(scratch->words[0][0]));
     const V own = reduce_lanes<32>(0xffffffffu, v);
-    int(*slots)[4] = scratch->words[phase];
+    int (*slots)[4] = scratch->words[phase];
     phase ^= 1;
     if (rank % 32 == 0) {
       memcpy(slots[rank / 32], &own, sizeof(V));

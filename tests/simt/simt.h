@@ -1,5 +1,5 @@
-// CUDA kernels on the CPU, for tests: device code compiles with a C++ compiler and runs block by block, every thread of a
-// block as a fiber. A thread runs until a barrier or a shuffle; who runs next is drawn at random, so that a missing
+// CUDA kernels on the CPU, for tests: device code compiles with a C++ compiler and runs block by block, every thread of
+// a block as a fiber. A thread runs until a barrier or a shuffle; who runs next is drawn at random, so that a missing
 // barrier shows as a wrong result for some seed. Waiting for threads that never come is an error that says so.
 //
 // What it checks is logic and synchronisation. It knows nothing of memory models, coalescing or device arithmetic, and
@@ -222,9 +222,9 @@ inline int exchange_word(unsigned mask, int word, int source_lane) {
 }  // namespace simt
 
 #define threadIdx (simt::thread_index())
-#define blockIdx                                                                                \
-  (dim3{simt::machine.block_index % simt::machine.grid.x,                                       \
-        simt::machine.block_index / simt::machine.grid.x % simt::machine.grid.y,                \
+#define blockIdx                                                                 \
+  (dim3{simt::machine.block_index % simt::machine.grid.x,                        \
+        simt::machine.block_index / simt::machine.grid.x % simt::machine.grid.y, \
         simt::machine.block_index / simt::machine.grid.x / simt::machine.grid.y})
 #define blockDim (simt::machine.block)
 #define gridDim (simt::machine.grid)
@@ -264,6 +264,7 @@ V atomicAdd(V* address, V value) {
   return std::exchange(*address, *address + value);
 }
 
+inline int __ffs(int bits) { return bits == 0 ? 0 : std::countr_zero(static_cast<unsigned>(bits)) + 1; }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
 
