@@ -12,10 +12,10 @@ import shutil
 
 import pytest
 import torch
-from tests.simt_library import DTYPES, emulated_kernels, pointer, rows
 from torch import Tensor
 
 from ssl_kernels import reference
+from tests.simt_library import DTYPES, emulated_kernels, pointer, rows
 
 SIZES = [1, 3, 64, 100, 192, 760, 1128, 2048, 5000, 8300]
 

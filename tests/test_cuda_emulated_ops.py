@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 import torch
-from tests.simt_library import DTYPES, Rows, emulated_kernels, pointer, rows
 from torch import Tensor
 
 from ssl_kernels import reference
+from tests.simt_library import DTYPES, Rows, emulated_kernels, pointer, rows
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator is compiled with g++")
 
