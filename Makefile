@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 SETUP := $(VENV)/.setup-done
+# The development build compiles CUDA only where a GPU is; `make wheel` and plain pip do wherever nvcc is.
+SSLK_CUDA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo 1 || echo 0)
 
-.PHONY: setup demo test lint bench wheel sanitize clean
+.PHONY: setup demo test lint bench wheel clean
 
 setup: $(SETUP)
 
@@ -13,7 +15,7 @@ $(SETUP): pyproject.toml constraints.txt setup.py $(shell find csrc -type f)
 	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
 	$(PY) -m pip install --quiet --constraint constraints.txt torch torchvision
 	$(PY) -m pip install --quiet --constraint constraints.txt ninja pybind11
-	$(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[protocols,test,bench]"
+	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[protocols,test,bench]"
 	touch $@
 
 demo: $(SETUP)

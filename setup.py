@@ -183,6 +183,13 @@ class NinjaBuild(build_ext):
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         subprocess.run([shutil.which("ninja") or "ninja", "-C", str(build), *jobs], check=True)
 
+    def copy_extensions_to_source(self) -> None:
+        """Editable installs: setuptools copies the module, this the CUDA library beside it."""
+        super().copy_extensions_to_source()
+        built = Path(self.build_lib) / "ssl_kernels" / "libsslk_cuda.so"
+        if built.exists():
+            shutil.copy2(built, ROOT / "ssl_kernels" / built.name)
+
     def get_outputs(self) -> list[str]:
         outputs = super().get_outputs()
         return outputs + [

@@ -11,84 +11,91 @@
 namespace sslk {
 namespace {
 
-constexpr int64_t kTileBytes = 4 << 20;      // of products between the matrix product and the scan
-constexpr int64_t kTileCentroids = 2048;
-constexpr int64_t kRowsPerTask = 32;
+// A tile of products between the matrix product and the scan: 1 MB of float32, more rows where the centroids are too
+// large to be packed anew for each tile.
+constexpr int64_t kTileCentroids = 512;
+constexpr int64_t kLeastTileRows = 512, kMostTileRows = 2048;
+constexpr int64_t kRowsPerTask = 64;
 
-// The centroids as the products see them: moved by the mean when they lie far from the origin, where the products of
-// far-off vectors would drown the differences.
+// The centroids as the products see them: moved by their mean where they lie far from the origin, so that the products
+// do not drown the differences.
 struct PreparedCentroids {
-  std::vector<double> shift;   // [D], zeros if they are not moved
+  std::vector<double> shift_double;  // [D], for float64
+  std::vector<float> shift;          // [D], for everything else
   bool shifted = false;
-  Tensor matrix;               // [K, D] in the computing type
-  Tensor half_norms;           // [K]
+  Tensor matrix;      // [K, D] in the computing type
+  Tensor half_norms;  // [K]
   double largest = 0.0;
+
+  const void* shift_data() const {
+    return shift_double.empty() ? static_cast<const void*>(shift.data()) : shift_double.data();
+  }
 };
 
-template <typename C>
-void finish_centroids(PreparedCentroids* out, int64_t k, int64_t d) {
-  C* matrix = static_cast<C*>(out->matrix.mutable_data_ptr());
-  C* half = static_cast<C*>(out->half_norms.mutable_data_ptr());
-  for (int64_t i = 0; i < k; ++i) {
-    C* row = matrix + i * d;
-    double squares = 0.0;
-    for (int64_t j = 0; j < d; ++j) {
-      row[j] -= static_cast<C>(out->shift[j]);
-      squares += static_cast<double>(row[j]) * row[j];
-    }
-    if (std::isfinite(squares)) {
-      half[i] = static_cast<C>(0.5 * squares);
-      out->largest = std::max(out->largest, std::sqrt(squares));
-    } else {
-      std::fill(row, row + d, C(0));
-      half[i] = std::numeric_limits<C>::infinity();
-    }
-  }
+// Writes (x - shift) of all centroids to the matrix and returns their squared norms.
+std::vector<double> pack(const Rows& centroids, PreparedCentroids* out) {
+  std::vector<double> squares(centroids.n);
+  const PackArgs args{centroids,
+                      1.0,
+                      out->shift_data(),
+                      0,
+                      out->matrix.mutable_data_ptr(),
+                      centroids.d,
+                      kernel_dtype(out->matrix.scalar_type()),
+                      squares.data()};
+  torch::stable::parallel_for(0, centroids.n, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    PackArgs part = args;
+    part.first = begin;
+    part.z = static_cast<char*>(args.z) + begin * centroids.d * out->matrix.element_size();
+    part.squares = squares.data() + begin;
+    SSLK_KERNEL(pack_rows)(part, begin, end);
+  });
+  return squares;
 }
 
 template <typename C>
-void find_shift(PreparedCentroids* out, int64_t k, int64_t d, bool always) {
-  const C* matrix = static_cast<const C*>(out->matrix.const_data_ptr());
-  std::vector<double> mean(d, 0.0);
-  double squares = 0.0;
-  int64_t finite = 0;
+PreparedCentroids prepare(const Tensor& centroids) {
+  const Rows rows = rows_of(centroids);
+  const int64_t k = rows.n, d = rows.d;
+  constexpr bool wide = sizeof(C) == sizeof(double);
+  PreparedCentroids out;
+  out.shift.assign(wide ? 0 : d, 0.0f);
+  out.shift_double.assign(wide ? d : 0, 0.0);
+  out.matrix = torch::stable::empty({k, d}, wide ? ScalarType::Double : ScalarType::Float);
+  out.half_norms = torch::stable::empty({k}, out.matrix.scalar_type());
+  C* matrix = static_cast<C*>(out.matrix.mutable_data_ptr());
+  std::vector<double> squares = pack(rows, &out), mean(d, 0.0);
+  double total = 0.0, mean_square = 0.0, finite = 0.0;
   for (int64_t i = 0; i < k; ++i) {
-    const C* row = matrix + i * d;
-    double own = 0.0;
-    for (int64_t j = 0; j < d; ++j) {
-      own += static_cast<double>(row[j]) * row[j];
-    }
-    if (std::isfinite(own)) {
-      squares += own;
-      ++finite;
+    if (std::isfinite(squares[i])) {
+      total += squares[i];
+      finite += 1.0;
       for (int64_t j = 0; j < d; ++j) {
-        mean[j] += row[j];
+        mean[j] += matrix[i * d + j];
       }
     }
   }
-  double mean_square = 0.0;
-  for (int64_t j = 0; j < d; ++j) {
-    mean[j] /= std::max<int64_t>(1, finite);
-    mean_square += mean[j] * mean[j];
+  for (double& m : mean) {
+    m /= std::max(1.0, finite);
+    mean_square += m * m;
   }
-  // |c|^2 splits into the mean's square and the spread.
-  out->shifted = always || mean_square > 0.8 * squares / std::max<int64_t>(1, finite);
-  out->shift = out->shifted && std::isfinite(mean_square) ? mean : std::vector<double>(d, 0.0);
-}
-
-PreparedCentroids prepare(const Tensor& centroids, bool always_shift) {
-  const int64_t k = centroids.size(0), d = centroids.size(1);
-  const ScalarType type = accumulation_type(centroids.scalar_type());
-  PreparedCentroids out;
-  out.matrix = torch::stable::empty({k, d}, type);
-  torch::stable::copy_(out.matrix, centroids);
-  out.half_norms = torch::stable::empty({k}, type);
-  if (type == ScalarType::Double) {
-    find_shift<double>(&out, k, d, always_shift);
-    finish_centroids<double>(&out, k, d);
-  } else {
-    find_shift<float>(&out, k, d, always_shift);
-    finish_centroids<float>(&out, k, d);
+  // |c|^2 on average is the mean's square plus the spread; moving costs a copy of x, so only where it matters.
+  out.shifted = std::isfinite(mean_square) && mean_square > 0.8 * total / std::max(1.0, finite);
+  if (out.shifted) {
+    for (int64_t j = 0; j < d; ++j) {
+      wide ? out.shift_double[j] = mean[j] : out.shift[j] = static_cast<float>(mean[j]);
+    }
+    squares = pack(rows, &out);
+  }
+  C* half = static_cast<C*>(out.half_norms.mutable_data_ptr());
+  for (int64_t i = 0; i < k; ++i) {
+    if (std::isfinite(squares[i])) {
+      half[i] = static_cast<C>(0.5 * squares[i]);
+      out.largest = std::max(out.largest, std::sqrt(squares[i]));
+    } else {
+      std::fill(matrix + i * d, matrix + (i + 1) * d, C(0));
+      half[i] = std::numeric_limits<C>::infinity();
+    }
   }
   return out;
 }
@@ -100,53 +107,55 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
   const int64_t n = x.size(0), d = x.size(1), k = centroids.size(0);
   Tensor assignment = torch::stable::new_empty(x, {n}, ScalarType::Int);
   Tensor distance = torch::stable::new_empty(x, {n}, type);
-  if (n == 0) {
-    return {assignment, distance};
-  }
+  const Rows rows = rows_of(x);
   const bool converted = x.scalar_type() != type;
-  const PreparedCentroids prepared = prepare(centroids, converted);
-  const bool packed = converted || prepared.shifted || (x.stride(0) < d && n > 1);
-  const int64_t bytes = type == ScalarType::Double ? 8 : 4;
-  const int64_t columns = std::min(k, kTileCentroids);
-  const int64_t rows = std::min(n, std::max<int64_t>(64, kTileBytes / (columns * bytes)));
-  const Tensor products = torch::stable::empty({rows * columns}, type);
-  const Tensor panel = torch::stable::empty({packed ? rows : 0, d}, type);
-  std::vector<double> norms(rows);
-  std::vector<Nearest> nearest(rows);
-  const std::vector<float> shift(prepared.shift.begin(), prepared.shift.end());
+  const bool wide = type == ScalarType::Double;
+  const PreparedCentroids prepared = wide ? prepare<double>(centroids) : prepare<float>(centroids);
+  const bool packed = converted || prepared.shifted || rows.stride < d;
+  const int64_t bytes = wide ? 8 : 4;
   const char* matrix = static_cast<const char*>(prepared.matrix.const_data_ptr());
-  AssignArgs args{rows_of(x), rows_of(centroids), prepared.largest, 0, products.const_data_ptr(), nullptr, 0, 0,
-                  kernel_dtype(type), nearest.data(), static_cast<int32_t*>(assignment.mutable_data_ptr()),
-                  distance.mutable_data_ptr()};
-  const auto for_rows = [&](int64_t first, int64_t count, auto body) {
-    torch::stable::parallel_for(first, first + count, kRowsPerTask, body);
-  };
-  for (int64_t first = 0; first < n; first += rows) {
-    const int64_t count = std::min(rows, n - first);
-    args.first = first;
-    if (packed) {
-      const PackArgs pack{args.x, 1.0,
-                          type == ScalarType::Double ? static_cast<const void*>(prepared.shift.data()) : shift.data(),
-                          first, panel.mutable_data_ptr(), d, kernel_dtype(type), norms.data()};
-      for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(pack_rows)(pack, begin, end); });
+  const int64_t tile_columns = std::min(k, kTileCentroids);
+  const int64_t tile_rows = std::clamp(2 * d, kLeastTileRows, kMostTileRows);
+  // Each thread multiplies and scans its own tiles, which stay in its cache; torch's product does not fork again there.
+  torch::stable::parallel_for(0, n, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    const int64_t most = std::min(tile_rows, end - begin);
+    std::vector<char> products(most * tile_columns * bytes), panel(packed ? most * d * bytes : 0);
+    std::vector<double> norms(packed ? most : 0);
+    std::vector<Nearest> nearest(most);
+    AssignArgs args{rows,
+                    rows_of(centroids),
+                    prepared.largest,
+                    0,
+                    products.data(),
+                    packed ? norms.data() : nullptr,
+                    nullptr,
+                    0,
+                    0,
+                    kernel_dtype(type),
+                    nearest.data(),
+                    static_cast<int32_t*>(assignment.mutable_data_ptr()),
+                    distance.mutable_data_ptr()};
+    for (int64_t first = begin; first < end; first += most) {
+      const int64_t count = std::min(most, end - first);
+      args.first = first;
+      if (packed) {
+        SSLK_KERNEL(pack_rows)
+        ({rows, 1.0, prepared.shift_data(), first, panel.data(), d, kernel_dtype(type), norms.data()}, first,
+         first + count);
+      }
+      const Tensor block = packed ? matrix_view(panel.data(), count, d, d, 1, type)
+                                  : matrix_view(static_cast<const char*>(rows.data) + first * rows.stride * bytes,
+                                                count, d, rows.stride, 1, type);
+      for (int64_t start = 0; start < k; start += tile_columns) {
+        args.first_centroid = start;
+        args.columns = std::min(tile_columns, k - start);
+        args.half_norms = static_cast<const char*>(prepared.half_norms.const_data_ptr()) + start * bytes;
+        multiply(matrix_view(products.data(), count, args.columns, args.columns, 1, type), block,
+                 matrix_view(matrix + start * d * bytes, d, args.columns, 1, d, type));
+        SSLK_KERNEL(assign_rows)(args, first, first + count);
+      }
     }
-    for_rows(first, count, [&](int64_t begin, int64_t end) {
-      SSLK_KERNEL(start_nearest)(args, packed ? norms.data() : nullptr, begin, end);
-    });
-    const Tensor block =
-        packed ? matrix_view(panel.const_data_ptr(), count, d, d, 1, type)
-               : matrix_view(static_cast<const char*>(x.const_data_ptr()) + first * args.x.stride * bytes, count, d,
-                             args.x.stride, 1, type);
-    for (int64_t start = 0; start < k; start += columns) {
-      args.first_centroid = start;
-      args.columns = std::min(columns, k - start);
-      args.half_norms = static_cast<const char*>(prepared.half_norms.const_data_ptr()) + start * bytes;
-      multiply(matrix_view(products.const_data_ptr(), count, args.columns, args.columns, 1, type), block,
-               matrix_view(matrix + start * d * bytes, d, args.columns, 1, d, type));
-      for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(scan_tile)(args, begin, end); });
-    }
-    for_rows(first, count, [&](int64_t begin, int64_t end) { SSLK_KERNEL(finish_nearest)(args, begin, end); });
-  }
+  });
   return {assignment, distance};
 }
 

@@ -25,15 +25,19 @@ struct Vector<double> {
   static constexpr int64_t lanes = kDoubles;
 };
 
-SSLK_INLINE vdouble lower_half(vfloat v) {
-  half_vfloat h;
-  std::memcpy(&h, &v, sizeof h);
-  return __builtin_convertvector(h, vdouble);
+// kFloats elements in double. Halves are loaded, not split: taking a vector apart goes through memory.
+struct DoublePair {
+  vdouble low, high;
+};
+SSLK_INLINE DoublePair load_doubles(const float* p) {
+  return {__builtin_convertvector(load_as<half_vfloat>(p), vdouble),
+          __builtin_convertvector(load_as<half_vfloat>(p + kDoubles), vdouble)};
 }
-SSLK_INLINE vdouble upper_half(vfloat v) {
-  half_vfloat h;
-  std::memcpy(&h, reinterpret_cast<const char*>(&v) + sizeof h, sizeof h);
-  return __builtin_convertvector(h, vdouble);
+template <typename T>
+SSLK_INLINE DoublePair load_doubles(const T* p) {
+  float lanes[kFloats];
+  store(lanes, load(p));
+  return load_doubles(lanes);
 }
 
 // sum_j (x_j - c_j)^2 in double.
@@ -50,8 +54,8 @@ SSLK_INLINE double squared_distance(const T* x, const T* c, int64_t d) {
     }
   } else {
     for (; j + kFloats <= d; j += kFloats) {
-      const vfloat a = load(x + j), b = load(c + j);
-      const vdouble low = lower_half(a) - lower_half(b), high = upper_half(a) - upper_half(b);
+      const DoublePair a = load_doubles(x + j), b = load_doubles(c + j);
+      const vdouble low = a.low - b.low, high = a.high - b.high;
       sum[0] += low * low;
       sum[1] += high * high;
     }
@@ -60,6 +64,26 @@ SSLK_INLINE double squared_distance(const T* x, const T* c, int64_t d) {
   for (; j < d; ++j) {
     const double y = element(x + j) - element(c + j);
     total += y * y;
+  }
+  return total;
+}
+
+// |x|^2 for the bound on rounding errors: infinite or NaN where x is.
+template <typename T>
+SSLK_INLINE double squared_norm(const T* x, int64_t d) {
+  double total = 0.0;
+  int64_t j = 0;
+  if constexpr (sizeof(T) < sizeof(double)) {
+    vdouble sum[2] = {};
+    for (; j + kFloats <= d; j += kFloats) {
+      const DoublePair y = load_doubles(x + j);
+      sum[0] += y.low * y.low;
+      sum[1] += y.high * y.high;
+    }
+    total = sum_of(sum[0] + sum[1]);
+  }
+  for (; j < d; ++j) {
+    total += element(x + j) * element(x + j);
   }
   return total;
 }
@@ -97,68 +121,78 @@ SSLK_INLINE void make_room(const AssignArgs& a, int64_t i, Nearest* r) {
   r->count = 1;
 }
 
+// The error of a score is at most D roundings of the product and a few of the shift, the norms and the subtraction.
 template <typename T, typename C>
-void scan_typed(const AssignArgs& a, int64_t begin, int64_t end) {
+SSLK_INLINE void start(const AssignArgs& a, int64_t i, Nearest* r) {
+  constexpr bool wide = sizeof(C) == sizeof(double);
+  constexpr double unit = wide ? 0x1p-53 : 0x1p-24, tiniest = wide ? 0x1p-1022 : 0x1p-126, range = wide ? 1e300 : 1e37;
+  const double norm =
+      __builtin_sqrt(a.norms != nullptr ? a.norms[i - a.first] : squared_norm(row_at<T>(a.x, i), a.x.d));
+  const double both = norm + a.largest;
+  const double error =
+      unit * ((a.x.d + 8) * norm * a.largest + 4.0 * both * both) + static_cast<double>(a.x.d) * tiniest;
+  r->finite = norm < __builtin_inf();
+  r->best = __builtin_inf();
+  r->margin = both * both < range ? 2.0 * error : __builtin_inf();
+  r->count = 0;
+}
+
+template <typename T, typename C>
+SSLK_INLINE void scan(const AssignArgs& a, int64_t i, Nearest* r) {
   using V = typename Vector<C>::type;
   constexpr int64_t lanes = Vector<C>::lanes;
   constexpr int64_t kVectors = 8, kBlock = kVectors * lanes;  // a block's minima decide whether it is looked at again
   constexpr int64_t kMaxBlocks = 64;
   const C* half = static_cast<const C*>(a.half_norms);
-  for (int64_t i = begin; i < end; ++i) {
-    const C* p = static_cast<const C*>(a.products) + (i - a.first) * a.columns;
-    Nearest* r = a.nearest + (i - a.first);
-    if (!(r->margin < __builtin_inf())) {
-      continue;  // not finite, or beyond the range of the products: decided at the end
-    }
-    for (int64_t start = 0; start < a.columns; start += kMaxBlocks * kBlock) {
-      const int64_t stop = a.columns - start < kMaxBlocks * kBlock ? a.columns : start + kMaxBlocks * kBlock;
-      V lowest[kMaxBlocks];
-      V least = V{} + static_cast<C>(__builtin_inf());
-      int64_t blocks = 0, k = start;
-      for (; k + kBlock <= stop; k += kBlock) {
-        V m = load(half + k) - load(p + k);
+  const C* p = static_cast<const C*>(a.products) + (i - a.first) * a.columns;
+  for (int64_t start = 0; start < a.columns; start += kMaxBlocks * kBlock) {
+    const int64_t stop = a.columns - start < kMaxBlocks * kBlock ? a.columns : start + kMaxBlocks * kBlock;
+    V lowest[kMaxBlocks];
+    V least = V{} + static_cast<C>(__builtin_inf());
+    int64_t blocks = 0, k = start;
+    for (; k + kBlock <= stop; k += kBlock) {
+      V m = load(half + k) - load(p + k);
 #pragma GCC unroll 8
-        for (int64_t u = 1; u < kVectors; ++u) {
-          const V y = load(half + k + u * lanes) - load(p + k + u * lanes);
-          m = y < m ? y : m;
-        }
-        lowest[blocks++] = m;
-        least = m < least ? m : least;
+      for (int64_t u = 1; u < kVectors; ++u) {
+        const V y = load(half + k + u * lanes) - load(p + k + u * lanes);
+        m = y < m ? y : m;
       }
-      C lowest_score = least[0];
-      for (int64_t l = 1; l < lanes; ++l) {
-        lowest_score = least[l] < lowest_score ? least[l] : lowest_score;
-      }
-      for (int64_t t = k; t < stop; ++t) {
-        const C y = half[t] - p[t];
-        lowest_score = y < lowest_score ? y : lowest_score;
-      }
-      r->best = lowest_score < r->best ? lowest_score : r->best;
-      const double limit = r->best + r->margin;
-      if (!(lowest_score <= limit && lowest_score < __builtin_inf())) {
-        continue;
-      }
-      const auto look = [&](int64_t from, int64_t to) {
-        for (int64_t t = from; t < to; ++t) {
-          const double y = static_cast<double>(half[t] - p[t]);
-          if (y <= limit) {
-            if (r->count == kCandidates) {
-              make_room<T>(a, i, r);
-            }
-            r->index[r->count] = static_cast<int32_t>(a.first_centroid + t);
-            r->score[r->count++] = y;
-          }
-        }
-      };
-      // Higher by more than the rounding of the limit, so that no candidate is missed.
-      const C bound = static_cast<C>(limit + 0.5 * r->margin);
-      for (int64_t b = 0; b < blocks; ++b) {
-        if (any(bits_as<vint>(lowest[b] <= V{} + bound))) {
-          look(start + b * kBlock, start + (b + 1) * kBlock);
-        }
-      }
-      look(k, stop);
+      lowest[blocks++] = m;
+      least = m < least ? m : least;
     }
+    C lowest_score = least[0];
+    for (int64_t l = 1; l < lanes; ++l) {
+      lowest_score = least[l] < lowest_score ? least[l] : lowest_score;
+    }
+    for (int64_t t = k; t < stop; ++t) {
+      const C y = half[t] - p[t];
+      lowest_score = y < lowest_score ? y : lowest_score;
+    }
+    r->best = lowest_score < r->best ? lowest_score : r->best;
+    const double limit = r->best + r->margin;
+    if (!(lowest_score <= limit && lowest_score < __builtin_inf())) {
+      continue;
+    }
+    const auto look = [&](int64_t from, int64_t to) {
+      for (int64_t t = from; t < to; ++t) {
+        const double y = static_cast<double>(half[t] - p[t]);
+        if (y <= limit) {
+          if (r->count == kCandidates) {
+            make_room<T>(a, i, r);
+          }
+          r->index[r->count] = static_cast<int32_t>(a.first_centroid + t);
+          r->score[r->count++] = y;
+        }
+      }
+    };
+    // Higher by more than the rounding of the limit, so that no candidate is missed.
+    const C bound = static_cast<C>(limit + 0.5 * r->margin);
+    for (int64_t b = 0; b < blocks; ++b) {
+      if (any(bits_as<vint>(lowest[b] <= V{} + bound))) {
+        look(start + b * kBlock, start + (b + 1) * kBlock);
+      }
+    }
+    look(k, stop);
   }
 }
 
@@ -177,82 +211,44 @@ SSLK_INLINE int32_t search_all(const AssignArgs& a, int64_t i, double* distance)
 }
 
 template <typename T>
-void finish_typed(const AssignArgs& a, int64_t begin, int64_t end) {
-  using Score = accumulation_t<T>;
-  for (int64_t i = begin; i < end; ++i) {
-    Nearest* r = a.nearest + (i - a.first);
-    double distance = __builtin_nan("");
-    int32_t nearest = 0;
-    if (r->norm < __builtin_inf()) {
-      if (r->count == 0) {
-        nearest = search_all<T>(a, i, &distance);
-      }
-      for (int32_t k = 0; k < r->count; ++k) {
-        if (r->score[k] <= r->best + r->margin) {
-          const double y = exact_distance<T>(a, i, r->index[k]);
-          if (!(distance <= y)) {
-            distance = y, nearest = r->index[k];
-          }
+SSLK_INLINE void finish(const AssignArgs& a, int64_t i, const Nearest* r) {
+  double distance = __builtin_nan("");
+  int32_t nearest = 0;
+  if (r->finite && r->count == 0) {
+    nearest = search_all<T>(a, i, &distance);
+  } else if (r->finite) {
+    for (int32_t k = 0; k < r->count; ++k) {
+      if (r->score[k] <= r->best + r->margin) {
+        const double y = exact_distance<T>(a, i, r->index[k]);
+        if (!(distance <= y)) {
+          distance = y, nearest = r->index[k];
         }
       }
     }
-    a.assignment[i] = nearest;
-    static_cast<Score*>(a.distance)[i] = static_cast<Score>(distance);
   }
-}
-
-template <typename T>
-SSLK_INLINE double squared_norm(const T* x, int64_t d) {
-  double total = 0.0;
-  int64_t j = 0;
-  if constexpr (sizeof(T) < sizeof(double)) {
-    vdouble sum[2] = {};
-    for (; j + kFloats <= d; j += kFloats) {
-      const vfloat y = load(x + j);
-      const vdouble low = lower_half(y), high = upper_half(y);
-      sum[0] += low * low;
-      sum[1] += high * high;
-    }
-    total = sum_of(sum[0] + sum[1]);
-  }
-  for (; j < d; ++j) {
-    total += element(x + j) * element(x + j);
-  }
-  return total;
+  a.assignment[i] = nearest;
+  static_cast<accumulation_t<T>*>(a.distance)[i] = static_cast<accumulation_t<T>>(distance);
 }
 
 }  // namespace
 
-void start_nearest(const AssignArgs& a, const double* norms, int64_t begin, int64_t end) {
+void assign_rows(const AssignArgs& a, int64_t begin, int64_t end) {
   with_type(a.x.dtype, [&](auto type) {
     using T = memory_t<decltype(type)>;
-    const bool wide = a.dtype == Dtype::f64;
-    const double unit = wide ? 0x1p-53 : 0x1p-24, tiniest = wide ? 0x1p-1022 : 0x1p-126;
-    const double range = wide ? 1e300 : 1e37;
+    using C = accumulation_t<T>;
     for (int64_t i = begin; i < end; ++i) {
       Nearest* r = a.nearest + (i - a.first);
-      const double norm = __builtin_sqrt(norms != nullptr ? norms[i - a.first] : squared_norm(row_at<T>(a.x, i), a.x.d));
-      const double both = norm + a.largest;
-      // Error of a score: D roundings of the product at most, a few of the shift, the norms and the subtraction.
-      const double error =
-          unit * ((a.x.d + 8) * norm * a.largest + 4.0 * both * both) + static_cast<double>(a.x.d) * tiniest;
-      r->norm = norm;
-      r->best = __builtin_inf();
-      r->margin = both * both < range ? 2.0 * error : __builtin_inf();
-      r->count = 0;
+      if (a.first_centroid == 0) {
+        start<T, C>(a, i, r);
+      }
+      if (r->margin < __builtin_inf()) {
+        scan<T, C>(a, i, r);
+      }
+      if (a.first_centroid + a.columns == a.centroids.n) {
+        finish<T>(a, i, r);
+      }
     }
   });
-}
-
-void scan_tile(const AssignArgs& a, int64_t begin, int64_t end) {
-  with_type(a.x.dtype, [&](auto type) {
-    using T = memory_t<decltype(type)>;
-    scan_typed<T, accumulation_t<T>>(a, begin, end);
-  });
-}
-
-void finish_nearest(const AssignArgs& a, int64_t begin, int64_t end) {
-  with_type(a.x.dtype, [&](auto type) { finish_typed<memory_t<decltype(type)>>(a, begin, end); });
 }
 
 }  // namespace SSLK_ISA

@@ -11,7 +11,7 @@ constexpr int64_t kCandidates = 16;
 // The centroids that may still be a row's nearest: those whose score |c|^2 / 2 - x.c lies within rounding error of the
 // best one's so far. In the order of their indices.
 struct Nearest {
-  double norm;    // |x| as the products see it
+  bool finite;    // the row
   double best;    // lowest score so far
   double margin;  // two scores closer than this are not told apart
   int32_t count;
@@ -25,22 +25,18 @@ struct AssignArgs {
   double largest;          // norm of the largest centroid as the products see it
   int64_t first;           // this row of x is row 0 of products and nearest
   const void* products;    // [., columns] x.c of centroids [first_centroid, first_centroid + columns)
+  const double* norms;     // [.] |x|^2 as the products see it; null: computed from x
   const void* half_norms;  // [columns] |c|^2 / 2, infinite for a centroid that must not be chosen
   int64_t first_centroid;
   int64_t columns;
-  Dtype dtype;             // f32 or f64: of products and half_norms
-  Nearest* nearest;        // [.]
-  int32_t* assignment;     // [N]
-  void* distance;          // [N] in the accumulation type
+  Dtype dtype;          // f32 or f64: of products and half_norms
+  Nearest* nearest;     // [.]
+  int32_t* assignment;  // [N]
+  void* distance;       // [N] in the accumulation type
 };
 
-// Sets norm, best, margin and count; norms [.] holds |x|^2 as the products see it; null: computed from x.
-SSLK_DECLARE_KERNEL(start_nearest, const AssignArgs&, const double* norms, int64_t begin, int64_t end)
-
-// Updates nearest[begin - first:end - first] with the centroids of this tile.
-SSLK_DECLARE_KERNEL(scan_tile, const AssignArgs&, int64_t begin, int64_t end)
-
-// Decides between the candidates by their exact distances; writes assignment and distance [begin:end].
-SSLK_DECLARE_KERNEL(finish_nearest, const AssignArgs&, int64_t begin, int64_t end)
+// Updates nearest[begin - first:end - first] with the centroids of this tile. The first tile of a row starts it; the
+// last decides between the candidates by their exact distances and writes assignment and distance [begin:end].
+SSLK_DECLARE_KERNEL(assign_rows, const AssignArgs&, int64_t begin, int64_t end)
 
 }  // namespace sslk

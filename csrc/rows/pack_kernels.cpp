@@ -9,10 +9,10 @@ namespace {
 
 SSLK_INLINE void store_lanes(float* p, vfloat v) { store(p, v); }
 SSLK_INLINE void store_lanes(double* p, vfloat v) {
-  half_vfloat halves[2];
-  std::memcpy(halves, &v, sizeof v);
-  store_as(p, __builtin_convertvector(halves[0], vdouble));
-  store_as(p + kDoubles, __builtin_convertvector(halves[1], vdouble));
+  float lanes[kFloats];
+  store(lanes, v);
+  store(p, __builtin_convertvector(load_as<half_vfloat>(lanes), vdouble));
+  store(p + kDoubles, __builtin_convertvector(load_as<half_vfloat>(lanes + kDoubles), vdouble));
 }
 
 template <typename T, typename Z>

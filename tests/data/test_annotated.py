@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from sslk.data import load_dataset
+from sslk.data.archives import Archive
 
 SSLK_DATA = Path(os.environ.get("SSLK_DATA", "."))
 
@@ -120,6 +122,18 @@ def test_tiny_imagenet_training_layout(tmp_path: Path) -> None:
         assert dataset.annotation(0).boxes.tolist() == [[1, 10, 41, 64]]
     with pytest.raises(ValueError, match="for the splits train and val only, got split='test'"):
         load_dataset(f"tiny-imagenet:{tmp_path}")
+
+
+def test_every_process_opens_its_own_zip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("x", b"content")
+    archive = Archive(tmp_path / "a.zip")
+    opened = []
+    monkeypatch.setattr(zipfile, "ZipFile", lambda path, real=zipfile.ZipFile: opened.append(path) or real(path))
+    for process in (os.getpid(), -1, -1, -2):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        assert archive.read("x") == b"content"
+    assert len(opened) == 2
 
 
 def test_damaged_zip_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from sslk.data import Dataset, UnreadableImageError, load_dataset
 
 RNG = np.random.default_rng(0)
@@ -278,7 +279,6 @@ def test_hugging_face(split: str, tmp_path: Path) -> None:
 
 
 def test_sample_is_cifar() -> None:
-    pytest.importorskip("sslk.data.sample")
     dataset = load_dataset("sample", "test")
     assert len(dataset) == 1000
     assert np.bincount(dataset.labels).tolist() == [100] * 10

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sslk.data import EvaluationTransform, evaluation_transform
-from sslk.models import load_backbone
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
+
+from sslk.data import EvaluationTransform, evaluation_transform
+from sslk.models import load_backbone
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 import torch
-from small import SmallData, small_model, store_bytes
 from torch import nn
 
 from sslk.features import FeatureStore, StoreError, extract
+from tests.features.small import SmallData, small_model, store_bytes
 
 
 def direct(model, data):

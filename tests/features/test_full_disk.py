@@ -5,9 +5,9 @@ import os
 import resource
 
 import pytest
-from small import SmallData, extract_refused, finished, small_model, store_bytes
 
 from sslk.features import FeatureStore, extract
+from tests.features.small import SmallData, extract_refused, finished, small_model, store_bytes
 
 
 def test_write_that_fails_half_way_keeps_what_was_there_and_resumes(tmp_path, spawn):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from small import SmallData, small_model, store_bytes
 
 from sslk.features import StoreError, extract, store_export, store_info, store_merge, store_verify
+from tests.features.small import SmallData, small_model, store_bytes
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small import SmallData, finished, second_writer, small_model
 
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter, extract
 from sslk.features.store import CHECKED
+from tests.features.small import SmallData, finished, second_writer, small_model
 
 SPEC = StoreSpec("tiny", "0" * 64, "noise", "0" * 64, "none", samples=103, num_features=6, shard_rows=20)
 

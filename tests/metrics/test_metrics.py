@@ -5,7 +5,8 @@ import pickle
 
 import pytest
 import torch
-from cases import CASES, answers, assert_answer
+
+from tests.metrics.cases import CASES, answers, assert_answer
 
 # QScoreSummary rests on float32 scores (the op's result for float32 rows).
 TOLERANCE = {"qscore": 1e-6}

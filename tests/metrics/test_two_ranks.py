@@ -1,15 +1,12 @@
 """Two gloo processes that see different rows give the answer of one process that sees all."""
 
-import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed, multiprocessing
 
-sys.path.insert(0, str(Path(__file__).parent))
-from cases import CASES, answers, assert_answer
+from tests.metrics.cases import CASES, answers, assert_answer
 
 FIRST = 7  # rows of rank 0; the other has the rest, or none
 

@@ -25,14 +25,14 @@ def representations(v, n, d, dtype=torch.float32, device="cpu", seed=0, offset=0
     return x.to(dtype).to(device)
 
 
-def hsic_oracle(k, l, debiased):
+def hsic_oracle(k, m, debiased):
     """From the definitions: tr(KHLH) / (n-1)^2, or HSIC_1 of Song et al. (2012), equation 5."""
     n = len(k)
     if not debiased:
         h = np.eye(n) - 1.0 / n
-        return np.sum((h @ k @ h) * l) / (n - 1) ** 2  # tr(KHLH)
-    k, l, one = k - np.diag(np.diag(k)), l - np.diag(np.diag(l)), np.ones(n)
-    terms = np.sum(k * l) + (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ l @ one)
+        return np.sum((h @ k @ h) * m) / (n - 1) ** 2  # tr(KHLH)
+    k, m, one = k - np.diag(np.diag(k)), m - np.diag(np.diag(m)), np.ones(n)
+    terms = np.sum(k * m) + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ m @ one)
     return terms / (n * (n - 3))
 
 
@@ -40,8 +40,8 @@ def cka_oracle(x, y, debiased):
     """CKA of [N, D1] and [N, D2] through N x N Gram matrices in float64, of data centred so that they lose nothing."""
     x, y = x.detach().cpu().double().numpy(), y.detach().cpu().double().numpy()
     x, y = x - x.mean(0), y - y.mean(0)
-    k, l = x @ x.T, y @ y.T
-    return hsic_oracle(k, l, debiased) / math.sqrt(hsic_oracle(k, k, debiased) * hsic_oracle(l, l, debiased))
+    k, m = x @ x.T, y @ y.T
+    return hsic_oracle(k, m, debiased) / math.sqrt(hsic_oracle(k, k, debiased) * hsic_oracle(m, m, debiased))
 
 
 def cka_matrix_oracle(x, debiased):

@@ -26,7 +26,7 @@ def make_store(folder, *, signed=False, dtype="float32", rows=N):
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    monkeypatch.setattr(streaming, "BATCH_BYTES", 70 * D * 4)  # several batches, some across shards
+    monkeypatch.setattr(streaming, "BATCH_BYTES", 70 * D * 4)  # several batches a shard
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -52,14 +52,14 @@ def test_equal_to_the_in_memory_functions(tmp_path, dtype, signed, eps):
 @pytest.mark.parametrize(("eps", "passes"), [(1.5, 1), ("auto", 2)])
 def test_every_row_is_read_once_a_pass_and_progress_says_so(tmp_path, monkeypatch, eps, passes):
     store, read, seen = make_store(tmp_path / "s"), [], []
-    real = FeatureStore.batches
+    real = streaming._features
 
-    def batches(self, *args, **kwargs):
-        for batch in real(self, *args, **kwargs):
-            read.append(len(batch.features))
+    def features(*arguments):
+        for batch in real(*arguments):
+            read.append(len(batch))
             yield batch
 
-    monkeypatch.setattr(FeatureStore, "batches", batches)
+    monkeypatch.setattr(streaming, "_features", features)
     found = discover_store(store, eps, progress=lambda done, total: seen.append((done, total)))
     assert sum(read) == passes * N
     assert seen[-1] == (passes * N, passes * N)
@@ -72,7 +72,7 @@ def test_every_row_is_read_once_a_pass_and_progress_says_so(tmp_path, monkeypatc
 def test_refusals_before_any_batch_is_read(tmp_path, monkeypatch):
     unfinished = make_store(tmp_path / "u", rows=200)
     store = make_store(tmp_path / "s")
-    monkeypatch.setattr(FeatureStore, "batches", lambda *_, **__: pytest.fail("read the store"))
+    monkeypatch.setattr(FeatureStore, "shards", lambda _: pytest.fail("read the store"))
     with pytest.raises(StoreError, match=r"is not complete \(200 of 503 samples\)"):
         discover_store(unfinished)
     with pytest.raises(ValueError, match="0 <= lower < upper"):

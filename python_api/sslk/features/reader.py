@@ -1,7 +1,7 @@
 """Iteration over a feature store in batches: in order with read-ahead, or shuffled by shard and buffer."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -10,8 +10,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from sslk.features.manifest import ShardEntry
     from sslk.features.store import FeatureStore
-
-READ_AHEAD = 32 << 20  # bytes: enough for a disk to stream, little against a machine's memory
 
 
 class Batch(NamedTuple):
@@ -63,33 +61,28 @@ def iterate(
         raise ValueError(f"rank must be in [0, world_size), got {rank} of {world_size}.")
     entries = list(store.manifest.shards)
     if not shuffle:
-        return _cut(_in_order(store, entries[rank::world_size]), batch_size)
+        return _cut(in_order(store, entries[rank::world_size]), batch_size)
     generator = torch.Generator().manual_seed(seed)
     # All ranks draw the same permutation, so that together they read every shard once.
     order = torch.randperm(len(entries), generator=generator).tolist()
     mine = [entries[i] for i in order[rank::world_size]]
-    return _cut(_shuffled(_in_order(store, mine), batch_size, buffer_rows, generator), batch_size)
+    return _cut(_shuffled(in_order(store, mine), batch_size, buffer_rows, generator), batch_size)
 
 
-def _in_order(store: "FeatureStore", entries: list["ShardEntry"]) -> Iterator[Batch]:
-    """Pieces of the shards in order; the disk reads ahead while the consumer works on a piece."""
+def in_order(store: "FeatureStore", entries: Sequence["ShardEntry"]) -> Iterator[Batch]:
+    """The shards in order; while the consumer works on one, the disk reads the next."""
     for number, entry in enumerate(entries):
-        shard = Batch(*store.shard(entry))
-        rows = max(1, READ_AHEAD // max(1, entry.bytes // max(1, entry.rows)))
-        if number + 1 < len(entries):
-            upcoming = entries[number + 1]
-            _read_ahead(store, upcoming, 0, READ_AHEAD)
-        for start in range(0, entry.rows, rows):
-            _read_ahead(store, entry, (start + rows) * entry.bytes // entry.rows, READ_AHEAD)
-            yield shard.slice(start, start + rows)
+        for upcoming in entries[number + 1 : number + 2]:
+            _read_ahead(store, upcoming)
+        yield store.shard(entry)
 
 
-def _read_ahead(store: "FeatureStore", entry: "ShardEntry", offset: int, length: int) -> None:
-    """Ask the kernel to load part of a file into its cache in the background; returns at once."""
-    if hasattr(os, "posix_fadvise") and offset < entry.bytes:
+def _read_ahead(store: "FeatureStore", entry: "ShardEntry") -> None:
+    """Ask the kernel to load a file into its cache in the background; returns at once."""
+    if hasattr(os, "posix_fadvise"):
         fd = os.open(store.path / entry.file, os.O_RDONLY)
         try:
-            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(fd, 0, entry.bytes, os.POSIX_FADV_WILLNEED)
         finally:
             os.close(fd)
 

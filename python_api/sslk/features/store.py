@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,17 +12,9 @@ from torch import Tensor
 
 from sslk.features.atomic import write_atomically
 from sslk.features.manifest import Manifest, ShardEntry, StoreError, StoreSpec, short
-from sslk.features.reader import Batch, iterate
+from sslk.features.reader import Batch, concatenate, in_order, iterate
 
 CHECKED = ".checked.json"
-
-
-class Shard(NamedTuple):
-    """One shard, mapped into memory: features `[n, D]`, labels int64 `[n]` or None, indices int64 `[n]`."""
-
-    features: Tensor
-    labels: Tensor | None
-    indices: Tensor
 
 
 class FeatureStore:
@@ -109,7 +100,7 @@ class FeatureStore:
             raise StoreError(f"{self.path} has no labels, which are needed here: extract from a labelled data set.")
         return self
 
-    def shard(self, entry: ShardEntry) -> Shard:
+    def shard(self, entry: ShardEntry) -> Batch:
         """Map one shard, checked, into memory. Writing to the tensors never reaches the file.
 
         Raises:
@@ -117,6 +108,14 @@ class FeatureStore:
         """
         check_contents(self.path, entry)
         return open_shard(self.path, entry, self.spec)
+
+    def shards(self) -> Iterator[Batch]:
+        """The shards in order, mapped; the kernel reads the next one ahead.
+
+        Raises:
+            StoreError: a shard is damaged; named when it is reached.
+        """
+        return in_order(self, self.manifest.shards)
 
     def batches(
         self,
@@ -161,7 +160,7 @@ class FeatureStore:
             StoreError: the store has none.
         """
         self.require(labels=True)
-        return torch.cat([labels for e in self.manifest.shards if (labels := self.shard(e).labels) is not None])
+        return torch.cat([shard.labels for shard in self.shards() if shard.labels is not None])
 
     def load(self) -> Batch:
         """The whole store in memory, as one batch.
@@ -170,12 +169,7 @@ class FeatureStore:
             StoreError: a shard is damaged, or there are no rows.
         """
         self.require()
-        shards = [self.shard(entry) for entry in self.manifest.shards]
-        return Batch(
-            torch.cat([shard.features for shard in shards]),
-            self.labels() if self.has_labels else None,
-            torch.cat([shard.indices for shard in shards]),
-        )
+        return concatenate([*self.shards()])
 
     def __repr__(self) -> str:
         return (
@@ -249,7 +243,7 @@ def remember(folder: Path, entry: ShardEntry) -> None:
         return
 
 
-def open_shard(folder: Path, entry: ShardEntry, spec: StoreSpec) -> Shard:
+def open_shard(folder: Path, entry: ShardEntry, spec: StoreSpec) -> Batch:
     """Map a shard into memory and compare its header with the manifest; contents are not hashed."""
     path = folder / entry.file
     try:
@@ -272,4 +266,4 @@ def open_shard(folder: Path, entry: ShardEntry, spec: StoreSpec) -> Shard:
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     if found != wanted:
         raise StoreError(f"{entry.file} in {folder} holds {found}, the manifest promises {wanted}.")
-    return Shard(tensors["features"], tensors.get("labels"), tensors["index"])
+    return Batch(tensors["features"], tensors.get("labels"), tensors["index"])

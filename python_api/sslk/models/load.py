@@ -19,9 +19,8 @@ from sslk.models.architectures import (
 from sslk.models.backbone import Backbone
 from sslk.models.checkpoints import CheckpointReport, load_checkpoint
 from sslk.models.efficientnet_lite import build_efficientnet_lite0
+from sslk.models.embedded import load_embedded
 from sslk.models.huggingface import build_huggingface
-
-EMBEDDED_WEIGHTS = Path(__file__).parent / "weights" / "encoder.safetensors"
 
 _BUILDERS = {
     "torchvision": build_torchvision,
@@ -108,22 +107,8 @@ def _build(name: str, pretrained: bool, image_size: int | None) -> Architecture:
 
 
 def _build_embedded() -> Architecture:
-    """The packaged CIFAR encoder; its shape and normalisation stand in the file's header."""
-    from safetensors import safe_open
-
-    from sslk.models.cifar_resnet import CifarResNet
-
-    if not EMBEDDED_WEIGHTS.exists():
-        raise FileNotFoundError(
-            f"the embedded encoder's weights are missing from this installation: {EMBEDDED_WEIGHTS}"
-        )
-    with safe_open(EMBEDDED_WEIGHTS, framework="pt") as file:
-        header = file.metadata() or {}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dictionary)
-    shape = json.loads(header["architecture"])
-    net = CifarResNet(shape["channels"], shape["blocks"])
-    net.load_state_dict(state)
-    return Architecture(net, (32, 32), tuple(json.loads(header["mean"])), tuple(json.loads(header["std"])))
+    net, metadata = load_embedded()
+    return Architecture(net, (32, 32), tuple(json.loads(metadata["mean"])), tuple(json.loads(metadata["std"])))
 
 
 def _linear(tensors: dict[str, torch.Tensor]) -> nn.Linear | None:

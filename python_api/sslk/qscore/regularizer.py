@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ssl_kernels.reference import penalty_loss
+from ssl_kernels.reference.rows import penalty_loss
 from sslk.qscore.discover import DiscriminativeFeatures
 from sslk.qscore.score import resolve_set
 

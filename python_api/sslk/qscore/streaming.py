@@ -21,7 +21,7 @@ from sslk.qscore.discover import (
 )
 from sslk.qscore.score import QScores, resolve_set
 
-BATCH_BYTES = 4 << 20  # stays in a processor's cache from one kernel to the next, and keeps an accelerator busy
+BATCH_BYTES = 64 << 20  # on the CPU a batch is a view of the mapping; on an accelerator this much is copied at a time
 
 
 def discover_store(
@@ -126,8 +126,9 @@ def _opened(store: FeatureStore | str | PathLike[str]) -> FeatureStore:
 
 def _features(store: FeatureStore, device: torch.device) -> Iterator[Tensor]:
     rows = max(1, BATCH_BYTES // (store.num_features * store.dtype.itemsize))
-    for batch in store.batches(rows):
-        yield batch.features.to(device)
+    for shard in store.shards():  # no batch spans two shards: joining them would be a copy
+        for features in shard.features.split(rows):
+            yield features.to(device)
 
 
 def _count(
@@ -140,15 +141,15 @@ def _count(
     passes: int,
 ) -> Tensor:
     """How often each feature is highly activating at every eps of the grid, int64 `[G, D]`, in one pass."""
-    counts = torch.zeros(len(grid), store.num_features, dtype=torch.int64, device=device)
+    counts = [torch.zeros(store.num_features, dtype=torch.int64, device=device) for _ in grid]
     done = 0
     for features in _features(store, device):
-        for number, eps in enumerate(grid):
-            counts[number] += ssl_kernels.activation_counts(features, eps, two_sided)[0]
+        for total, eps in zip(counts, grid, strict=True):
+            total += ssl_kernels.activation_counts(features, eps, two_sided)[0]
         done += len(features)
         if progress is not None:
             progress(done, passes * len(store))
-    return counts.cpu()
+    return torch.stack(counts).cpu()
 
 
 def _discover_auto(
