@@ -126,7 +126,8 @@ template <typename T, typename C>
 SSLK_INLINE void start(const AssignArgs& a, int64_t i, Nearest* r) {
   constexpr bool wide = sizeof(C) == sizeof(double);
   constexpr double unit = wide ? 0x1p-53 : 0x1p-24, tiniest = wide ? 0x1p-1022 : 0x1p-126, range = wide ? 1e300 : 1e37;
-  const double norm = __builtin_sqrt(a.norms != nullptr ? a.norms[i - a.first] : squared_norm(row_at<T>(a.x, i), a.x.d));
+  const double norm =
+      __builtin_sqrt(a.norms != nullptr ? a.norms[i - a.first] : squared_norm(row_at<T>(a.x, i), a.x.d));
   const double both = norm + a.largest;
   const double error =
       unit * ((a.x.d + 8) * norm * a.largest + 4.0 * both * both) + static_cast<double>(a.x.d) * tiniest;
