@@ -10,7 +10,15 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table as ConsoleTable
 from torch import Tensor, nn
 
@@ -95,14 +103,17 @@ def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, see
         console.print(f"discriminative features: {before.found.summary()}")
         sweep = _sweep(before)
 
-        arms, logs = {}, {}
+        arms: dict[str, _Evaluation] = {}
+        logs: dict[str, dict[str, list[float]]] = {}
         for arm in ARMS:
             total = epochs * (len(data["train"][0]) // config.batch_size)
             task = progress.add_task(f"further training: {arm}", total=total)
-            trained = further_train(
-                encoder, load_embedded_projector(), data["train"][0], arm, config, before.found,
-                lambda step, total, loss, task=task: progress.update(task, completed=step),
-            )  # fmt: skip
+
+            def advance(step: int, total: int, loss: float, task: TaskID = task) -> None:
+                progress.update(task, completed=step)
+
+            projector = load_embedded_projector()
+            trained = further_train(encoder, projector, data["train"][0], arm, config, before.found, advance)
             arms[arm], logs[arm] = _Evaluation(trained.encoder, data, before.found, seed), trained.log
 
     results = {

@@ -39,6 +39,11 @@ class BatchSimCLRTransform(nn.Module):
     (torch.Size([8, 3, 24, 24]), torch.float32)
     """
 
+    mean: Tensor
+    std: Tensor
+    to_yiq: Tensor
+    from_yiq: Tensor
+
     def __init__(
         self,
         size: int,

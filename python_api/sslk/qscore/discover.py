@@ -218,7 +218,7 @@ def discover(
         >>> features = torch.relu(torch.randn(1000, 256, generator=torch.Generator().manual_seed(0)))
         >>> found = sslk.discover(features, eps="auto")
         >>> found.eps, found.num_discriminative
-        (2.0, 116)
+        (2.75, 119)
     """
     features = check_features(features)
     check_percentiles(lower, upper)

@@ -99,7 +99,9 @@ def further_train(
     total = config.epochs * per_epoch
     warmup = max(1, round(config.warmup_share * total))
     generator = torch.Generator().manual_seed(config.seed)
-    log: dict[str, list[float]] = {"loss": [], "penalty": []} | ({"mean_q": []} if arm == "qscore" else {})
+    log: dict[str, list[float]] = {"loss": [], "penalty": []}
+    if arm == "qscore":
+        log["mean_q"] = []
 
     for epoch in range(config.epochs):
         batches = torch.randperm(len(images), generator=generator).split(config.batch_size)[:per_epoch]

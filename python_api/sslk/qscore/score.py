@@ -85,7 +85,7 @@ def qscore(
         >>> features = torch.relu(torch.randn(1000, 256, generator=torch.Generator().manual_seed(0)))
         >>> result = sslk.qscore(features, sslk.discover(features, eps="auto"))
         >>> tuple(result.scores.shape), result.eps
-        ((1000,), 2.0)
+        ((1000,), 2.75)
     """
     features = check_features(features)
     mask, eps, two_sided = resolve_set(discriminative, features.shape[1], eps, two_sided)
