@@ -50,7 +50,7 @@ def masked_variants(
     Example:
         >>> import torch, ssl_kernels
         >>> images = torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
-        >>> out = ssl_kernels.masked_variants(images, None, [0.5] * 3, [0.5] * 3, variants=[0, 3, 4], radius=1.0)
+        >>> out = ssl_kernels.masked_variants(images, None, [0.5] * 3, [0.5] * 3, variants=[0, 3, 4])
         >>> out.shape, bool((out[1] + out[2]).equal(out[0]))
         (torch.Size([3, 1, 3, 4, 4]), True)
         >>> out[1, 0, 0]
