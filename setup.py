@@ -77,15 +77,30 @@ class NinjaBuild(build_ext):
         multi_isa = platform.machine() in ("x86_64", "AMD64")
         isas = list(X86_FLAGS) if multi_isa else ["baseline"]
         archs = os.environ.get("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS) if nvcc else ""
-        nvcc_version = re.search(r"release ([\d.]+)", subprocess.check_output([nvcc, "--version"], text=True)) if nvcc else None
+        nvcc_version = (
+            re.search(r"release ([\d.]+)", subprocess.check_output([nvcc, "--version"], text=True)) if nvcc else None
+        )
         includes = [f"-I{CSRC}"]
-        includes += [f"-isystem{path}" for path in [*cpp_extension.include_paths(), sysconfig.get_path("include")]]
+        includes += [f"-isystem {path}" for path in [*cpp_extension.include_paths(), sysconfig.get_path("include")]]
         target = f"-DTORCH_TARGET_VERSION={target_macro(TORCH_TARGET)}"
         sanitize = os.environ.get("SSLK_SANITIZE") == "1"
-        optimise = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-                    "-fno-omit-frame-pointer"] if sanitize else ["-O3", "-g0"]
-        cxx_flags = [*optimise, "-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi",
-                     target, *(["-DSSLK_MULTI_ISA"] if multi_isa else []), *includes]
+        optimise = (
+            ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+            if sanitize
+            else ["-O3", "-g0"]
+        )
+        cxx_flags = [
+            *optimise,
+            "-std=c++20",
+            "-fPIC",
+            "-fvisibility=hidden",
+            "-Wall",
+            "-Wextra",
+            "-Wno-psabi",
+            target,
+            *(["-DSSLK_MULTI_ISA"] if multi_isa else []),
+            *includes,
+        ]
         compiler = subprocess.check_output([cxx, "--version"], text=True).splitlines()[0]
         info = {
             "SSLK_TORCH_TARGET": TORCH_TARGET,
@@ -117,22 +132,37 @@ class NinjaBuild(build_ext):
         for source in sorted(CSRC.rglob("*.cpp")):
             if source.name.endswith("kernels.cpp"):
                 for isa in isas:
-                    compile_cxx(source, f".{isa}", " ".join([f"-DSSLK_ISA={isa}", *(X86_FLAGS[isa] if multi_isa else [])]))
+                    compile_cxx(
+                        source, f".{isa}", " ".join([f"-DSSLK_ISA={isa}", *(X86_FLAGS[isa] if multi_isa else [])])
+                    )
             elif source.name == "module.cpp":
                 quoted = " ".join(f"'-D{name}=\"{value}\"'" for name, value in info.items())
                 compile_cxx(source, extra=f"-I{pybind11.get_include()} {quoted}")
             else:
                 compile_cxx(source)
-        lines.append(f"build {module}: link {' '.join(map(str, objects))}\n  link = {' '.join([*link, '-ltorch_cpu', '-ltorch', '-lc10'])}")
+        lines.append(
+            f"build {module}: link {' '.join(map(str, objects))}\n  link = {' '.join([*link, '-ltorch_cpu', '-ltorch', '-lc10'])}"
+        )
         targets = [module]
 
         if nvcc:
             cuda_library = module.parent / "libsslk_cuda.so"
-            nvcc_flags = ["-O3", "-std=c++20", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--expt-relaxed-constexpr",
-                          "--threads", "0", "-DUSE_CUDA", target, *includes, *cuda_gencode(archs)]
+            nvcc_flags = [
+                "-O3",
+                "-std=c++20",
+                "-Xcompiler",
+                "-fPIC,-fvisibility=hidden",
+                "--expt-relaxed-constexpr",
+                "--threads",
+                "0",
+                "-DUSE_CUDA",
+                target,
+                *includes,
+                *cuda_gencode(archs),
+            ]
             lines += [
                 f"nvcc = {nvcc}",
-                f"nvcc_flags = {' '.join(flag.replace('-isystem', '-isystem=') if flag.startswith('-isystem') else flag for flag in nvcc_flags)}",
+                f"nvcc_flags = {' '.join(nvcc_flags)}",
                 "rule nvcc\n  command = $nvcc -MD -MF $out.d $nvcc_flags -c $in -o $out\n  deps = gcc\n  depfile = $out.d"
                 "\n  description = NVCC $out",
                 "rule nvlink\n  command = $nvcc $in -o $out $link\n  description = LINK $out",
@@ -143,18 +173,30 @@ class NinjaBuild(build_ext):
                 lines.append(f"build {out}: nvcc {source}")
                 cuda_objects.append(out)
             if cuda_objects:
-                lines.append(f"build {cuda_library}: nvlink {' '.join(map(str, cuda_objects))}\n  link = -shared -cudart static "
-                             f"-L{torch_lib} -ltorch_cuda -ltorch_cpu -ltorch -lc10")
+                lines.append(
+                    f"build {cuda_library}: nvlink {' '.join(map(str, cuda_objects))}\n  link = -shared -cudart static "
+                    f"-L{torch_lib} -ltorch_cuda -ltorch_cpu -ltorch -lc10"
+                )
                 targets.append(cuda_library)
         lines.append(f"default {' '.join(map(str, targets))}\n")
         (build / "build.ninja").write_text("\n".join(lines))
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         subprocess.run([shutil.which("ninja") or "ninja", "-C", str(build), *jobs], check=True)
 
+    def copy_extensions_to_source(self) -> None:
+        """Editable installs: setuptools copies the module, this the CUDA library beside it."""
+        super().copy_extensions_to_source()
+        built = Path(self.build_lib) / "ssl_kernels" / "libsslk_cuda.so"
+        if built.exists():
+            shutil.copy2(built, ROOT / "ssl_kernels" / built.name)
+
     def get_outputs(self) -> list[str]:
         outputs = super().get_outputs()
-        return outputs + [str(Path(path).parent / "libsslk_cuda.so") for path in outputs
-                          if (Path(path).parent / "libsslk_cuda.so").exists()]
+        return outputs + [
+            str(Path(path).parent / "libsslk_cuda.so")
+            for path in outputs
+            if (Path(path).parent / "libsslk_cuda.so").exists()
+        ]
 
 
 setup(ext_modules=[Extension("ssl_kernels._C", [])], cmdclass={"build_ext": NinjaBuild})

@@ -12,22 +12,16 @@ namespace {
 template <bool kTwoSided, typename Each>
 SSLK_INLINE bool each_active(const FastRow& row, const ActivationArgs& a, const char* next, int64_t next_step,
                              Each each) {
-  const double error = kRelativeError * (1.0 + a.eps) * (row.sigma + __builtin_fabs(row.delta));
-  const double threshold = a.eps * row.sigma + (kTwoSided ? 0.0 : row.delta);
-  const vfloat low = splat(threshold - error), high = splat(threshold + error), delta = splat(row.delta);
+  const double threshold = a.eps * row.sigma + (kTwoSided ? 0.0 : row.mean), error = undecided(row, a.eps);
+  const vfloat low = splat(static_cast<float>(threshold - error)), high = splat(static_cast<float>(threshold + error)),
+               mean = splat(static_cast<float>(row.mean));
   vint near{};
-  for (int64_t j = 0, end = padded(a.h.d); j < end; j += kBlock) {
-    prefetch(next, next_step);
-    next += next_step;
-#pragma GCC unroll 4
-    for (int64_t u = j; u < j + kBlock; u += kFloats) {
-      vfloat y = load(row.shifted + u);
-      y = (kTwoSided ? absolute(y - delta) : y) + load(a.penalty + u);
-      const vint in = y > low;
-      near |= in & (y <= high);
-      each(u, in);
-    }
-  }
+  each_vector(row, a.h.d, next, next_step, [&](int, int64_t j, vfloat v) __attribute__((always_inline)) {
+    const vfloat y = compared<kTwoSided>(v, mean) + load(a.penalty + j);
+    const vint in = y > low;
+    near |= in & (y <= high);
+    each(j, in);
+  });
   return any(near);
 }
 
@@ -103,7 +97,7 @@ void moments_typed(const MomentArgs& a, int64_t begin, int64_t end) {
     if constexpr (sizeof(T) < sizeof(double)) {
       FastRow row;
       done = fast_row(x, a.h.d, a.scratch, &row);
-      mean = row.shift + row.delta, sigma = row.sigma, norm = row.norm;
+      mean = row.mean, sigma = row.sigma, norm = row.norm;
     }
     if (!done) {
       const ExactRow row = exact_row(x, a.h.d);

@@ -11,10 +11,10 @@ struct ActivationArgs {
   const float* penalty;  // [padded D] 0 up to D, -inf past it
   double eps;
   bool two_sided;
-  float* scratch;         // [padded D], this thread's
-  uint8_t* mask;          // [N, D] or null
-  int32_t* column_counts; // [padded D] or null: this thread's, added to
-  int32_t* row_counts;    // [N] or null
+  float* scratch;          // [padded D], this thread's
+  uint8_t* mask;           // [N, D] or null
+  int32_t* column_counts;  // [padded D] or null: this thread's, added to
+  int32_t* row_counts;     // [N] or null
 };
 
 // Writes mask[begin:end] or row_counts[begin:end] and adds to column_counts.

@@ -49,9 +49,7 @@ Isa& current() {
 
 Isa cpu_isa() { return current(); }
 
-const char* isa_name(Isa isa) {
-  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
-}
+const char* isa_name(Isa isa) { return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline"; }
 
 void set_cpu_isa(const char* name) { current() = parse(name); }
 

@@ -24,9 +24,9 @@ void set_cpu_isa(const char* name);
   namespace avx512 {                   \
   void name(__VA_ARGS__);              \
   }
-#define SSLK_KERNEL(name)                                                  \
-  (::sslk::cpu_isa() == ::sslk::Isa::avx512 ? &::sslk::avx512::name        \
-   : ::sslk::cpu_isa() == ::sslk::Isa::avx2 ? &::sslk::avx2::name          \
+#define SSLK_KERNEL(name)                                           \
+  (::sslk::cpu_isa() == ::sslk::Isa::avx512 ? &::sslk::avx512::name \
+   : ::sslk::cpu_isa() == ::sslk::Isa::avx2 ? &::sslk::avx2::name   \
                                             : &::sslk::baseline::name)
 #else
 #define SSLK_DECLARE_KERNEL(name, ...) \

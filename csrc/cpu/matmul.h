@@ -1,4 +1,5 @@
-// Matrix products of plain buffers by torch's own routine: MKL, OpenBLAS, Accelerate, whatever this torch was built on.
+// Matrix products of plain buffers by torch's own routine (MKL, OpenBLAS, Accelerate: whatever this torch was built
+// on).
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>

@@ -138,17 +138,15 @@ SSLK_INLINE half_vushort narrow(vfloat x, f16) {
   const vuint normal = (magnitude - (112u << 23) + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
   // Subnormal results: adding 2^-1 lets the float adder do the shift and the rounding.
   const vuint subnormal = bits_as<vuint>(bits_as<vfloat>(magnitude) + 0.5f) - 0x3f000000u;
-  vuint out = bits_as<vuint>(select(bits_as<vint>(magnitude) < (113 << 23), bits_as<vfloat>(subnormal),
-                                    bits_as<vfloat>(normal)));
+  vuint out = bits_as<vuint>(
+      select(bits_as<vint>(magnitude) < (113 << 23), bits_as<vfloat>(subnormal), bits_as<vfloat>(normal)));
   const vint over = bits_as<vint>(magnitude) >= 0x477ff000;  // rounds to infinity
   const vint nan = bits_as<vint>(magnitude) > 0x7f800000;
   out = (out & ~bits_as<vuint>(over)) | (bits_as<vuint>(over) & 0x7c00u) | (bits_as<vuint>(nan) & 0x0200u);
   return __builtin_convertvector(out | signs, half_vushort);
 }
 
-SSLK_INLINE vfloat widen(half_vushort h, bf16) {
-  return bits_as<vfloat>(__builtin_convertvector(h, vuint) << 16);
-}
+SSLK_INLINE vfloat widen(half_vushort h, bf16) { return bits_as<vfloat>(__builtin_convertvector(h, vuint) << 16); }
 
 SSLK_INLINE half_vushort narrow(vfloat x, bf16) {
   const vuint bits = bits_as<vuint>(x);

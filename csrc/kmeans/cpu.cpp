@@ -23,8 +23,8 @@ struct PreparedCentroids {
   std::vector<double> shift_double;  // [D], for float64
   std::vector<float> shift;          // [D], for everything else
   bool shifted = false;
-  Tensor matrix;                     // [K, D] in the computing type
-  Tensor half_norms;                 // [K]
+  Tensor matrix;      // [K, D] in the computing type
+  Tensor half_norms;  // [K]
   double largest = 0.0;
 
   const void* shift_data() const {
@@ -35,8 +35,14 @@ struct PreparedCentroids {
 // Writes (x - shift) of all centroids to the matrix and returns their squared norms.
 std::vector<double> pack(const Rows& centroids, PreparedCentroids* out) {
   std::vector<double> squares(centroids.n);
-  const PackArgs args{centroids, 1.0, out->shift_data(), 0, out->matrix.mutable_data_ptr(), centroids.d,
-                      kernel_dtype(out->matrix.scalar_type()), squares.data()};
+  const PackArgs args{centroids,
+                      1.0,
+                      out->shift_data(),
+                      0,
+                      out->matrix.mutable_data_ptr(),
+                      centroids.d,
+                      kernel_dtype(out->matrix.scalar_type()),
+                      squares.data()};
   torch::stable::parallel_for(0, centroids.n, kRowsPerTask, [&](int64_t begin, int64_t end) {
     PackArgs part = args;
     part.first = begin;
@@ -134,8 +140,8 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
       args.first = first;
       if (packed) {
         SSLK_KERNEL(pack_rows)
-        ({rows, 1.0, prepared.shift_data(), first, panel.data(), d, kernel_dtype(type), norms.data()},
-         first, first + count);
+        ({rows, 1.0, prepared.shift_data(), first, panel.data(), d, kernel_dtype(type), norms.data()}, first,
+         first + count);
       }
       const Tensor block = packed ? matrix_view(panel.data(), count, d, d, 1, type)
                                   : matrix_view(static_cast<const char*>(rows.data) + first * rows.stride * bytes,

@@ -150,13 +150,15 @@ SSLK_INLINE void scan(const AssignArgs& a, int64_t i, Nearest* r) {
     V lowest[kMaxBlocks];
     V least = V{} + static_cast<C>(__builtin_inf());
     int64_t blocks = 0, k = start;
-    for (; k + kBlock <= stop; k += kBlock) {
-      V m = load(half + k) - load(p + k);
-#pragma GCC unroll 8
-      for (int64_t u = 1; u < kVectors; ++u) {
-        const V y = load(half + k + u * lanes) - load(p + k + u * lanes);
+    const auto score = [&](int64_t t) { return load(half + t) - load(p + t); };
+    while (k + lanes <= stop) {
+      const int64_t vectors = (stop - k) / lanes < kVectors ? (stop - k) / lanes : kVectors;
+      V m = score(k);
+      for (int64_t u = 1; u < vectors; ++u) {
+        const V y = score(k + u * lanes);
         m = y < m ? y : m;
       }
+      k += vectors * lanes;
       lowest[blocks++] = m;
       least = m < least ? m : least;
     }
@@ -189,7 +191,8 @@ SSLK_INLINE void scan(const AssignArgs& a, int64_t i, Nearest* r) {
     const C bound = static_cast<C>(limit + 0.5 * r->margin);
     for (int64_t b = 0; b < blocks; ++b) {
       if (any(bits_as<vint>(lowest[b] <= V{} + bound))) {
-        look(start + b * kBlock, start + (b + 1) * kBlock);
+        const int64_t from = start + b * kBlock;
+        look(from, from + kBlock < k ? from + kBlock : k);
       }
     }
     look(k, stop);

@@ -29,10 +29,10 @@ struct AssignArgs {
   const void* half_norms;  // [columns] |c|^2 / 2, infinite for a centroid that must not be chosen
   int64_t first_centroid;
   int64_t columns;
-  Dtype dtype;             // f32 or f64: of products and half_norms
-  Nearest* nearest;        // [.]
-  int32_t* assignment;     // [N]
-  void* distance;          // [N] in the accumulation type
+  Dtype dtype;          // f32 or f64: of products and half_norms
+  Nearest* nearest;     // [.]
+  int32_t* assignment;  // [N]
+  void* distance;       // [N] in the accumulation type
 };
 
 // Updates nearest[begin - first:end - first] with the centroids of this tile. The first tile of a row starts it; the

@@ -1,15 +1,13 @@
-// Argument checks of the masking family, the same on every device, and the variants by number.
+// Argument checks of the masking family, the same on every device.
 #pragma once
 
 #include <cmath>
 #include <numbers>
 
+#include "masking/variants.h"
 #include "sslk.h"
 
 namespace sslk {
-
-// What a variant keeps of the image; the numbers are the op's interface.
-enum Variant : int64_t { kOriginal = 0, kForeground = 1, kBackground = 2, kCenter = 3, kBorder = 4 };
 
 inline bool needs_foreground(const std::vector<int64_t>& variants) {
   for (const int64_t v : variants) {
@@ -71,8 +69,8 @@ inline void check_masked_variants(const char* op, const Tensor& images, const st
   }
   SSLK_CHECK(foreground->scalar_type() == ScalarType::Bool, op, ": foreground must be a bool mask, got ",
              dtype_name(foreground->scalar_type()), ".");
-  SSLK_CHECK(foreground->dim() == 3 && foreground->size(0) == images.size(0) &&
-                 foreground->size(1) == images.size(2) && foreground->size(2) == images.size(3),
+  SSLK_CHECK(foreground->dim() == 3 && foreground->size(0) == images.size(0) && foreground->size(1) == images.size(2) &&
+                 foreground->size(2) == images.size(3),
              op, ": foreground must have shape [N, H, W] = [", images.size(0), ", ", images.size(2), ", ",
              images.size(3), "], got ", shape_of(*foreground), ".");
   SSLK_CHECK(foreground->device() == images.device(), op, ": foreground must be on the device of images.");
@@ -90,9 +88,9 @@ inline void check_heatmap_iou(const char* op, const Tensor& heat, const Tensor& 
              dtype_name(heat.scalar_type()), ".");
   SSLK_CHECK(mask.scalar_type() == ScalarType::Bool, op, ": mask must be bool, got ", dtype_name(mask.scalar_type()),
              ".");
-  SSLK_CHECK(mask.dim() == 3 && mask.size(0) == heat.size(0) && mask.size(1) == heat.size(1) &&
-                 mask.size(2) == heat.size(2),
-             op, ": mask must have the shape of heat, ", shape_of(heat), ", got ", shape_of(mask), ".");
+  SSLK_CHECK(
+      mask.dim() == 3 && mask.size(0) == heat.size(0) && mask.size(1) == heat.size(1) && mask.size(2) == heat.size(2),
+      op, ": mask must have the shape of heat, ", shape_of(heat), ", got ", shape_of(mask), ".");
   SSLK_CHECK(mask.device() == heat.device(), op, ": mask must be on the device of heat.");
   SSLK_CHECK(!std::isnan(threshold), op, ": threshold must be a number, got NaN.");
 }

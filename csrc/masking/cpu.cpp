@@ -54,8 +54,8 @@ Tensor masked_variants_cpu(const Tensor& images_in, const std::optional<Tensor>&
   for (int64_t v = 0; v < count; ++v) {
     const bool object = variants[v] == kForeground || variants[v] == kBackground;
     planes.push_back({static_cast<char*>(out.mutable_data_ptr()) + v * plane_bytes,
-                      variants[v] == kOriginal ? nullptr : bytes_of(object ? foreground : disc),
-                      object ? pixels : 0, variants[v] == kForeground || variants[v] == kCenter});
+                      variants[v] == kOriginal ? nullptr : bytes_of(object ? foreground : disc), object ? pixels : 0,
+                      variants[v] == kForeground || variants[v] == kCenter});
   }
   const std::vector<float> mean_f(mean.begin(), mean.end()), std_f(std.begin(), std.end());
   std::vector<float> tables(channels * 256);
@@ -78,9 +78,8 @@ Tensor masked_variants_cpu(const Tensor& images_in, const std::optional<Tensor>&
   if (args.bytes) {
     SSLK_KERNEL(variant_tables)(args);
   }
-  torch::stable::parallel_for(0, n * ((pixels + kPixelChunk - 1) / kPixelChunk), 1, [&](int64_t begin, int64_t end) {
-    SSLK_KERNEL(variant_chunks)(args, begin, end);
-  });
+  torch::stable::parallel_for(0, n * ((pixels + kPixelChunk - 1) / kPixelChunk), 1,
+                              [&](int64_t begin, int64_t end) { SSLK_KERNEL(variant_chunks)(args, begin, end); });
   return out;
 }
 

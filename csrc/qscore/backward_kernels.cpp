@@ -40,21 +40,16 @@ template <bool kScore, bool kColumn, bool kTwoSided, typename T>
 SSLK_INLINE void write_fast(const RowGradient& g, const ScoredRow& row, const float* penalty, const float* columns,
                             const T* x, int64_t d, bool streamed, T* out) {
   const vfloat e = splat(g.e), w = splat(g.w), b = splat(g.b), p = splat(g.p);
-  vfloat threshold{}, delta{};
+  vfloat threshold{}, mean{};
   if constexpr (kScore) {
     threshold = splat(row.selection.threshold);
-    delta = splat(row.fast_row.delta);
+    mean = splat(static_cast<float>(row.fast_row.mean));
   }
   const auto gradient = [&](vfloat v, vfloat c, int64_t j) {
     vfloat r = b - v * e * p;
     if constexpr (kScore) {
-      const vfloat shifted = load(row.fast_row.shifted + j), outside = load(penalty + j);
-      if constexpr (kTwoSided) {
-        const vfloat deviation = shifted - delta;
-        r += select(absolute(deviation) + outside > threshold, select(deviation < 0.0f, -w, w), vfloat{});
-      } else {
-        r += select(shifted + outside > threshold, w, vfloat{});
-      }
+      const vint in = compared<kTwoSided>(v, mean) + load(penalty + j) > threshold;
+      r += select(in, kTwoSided ? select(v < mean, -w, w) : w, vfloat{});
     }
     if constexpr (kColumn) {
       r += sign(v) * c;

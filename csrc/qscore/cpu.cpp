@@ -76,11 +76,10 @@ std::tuple<Tensor, Tensor, Tensor> qscore_penalty_cpu(const Tensor& h_in, const 
     const auto given = [](const std::optional<Tensor>& t) {
       return static_cast<double>(*static_cast<const Score*>(t->const_data_ptr()));
     };
-    *static_cast<Score*>(loss.mutable_data_ptr()) = static_cast<Score>(
-        penalty_loss(static_cast<const Score*>(q.const_data_ptr()), rows.n, lambda1,
-                     alpha ? std::optional<double>(given(alpha)) : std::nullopt,
-                     static_cast<const Score*>(columns.const_data_ptr()), rows.d, lambda2,
-                     beta ? std::optional<double>(given(beta)) : std::nullopt));
+    *static_cast<Score*>(loss.mutable_data_ptr()) = static_cast<Score>(penalty_loss(
+        static_cast<const Score*>(q.const_data_ptr()), rows.n, lambda1,
+        alpha ? std::optional<double>(given(alpha)) : std::nullopt, static_cast<const Score*>(columns.const_data_ptr()),
+        rows.d, lambda2, beta ? std::optional<double>(given(beta)) : std::nullopt));
   };
   rows.dtype == Dtype::f64 ? compute(static_cast<double*>(nullptr)) : compute(static_cast<float*>(nullptr));
   return {loss, q, columns};

@@ -88,9 +88,9 @@ void qscore_rows(const QScoreArgs& a, int64_t begin, int64_t end) {
 void column_rows(const ColumnArgs& a, int64_t begin, int64_t end) {
   with_type(a.forward.h.dtype, [&](auto type) {
     using T = memory_t<decltype(type)>;
-    a.forward.q == nullptr      ? columns_typed<false, false, T>(a, begin, end)
-    : a.forward.two_sided ? columns_typed<true, true, T>(a, begin, end)
-                          : columns_typed<true, false, T>(a, begin, end);
+    a.forward.q == nullptr ? columns_typed<false, false, T>(a, begin, end)
+    : a.forward.two_sided  ? columns_typed<true, true, T>(a, begin, end)
+                           : columns_typed<true, false, T>(a, begin, end);
   });
 }
 

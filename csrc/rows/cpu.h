@@ -9,7 +9,7 @@
 
 namespace sslk {
 
-constexpr int64_t kPadding = 64;        // a multiple of every build's block (16 floats x 4)
+constexpr int64_t kPadding = 64;  // a multiple of every build's block (16 floats x 4)
 constexpr int64_t kBytesPerTask = 1 << 16;
 constexpr int64_t kStreamBytes = 8 << 20;  // larger outputs are written around the cache
 

@@ -8,13 +8,13 @@ namespace sslk {
 
 struct PackArgs {
   Rows x;
-  double scale;        // a power of two
-  const void* shift;   // [D] float, double for float64 x
-  int64_t first;       // this row goes to row 0 of z
-  void* z;             // [., D] with row stride z_stride: x * scale - shift
+  double scale;       // a power of two
+  const void* shift;  // [D] float, double for float64 x
+  int64_t first;      // this row goes to row 0 of z
+  void* z;            // [., D] with row stride z_stride: x * scale - shift
   int64_t z_stride;
-  Dtype z_dtype;       // f32 or f64; f64 for float64 x
-  double* squares;     // [.] squared norm of each row of z, or null
+  Dtype z_dtype;    // f32 or f64; f64 for float64 x
+  double* squares;  // [.] squared norm of each row of z, or null
 };
 
 // Writes rows [begin, end) of x.

@@ -1,10 +1,10 @@
 // Mean, deviation and norm of one row, and its highly activating features: the core that every row kernel shares.
 //
 // Two paths give the same active set as exact arithmetic would:
-//   FastRow   float32 on shifted values. One pass over memory converts the row, subtracts a shift close to the mean
-//             and stores the result in a scratch row that stays in L1; sums go to double every few thousand elements.
-//             An element within the rounding error of the threshold sends the row to the other path, as do scales
-//             whose squares leave float32, and NaN.
+//   FastRow   float32. One pass over memory sums the row (16-bit rows are widened into a scratch row on the way), a
+//             second one over the cache compares; sums go to double every few thousand elements. A mean larger than
+//             the deviation costs one more pass over the cache. An element within the rounding error of the threshold
+//             sends the row to the other path, as do scales whose squares leave float32, huge means, and NaN.
 //   ExactRow  double, two passes, scaled by a power of two: any finite row.
 #pragma once
 
@@ -13,10 +13,11 @@
 namespace sslk {
 namespace SSLK_ISA {
 
-constexpr int64_t kBlock = 4 * kFloats;     // elements a loop step handles, in four independent accumulators
-constexpr int64_t kFlush = 64 * kBlock;     // elements between two flushes of float sums into double
-constexpr double kNormFloor = 1e-12;        // as torch.nn.functional.normalize
-constexpr double kRelativeError = 1e-5;     // bound on the error of FastRow's moments, see docs/numerics.md
+constexpr int64_t kBlock = 4 * kFloats;  // elements a loop step handles, in four independent accumulators
+constexpr int64_t kFlush = 32 * kBlock;  // elements between two flushes of float sums into double
+constexpr double kNormFloor = 1e-12;     // as torch.nn.functional.normalize
+constexpr double kMomentError = 2e-5;    // bound on FastRow's error in mean and sigma, in sigmas: docs/numerics.md
+constexpr double kRounding = 3e-7;       // bound on the relative error of comparing with the mean in float32
 
 SSLK_INLINE int64_t padded(int64_t d) { return (d + kBlock - 1) / kBlock * kBlock; }
 
@@ -33,77 +34,109 @@ SSLK_INLINE void prefetch(const char* next, int64_t bytes) {
 }
 
 struct FastRow {
-  const float* shifted;  // [padded(d)], x - shift, zero past d
-  double shift;
-  double delta;  // mean - shift
+  const float* values;  // [padded(d)] the row in float32: the row itself up to `tail`, the scratch row after it
+  const float* scratch;
+  int64_t tail;
+  double mean;
   double sigma;
   double norm;
 };
 
-// Fills `scratch` [padded(d)]; false when the row needs ExactRow.
+// Sums the row and its squares, both taken from `shift`, and fills the scratch row: all of it for 16-bit rows, the last
+// partial block for float32.
+template <bool kShifted, typename T>
+SSLK_INLINE void sum_row(const T* x, int64_t d, float shift, float* scratch, double* sum, double* squares) {
+  const vfloat k = splat(shift);
+  const auto value = [&](int64_t j) {
+    const vfloat v = load(x + j);
+    if constexpr (sizeof(T) < sizeof(float)) {
+      store(scratch + j, v);
+    }
+    return kShifted ? v - k : v;
+  };
+  *sum = *squares = 0.0;
+  int64_t j = 0;
+  while (j + kBlock <= d) {
+    vfloat s0{}, s1{}, s2{}, s3{}, q0{}, q1{}, q2{}, q3{};
+    for (const int64_t end = d - j > kFlush ? j + kFlush : d; j + kBlock <= end; j += kBlock) {
+      const vfloat a = value(j), b = value(j + kFloats), c = value(j + 2 * kFloats), e = value(j + 3 * kFloats);
+      s0 += a, s1 += b, s2 += c, s3 += e;
+      q0 += a * a, q1 += b * b, q2 += c * c, q3 += e * e;
+    }
+    *sum += sum_of((s0 + s1) + (s2 + s3));
+    *squares += sum_of((q0 + q1) + (q2 + q3));
+  }
+  if (j < d) {
+    vfloat s{}, q{};
+    for (const int64_t end = padded(d); j < end; j += kFloats) {
+      const vfloat v = j + kFloats <= d ? load(x + j) : j < d ? load_partial(x + j, d - j, shift) : k;
+      store(scratch + j, v);
+      s += v - k;
+      q += (v - k) * (v - k);
+    }
+    *sum += sum_of(s);
+    *squares += sum_of(q);
+  }
+}
+
+// `scratch` is [padded(d)]; false when the row needs ExactRow.
 template <typename T>
 SSLK_INLINE bool fast_row(const T* x, int64_t d, float* scratch, FastRow* row) {
-  // A first guess of the mean; any value of the row's magnitude would do.
-  float shift = d >= kBlock ? sum_of((load(x) + load(x + kFloats)) + (load(x + 2 * kFloats) + load(x + 3 * kFloats))) /
-                                  static_cast<float>(kBlock)
-                            : load_partial(x, 1)[0];
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    const vfloat k = splat(shift);
-    double sum = 0.0, squares = 0.0;
-    int64_t j = 0;
-    while (j + kBlock <= d) {
-      const int64_t end = d - j > kFlush ? j + kFlush : d;
-      vfloat s0{}, s1{}, s2{}, s3{}, q0{}, q1{}, q2{}, q3{};
-      for (; j + kBlock <= end; j += kBlock) {
-        const vfloat a = load(x + j) - k, b = load(x + j + kFloats) - k;
-        const vfloat c = load(x + j + 2 * kFloats) - k, e = load(x + j + 3 * kFloats) - k;
-        store(scratch + j, a);
-        store(scratch + j + kFloats, b);
-        store(scratch + j + 2 * kFloats, c);
-        store(scratch + j + 3 * kFloats, e);
-        s0 += a, s1 += b, s2 += c, s3 += e;
-        q0 += a * a, q1 += b * b, q2 += c * c, q3 += e * e;
-      }
-      sum += sum_of((s0 + s1) + (s2 + s3));
-      squares += sum_of((q0 + q1) + (q2 + q3));
-    }
-    if (j < d) {  // up to three whole vectors and a partial one, then zeros up to the padded length
-      vfloat s{}, q{};
-      for (const int64_t end = padded(d); j < end; j += kFloats) {
-        const vfloat a = j + kFloats <= d ? load(x + j) - k : j < d ? load_partial(x + j, d - j, shift) - k : vfloat{};
-        store(scratch + j, a);
-        s += a;
-        q += a * a;
-      }
-      sum += sum_of(s);
-      squares += sum_of(q);
-    }
-    const double mean_square = squares / d, delta = sum / d;
-    // Squares that overflow, underflow or are NaN, and means that swamp float32, need double.
-    if (!(mean_square > 1e-20 && mean_square < 1e24 && shift > -1e13f && shift < 1e13f)) {
-      return false;
-    }
-    if (delta * delta <= 0.5 * mean_square) {
-      row->shifted = scratch;
-      row->shift = shift;
-      row->delta = delta;
-      row->sigma = __builtin_sqrt(mean_square - delta * delta);
-      const double square = squares + d * static_cast<double>(shift) * (2.0 * delta + shift);
-      row->norm = __builtin_sqrt(square > 0.0 ? square : 0.0);
-      // The norm of a row that nearly cancels its shift would lose digits; so would a row that is its mean plus dust.
-      return square > 1e-3 * squares && row->sigma > 1e-5 * __builtin_fabs(shift);
-    }
-    shift = static_cast<float>(shift + delta);
+  double sum, squares, shift = 0.0;
+  sum_row<false>(x, d, 0.0f, scratch, &sum, &squares);
+  const double square = squares;
+  // Squares that overflow, underflow or are NaN need double.
+  if (!(squares > 1e-20 * d && squares < 1e28)) {
+    return false;
   }
-  return false;
+  if (sum * sum > 0.75 * squares * d) {  // the mean would cancel most of the squares: take it off first
+    const float k = static_cast<float>(sum / d);
+    sum_row<true>(x, d, k, scratch, &sum, &squares);
+    shift = k;
+  }
+  const double delta = sum / d, mean_square = squares / d;
+  row->mean = shift + delta;
+  row->sigma = __builtin_sqrt(mean_square - delta * delta);
+  row->norm = __builtin_sqrt(square);
+  row->scratch = scratch;
+  row->tail = d / kBlock * kBlock;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    row->values = x;
+  } else {
+    row->values = scratch;
+  }
+  return delta * delta <= 0.75 * mean_square && row->sigma > 0.005 * __builtin_fabs(row->mean);
+}
+
+// How far from the threshold float32 can decide.
+SSLK_INLINE double undecided(const FastRow& row, double eps) {
+  return kMomentError * (1.0 + eps) * row.sigma + kRounding * __builtin_fabs(row.mean) * (1.0 + eps);
+}
+
+// Calls body(u, j, values) for every vector of the row up to the padded length, u = 0..3 being its place in the block,
+// and prefetches the next row on the way.
+template <typename Body>
+SSLK_INLINE void each_vector(const FastRow& row, int64_t d, const char* next, int64_t next_step, Body body) {
+  const float* values = row.values;
+  for (int64_t j = 0, end = padded(d); j < end; j += kBlock) {
+    if (j == row.tail) {
+      values = row.scratch;
+    }
+    prefetch(next, next_step);
+    next += next_step;
+    body(0, j, load(values + j));
+    body(1, j + kFloats, load(values + j + kFloats));
+    body(2, j + 2 * kFloats, load(values + j + 2 * kFloats));
+    body(3, j + 3 * kFloats, load(values + j + 3 * kFloats));
+  }
 }
 
 struct ExactRow {
-  double scale;   // power of two applied before everything else
-  double shift;   // of the scaled row
-  double delta;   // mean - shift
-  double sigma;   // of the scaled row
-  double norm;    // of the row itself
+  double scale;  // power of two applied before everything else
+  double shift;  // of the scaled row
+  double delta;  // mean - shift
+  double sigma;  // of the scaled row
+  double norm;   // of the row itself
   bool finite;
 };
 
@@ -197,42 +230,37 @@ struct Selection {
   double sum;         // of deviations (absolute ones when two-sided), in the row's own units
   int64_t count;      // features selected
   int64_t direction;  // features above minus features below the mean: count, unless two-sided
-  double threshold;   // select x when its shifted value (fast) or deviation (exact, scaled) exceeds this
+  double threshold;   // of x (fast), |x - mean| (fast, two-sided) or the scaled deviation (exact): selected when above
 };
+
+// What is compared with the threshold: the value itself, or its distance from the mean.
+template <bool kTwoSided>
+SSLK_INLINE vfloat compared(vfloat v, vfloat mean) {
+  return kTwoSided ? absolute(v - mean) : v;
+}
 
 // False when an element lies so close to the threshold that float32 cannot decide.
 template <bool kTwoSided>
 SSLK_INLINE bool select_fast(const FastRow& row, int64_t d, const float* penalty, double eps, const char* next,
                              int64_t next_step, Selection* out) {
-  const double error = kRelativeError * (1.0 + eps) * (row.sigma + __builtin_fabs(row.delta));
-  const double threshold = eps * row.sigma + (kTwoSided ? 0.0 : row.delta);
+  const double threshold = eps * row.sigma + (kTwoSided ? 0.0 : row.mean), error = undecided(row, eps);
   const float low = static_cast<float>(threshold - error), high = static_cast<float>(threshold + error);
-  const vfloat vlow = splat(low), vhigh = splat(high), delta = splat(static_cast<float>(row.delta));
+  const vfloat vlow = splat(low), vhigh = splat(high), mean = splat(static_cast<float>(row.mean));
   vfloat sum[4] = {};
   vint count[4] = {}, below[4] = {}, near{};
-  for (int64_t j = 0, end = padded(d); j < end; j += kBlock) {
-    prefetch(next, next_step);
-    next += next_step;
-#pragma GCC unroll 4
-    for (int u = 0; u < 4; ++u) {
-      vfloat y = load(row.shifted + j + u * kFloats);
-      const vfloat c = y - delta;
-      if (kTwoSided) {
-        y = absolute(c);
-      }
-      y += load(penalty + j + u * kFloats);
-      const vint in = y > vlow;
-      sum[u] = select(in, sum[u] + y, sum[u]);
-      count[u] = in ? count[u] + 1 : count[u];
-      near |= in & (y <= vhigh);
-      if (kTwoSided) {
-        below[u] -= in & (c < 0.0f);
-      }
+  each_vector(row, d, next, next_step, [&](int u, int64_t j, vfloat v) __attribute__((always_inline)) {
+    const vfloat y = compared<kTwoSided>(v, mean) + load(penalty + j);
+    const vint in = y > vlow;
+    sum[u] = select(in, sum[u] + y, sum[u]);
+    count[u] = in ? count[u] + 1 : count[u];
+    near |= in & (y <= vhigh);
+    if (kTwoSided) {
+      below[u] -= in & (v < mean);
     }
-  }
+  });
   out->count = lane_sum((count[0] + count[1]) + (count[2] + count[3]));
   out->direction = out->count - (kTwoSided ? 2 * lane_sum((below[0] + below[1]) + (below[2] + below[3])) : 0);
-  out->sum = sum_of((sum[0] + sum[1]) + (sum[2] + sum[3])) - (kTwoSided ? 0.0 : out->count * row.delta);
+  out->sum = sum_of((sum[0] + sum[1]) + (sum[2] + sum[3])) - (kTwoSided ? 0.0 : out->count * row.mean);
   out->threshold = low;
   return !any(near);
 }

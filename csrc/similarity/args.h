@@ -29,9 +29,8 @@ inline void check_cka_matrix(const char* op, const Tensor& x, bool debiased) {
 inline void check_linear_cka(const char* op, const Tensor& x, const Tensor& y, bool debiased) {
   check_batched_representations(op, "x", "[B, N, D1]", x);
   check_batched_representations(op, "y", "[B, N, D2]", y);
-  SSLK_CHECK(x.size(0) == y.size(0) && x.size(1) == y.size(1), op,
-             ": y must have the batch and samples of x, [", x.size(0), ", ", x.size(1), ", D2], got ", shape_of(y),
-             ".");
+  SSLK_CHECK(x.size(0) == y.size(0) && x.size(1) == y.size(1), op, ": y must have the batch and samples of x, [",
+             x.size(0), ", ", x.size(1), ", D2], got ", shape_of(y), ".");
   SSLK_CHECK(x.scalar_type() == y.scalar_type(), op, ": y must have the dtype of x, ", dtype_name(x.scalar_type()),
              ", got ", dtype_name(y.scalar_type()), ".");
   SSLK_CHECK(x.device() == y.device(), op, ": y must be on the device of x.");
@@ -52,8 +51,7 @@ inline void check_cca_matrix(const char* op, const Tensor& x, const std::optiona
              ".");
   SSLK_CHECK(!rtol || (*rtol >= 0.0 && *rtol < 1.0), op, ": rtol must be at least 0 and less than 1, got ",
              rtol.value_or(0.0), ".");
-  SSLK_CHECK(ridge >= 0.0 && std::isfinite(ridge), op, ": ridge must be finite and zero or positive, got ", ridge,
-             ".");
+  SSLK_CHECK(ridge >= 0.0 && std::isfinite(ridge), op, ": ridge must be finite and zero or positive, got ", ridge, ".");
 }
 
 }  // namespace sslk

@@ -10,9 +10,9 @@
 namespace sslk {
 namespace {
 
-constexpr int64_t kPanelBytes = 32 << 20;       // of all blocks' rows packed at a time
-constexpr int64_t kProductBytes = 256 << 20;    // of products held at a time
-constexpr int64_t kRowsPerFlush = 1 << 14;      // summed in float before the sum goes on in double
+constexpr int64_t kPanelBytes = 32 << 20;     // of all blocks' rows packed at a time
+constexpr int64_t kProductBytes = 256 << 20;  // of products held at a time
+constexpr int64_t kRowsPerFlush = 1 << 14;    // summed in float before the sum goes on in double
 constexpr int64_t kElementsPerTask = 1 << 15;
 
 int64_t rows_of_task(int64_t d) { return std::max<int64_t>(1, kElementsPerTask / d); }
@@ -70,9 +70,8 @@ void CentredBlock::pack(int64_t first, int64_t rows, int64_t column, int64_t col
                       z_stride,
                       kernel_dtype(type),
                       squares};
-  torch::stable::parallel_for(first, first + rows, rows_of_task(columns), [&](int64_t begin, int64_t end) {
-    SSLK_KERNEL(pack_rows)(args, begin, end);
-  });
+  torch::stable::parallel_for(first, first + rows, rows_of_task(columns),
+                              [&](int64_t begin, int64_t end) { SSLK_KERNEL(pack_rows)(args, begin, end); });
 }
 
 Tensor with_adjacent_features(const Tensor& x) {
@@ -141,9 +140,8 @@ void BlockProducts::compute(int64_t begin, int64_t end, const Fill& fill) {
       for (int64_t v = begin; v < end; ++v) {
         const float* from = static_cast<const float*>(sums_[v].const_data_ptr());
         double* to = static_cast<double*>(double_sums_[v].mutable_data_ptr());
-        torch::stable::parallel_for(0, sums_[v].numel(), kElementsPerTask, [&](int64_t i, int64_t stop) {
-          SSLK_KERNEL(add_floats)(from, to, i, stop);
-        });
+        torch::stable::parallel_for(0, sums_[v].numel(), kElementsPerTask,
+                                    [&](int64_t i, int64_t stop) { SSLK_KERNEL(add_floats)(from, to, i, stop); });
         if (last) {
           torch::stable::copy_(sums_[v], double_sums_[v]);
         }

@@ -14,8 +14,8 @@ namespace sslk {
 struct CentredBlock {
   Rows x;
   double scale;
-  std::vector<float> shift;            // [D]
-  std::vector<double> shift_double;    // [D], instead, for float64
+  std::vector<float> shift;          // [D]
+  std::vector<double> shift_double;  // [D], instead, for float64
 
   // Writes rows [first, first + rows) and columns [column, column + columns) to z [rows, columns] at row stride
   // z_stride, and the squared norms of the rows to squares [rows] unless it is null.
@@ -58,8 +58,8 @@ class BlockProducts {
   std::vector<int64_t> widths_, offsets_;
   int64_t n_, panel_rows_;
   ScalarType type_;
-  std::vector<Tensor> sums_;          // per block of the group
-  std::vector<Tensor> double_sums_;   // the same in double, when n is too large for float
+  std::vector<Tensor> sums_;         // per block of the group
+  std::vector<Tensor> double_sums_;  // the same in double, when n is too large for float
 };
 
 }  // namespace sslk

@@ -161,9 +161,8 @@ void LinearHsic::gradient_from_grams(const std::vector<double>& e, const std::ve
                       weights,
                       debiased_ ? addend.data() : nullptr,
                       mixed.mutable_data_ptr()};
-    torch::stable::parallel_for(0, n_, kRowsPerTask, [&](int64_t begin, int64_t end) {
-      SSLK_KERNEL(mix_grams)(mix, begin, end);
-    });
+    torch::stable::parallel_for(0, n_, kRowsPerTask,
+                                [&](int64_t begin, int64_t end) { SSLK_KERNEL(mix_grams)(mix, begin, end); });
     const CentredBlock& block = blocks_[v];
     const int64_t d = block.x.d, columns = gram_columns(n_, d, mixed);
     const Tensor z = torch::stable::empty({n_, columns}, type_), product = torch::stable::empty({n_ * columns}, type_);
@@ -174,12 +173,20 @@ void LinearHsic::gradient_from_grams(const std::vector<double>& e, const std::ve
       block.pack(0, n_, first, width, z.mutable_data_ptr(), columns, type_, nullptr);
       multiply(matrix_view(product.const_data_ptr(), n_, width, width, 1, type_), mixed,
                matrix_view(z.const_data_ptr(), n_, width, columns, 1, type_));
-      const GradientRowsArgs args{product.const_data_ptr(), debiased_ ? nullptr : z.const_data_ptr(), columns,
-                                  diagonal.data(), zeros.data(), width, kernel_dtype(type_), block.scale, 0,
-                                  static_cast<char*>(grads[v].data) + first * bytes, grads[v].stride, block.x.dtype};
-      torch::stable::parallel_for(0, n_, kRowsPerTask, [&](int64_t begin, int64_t end) {
-        SSLK_KERNEL(write_gradient)(args, begin, end);
-      });
+      const GradientRowsArgs args{product.const_data_ptr(),
+                                  debiased_ ? nullptr : z.const_data_ptr(),
+                                  columns,
+                                  diagonal.data(),
+                                  zeros.data(),
+                                  width,
+                                  kernel_dtype(type_),
+                                  block.scale,
+                                  0,
+                                  static_cast<char*>(grads[v].data) + first * bytes,
+                                  grads[v].stride,
+                                  block.x.dtype};
+      torch::stable::parallel_for(0, n_, kRowsPerTask,
+                                  [&](int64_t begin, int64_t end) { SSLK_KERNEL(write_gradient)(args, begin, end); });
     }
   }
 }
@@ -234,14 +241,22 @@ void LinearHsic::gradient_from_products(const std::vector<double>& e, const std:
         multiply(out, matrix_view(z + products_->offset(w) * bytes, rows, blocks_[w].x.d, width, 1, type_),
                  products_->product(w, v), w > 0, e[v * v_count + w]);
       }
-      const char* own = static_cast<const char*>(constant.const_data_ptr()) +
-                        (v * width + products_->offset(v)) * bytes;
-      const GradientRowsArgs args{product.const_data_ptr(), debiased_ ? z + products_->offset(v) * bytes : nullptr,
-                                  width, diagonal.data() + v * n_, own, d, kernel_dtype(type_), blocks_[v].scale, first,
-                                  grads[v].data, grads[v].stride, blocks_[v].x.dtype};
-      torch::stable::parallel_for(first, first + rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
-        SSLK_KERNEL(write_gradient)(args, begin, end);
-      });
+      const char* own =
+          static_cast<const char*>(constant.const_data_ptr()) + (v * width + products_->offset(v)) * bytes;
+      const GradientRowsArgs args{product.const_data_ptr(),
+                                  debiased_ ? z + products_->offset(v) * bytes : nullptr,
+                                  width,
+                                  diagonal.data() + v * n_,
+                                  own,
+                                  d,
+                                  kernel_dtype(type_),
+                                  blocks_[v].scale,
+                                  first,
+                                  grads[v].data,
+                                  grads[v].stride,
+                                  blocks_[v].x.dtype};
+      torch::stable::parallel_for(first, first + rows, kRowsPerTask,
+                                  [&](int64_t begin, int64_t end) { SSLK_KERNEL(write_gradient)(args, begin, end); });
     }
   }
 }

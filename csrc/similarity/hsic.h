@@ -42,11 +42,11 @@ class LinearHsic {
   std::vector<CentredBlock> blocks_;
   int64_t n_;
   bool debiased_;
-  ScalarType type_;                 // of the products
-  std::vector<double> squares_;     // [V, N] a_i
-  std::vector<double> square_dots_; // [V, V] sum_i a_i b_i
-  std::vector<double> totals_;      // [V] sum_i a_i
-  std::vector<double> off_diagonal_;// [V, V] T, for v <= w
+  ScalarType type_;                   // of the products
+  std::vector<double> squares_;       // [V, N] a_i
+  std::vector<double> square_dots_;   // [V, V] sum_i a_i b_i
+  std::vector<double> totals_;        // [V] sum_i a_i
+  std::vector<double> off_diagonal_;  // [V, V] T, for v <= w
   std::optional<BlockProducts> products_;
   std::vector<Tensor> grams_;
 };

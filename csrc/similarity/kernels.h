@@ -21,10 +21,10 @@ SSLK_DECLARE_KERNEL(sum_differences, const DifferenceArgs&, int64_t begin, int64
 SSLK_DECLARE_KERNEL(add_floats, const float* from, double* to, int64_t begin, int64_t end)
 
 struct SquareArgs {
-  const void* p;      // [., cols] with row stride `stride`
+  const void* p;  // [., cols] with row stride `stride`
   int64_t cols;
   int64_t stride;
-  Dtype dtype;        // f32 or f64
+  Dtype dtype;  // f32 or f64
 };
 
 // Adds the squares of rows [begin, end) to total.
@@ -34,7 +34,7 @@ struct GramArgs {
   const void* const* grams;  // V matrices [N, N]
   int64_t v;
   int64_t n;
-  Dtype dtype;               // f32 or f64
+  Dtype dtype;  // f32 or f64
 };
 
 // Adds <K_v, K_w> over rows [begin, end) to dots[v * V + w] for v <= w.
@@ -51,16 +51,16 @@ struct MixArgs {
 SSLK_DECLARE_KERNEL(mix_grams, const MixArgs&, int64_t begin, int64_t end)
 
 struct GradientRowsArgs {
-  const void* product;    // [., cols] with row stride cols, in dtype
-  const void* z;          // [., cols] with row stride z_stride, in dtype, or null
+  const void* product;  // [., cols] with row stride cols, in dtype
+  const void* z;        // [., cols] with row stride z_stride, in dtype, or null
   int64_t z_stride;
-  const double* diagonal; // [N] or null, with z
-  const void* constant;   // [cols] in dtype, or null, with z
+  const double* diagonal;  // [N] or null, with z
+  const void* constant;    // [cols] in dtype, or null, with z
   int64_t cols;
-  Dtype dtype;            // f32 or f64
+  Dtype dtype;  // f32 or f64
   double scale;
-  int64_t first;          // row 0 of product and z is this row of the gradient
-  void* grad;             // [N, .] with row stride grad_stride
+  int64_t first;  // row 0 of product and z is this row of the gradient
+  void* grad;     // [N, .] with row stride grad_stride
   int64_t grad_stride;
   Dtype grad_dtype;
 };

@@ -39,6 +39,11 @@ class BatchSimCLRTransform(nn.Module):
     (torch.Size([8, 3, 24, 24]), torch.float32)
     """
 
+    mean: Tensor
+    std: Tensor
+    to_yiq: Tensor
+    from_yiq: Tensor
+
     def __init__(
         self,
         size: int,
@@ -95,7 +100,7 @@ class BatchSimCLRTransform(nn.Module):
         ratio = torch.exp(low + (high - low) * u[1])
         width = (area * ratio).sqrt().clamp(max=1)
         height = (area / ratio).sqrt().clamp(max=1)
-        # In grid_sample's coordinates the image spans [-1, 1], so a crop of relative width w has its centre within 1 - w.
+        # grid_sample spans the image with [-1, 1], so a crop of relative width w has its centre within 1 - w.
         theta = images.new_zeros(len(images), 2, 3)
         theta[:, 0, 0] = torch.where(u[4] < self.flip_p, -width, width)
         theta[:, 1, 1] = height

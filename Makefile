@@ -1,0 +1,41 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets the environment up first, once.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+SETUP := $(VENV)/.setup-done
+# The development build compiles CUDA only where a GPU is; `make wheel` and plain pip do wherever nvcc is.
+SSLK_CUDA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo 1 || echo 0)
+
+.PHONY: setup demo test lint bench wheel clean
+
+setup: $(SETUP)
+
+$(SETUP): pyproject.toml constraints.txt setup.py $(shell find csrc -type f)
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
+	$(PY) -m pip install --quiet --constraint constraints.txt torch torchvision
+	$(PY) -m pip install --quiet --constraint constraints.txt ninja pybind11
+	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[protocols,test,bench]"
+	touch $@
+
+demo: $(SETUP)
+	$(VENV)/bin/sslk demo
+
+test: $(SETUP)
+	$(PY) -m pytest
+
+lint: $(SETUP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $$(find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+# Large outputs are kept by the allocator, so that the benchmarks measure kernels and not page faults.
+bench: $(SETUP)
+	MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000 $(PY) -m pytest bench --benchmark-only
+
+wheel: $(SETUP)
+	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf build dist *.egg-info ssl_kernels/*.so

@@ -1,0 +1,191 @@
+// The highly activating features of each row, as a mask or counted, and the moments of each row, on CUDA
+// (see rows/row_kernel.cuh for the shape of an op).
+#pragma once
+
+#include "rows/row_kernel.cuh"
+
+namespace sslk {
+
+struct ActivationArgs {
+  double eps;
+  bool two_sided;
+};
+
+// What ops without anything to keep between rows share.
+struct StatelessOp {
+  template <int kItems>
+  struct State {};
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void begin(Team&, const Layout&, int64_t, State*) const {}
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void after_row(Team&, const Layout&, State*) const {}
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void finish(Team&, const Layout&, int64_t, State*) const {}
+  template <typename Team>
+  SSLK_DEVICE void long_begin(Team&, int64_t) const {}
+};
+
+// This thread's active items in a row that float32 could decide; false otherwise. total is the team's.
+template <typename T, typename Team, int kSlots>
+SSLK_DEVICE bool active_bits(Team& team, const HeldRow<T, Team, kSlots>& row, const ActivationArgs& a, uint32_t* bits,
+                             int* total) {
+  FastRow stats;
+  Selection selection;
+  if (!fast_row(team, row, &stats)) {
+    return false;
+  }
+  *bits = select_fast(team, row, stats, row.layout.valid, a.eps, a.two_sided, &selection);
+  *total = selection.count;
+  return selection.near == 0;
+}
+
+struct MaskOp : StatelessOp {
+  ActivationArgs args;
+  uint8_t* mask;  // [N, D]
+
+  template <typename T, typename Team, int kSlots, typename State>
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State*) const {
+    uint32_t bits;
+    int total;
+    if (active_bits(team, row, args, &bits, &total)) {
+      store_row(mask + row.i * row.d, row.layout, [&](int i, uint8_t* out) { *out = bits >> i & 1; });
+    } else {
+      long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
+    }
+  }
+  template <typename T, typename Team>
+  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+    const ExactRow row = exact_row(team, x, d);
+    const double threshold = args.eps * row.sigma;
+#pragma unroll 1
+    for (int64_t j = team.rank; j < d; j += team.width()) {
+      mask[i * d + j] = row.finite && is_active(row.deviation(x[j]), threshold, args.two_sided);
+    }
+  }
+};
+
+// Counts per feature go to memory by integer atomics: the order does not matter to the sum.
+struct CountsOp {
+  ActivationArgs args;
+  unsigned long long* features;  // [D] zeros
+  int* rows;                     // [N]
+
+  template <int kItems>
+  struct State {
+    unsigned counts[kItems];
+  };
+
+  template <typename Team, typename T, int kSlots, typename State>
+  SSLK_DEVICE void begin(Team&, const Layout<T, kSlots>& layout, int64_t, State* state) const {
+#pragma unroll
+    for (int i = 0; i < layout.kItems; ++i) {
+      state->counts[i] = 0;
+    }
+  }
+  template <typename T, typename Team, int kSlots, typename State>
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
+    uint32_t bits;
+    int total;
+    if (active_bits(team, row, args, &bits, &total)) {
+#pragma unroll
+      for (int i = 0; i < row.kItems; ++i) {
+        state->counts[i] += bits >> i & 1;
+      }
+      if (team.rank == 0) {
+        rows[row.i] = total;
+      }
+    } else {
+      long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
+    }
+  }
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void after_row(Team&, const Layout&, State*) const {}
+
+  // The teams of a block meet in shared memory first.
+  template <typename Team, typename T, int kSlots, typename State>
+  SSLK_DEVICE void finish(Team&, const Layout<T, kSlots>& layout, int64_t d, State* state) const {
+    if constexpr (Team::kWholeBlock) {
+#pragma unroll
+      for (int i = 0; i < layout.kItems; ++i) {
+        if (state->counts[i] != 0) {
+          atomicAdd(features + layout.column(i), static_cast<unsigned long long>(state->counts[i]));
+        }
+      }
+    } else {
+      __shared__ unsigned counts[Team::kMaxColumns];
+      for (int j = threadIdx.x; j < d; j += blockDim.x) {
+        counts[j] = 0;
+      }
+      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < layout.kItems; ++i) {
+        if (state->counts[i] != 0) {
+          atomicAdd(counts + layout.column(i), state->counts[i]);
+        }
+      }
+      __syncthreads();
+      for (int j = threadIdx.x; j < d; j += blockDim.x) {
+        if (counts[j] != 0) {
+          atomicAdd(features + j, static_cast<unsigned long long>(counts[j]));
+        }
+      }
+    }
+  }
+
+  template <typename Team>
+  SSLK_DEVICE void long_begin(Team&, int64_t) const {}
+  template <typename T, typename Team>
+  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+    const ExactRow row = exact_row(team, x, d);
+    const double threshold = args.eps * row.sigma;
+    Sum<int> count{0};
+#pragma unroll 1
+    for (int64_t j = team.rank; j < d; j += team.width()) {
+      if (row.finite && is_active(row.deviation(x[j]), threshold, args.two_sided)) {
+        atomicAdd(features + j, 1ull);
+        count.value += 1;
+      }
+    }
+    count = team.reduce(count);
+    if (team.rank == 0) {
+      rows[i] = count.value;
+    }
+  }
+};
+
+struct MomentsOp : StatelessOp {
+  void* mean;  // [N] each, in the accumulation type
+  void* deviation;
+  void* norm;
+
+  template <typename T, typename Team, typename Value>
+  SSLK_DEVICE void write(const Team& team, int64_t i, Value m, Value s, Value n) const {
+    using Score = accumulation_t<T>;
+    if (team.rank == 0) {
+      narrow(m, static_cast<Score*>(mean) + i);
+      narrow(s, static_cast<Score*>(deviation) + i);
+      narrow(n, static_cast<Score*>(norm) + i);
+    }
+  }
+  template <typename T, typename Team, int kSlots, typename State>
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State*) const {
+    FastRow stats;
+    if (fast_row(team, row, &stats)) {
+      write<T>(team, row.i, stats.shift + stats.delta, stats.sigma, stats.norm);
+    } else {
+      long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
+    }
+  }
+  template <typename T, typename Team>
+  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+    const ExactRow row = exact_row(team, x, d);
+    if (row.finite) {
+      write<T>(team, i, (row.shift + row.delta) / row.scale, row.sigma / row.scale, row.norm);
+    } else {
+      const double nan = NAN;
+      write<T>(team, i, nan, nan, nan);
+    }
+  }
+};
+
+}  // namespace sslk

@@ -1,0 +1,242 @@
+// Q-Score and column L1 norms of rows on CUDA, one pass over memory (see rows/row_kernel.cuh for the shape of an op).
+#pragma once
+
+#include "rows/row_kernel.cuh"
+
+namespace sslk {
+
+// The rows' part of every op of this family.
+struct ScoreArgs {
+  const bool* set;  // [D]
+  double eps;
+  bool normalize;
+  bool two_sided;
+  void* q;  // [N] in the accumulation type
+};
+
+// A bit per item: is it in the set.
+template <typename T, int kSlots>
+SSLK_DEVICE uint32_t set_bits(const bool* set, const Layout<T, kSlots>& layout) {
+  uint32_t bits = 0;
+  for (int i = 0; i < layout.kItems; ++i) {
+    if (layout.valid >> i & 1) {
+      bits |= static_cast<uint32_t>(set[layout.column(i)]) << i;
+    }
+  }
+  return bits;
+}
+
+// Q of equation (1): the mean deviation over the selection, 0 when it is empty, NaN for a row with NaN or infinity.
+SSLK_DEVICE double score_of(const ExactRow& row, const ExactSelection& selection, bool normalize) {
+  if (!row.finite) {
+    return NAN;
+  }
+  return selection.count == 0 ? 0.0 : selection.sum / selection.count * scale_of(row.norm, normalize);
+}
+
+// Q of a row, and its norm through `norm`; every thread of the team gets both.
+template <typename T, typename Team>
+SSLK_DEVICE double exact_score(Team& team, const T* x, int64_t d, const ScoreArgs& a, double* norm) {
+  const ExactRow row = exact_row(team, x, d);
+  *norm = row.norm;
+  return score_of(row, select_exact(team, x, d, row, a.set, a.eps, a.two_sided), a.normalize);
+}
+
+template <typename T, typename Team, int kSlots>
+SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
+                         double* norm) {
+  FastRow stats;
+  Selection selection;
+  if (fast_row(team, row, &stats)) {
+    select_fast(team, row, stats, candidates, a.eps, a.two_sided, &selection);
+    if (selection.near == 0) {
+      *norm = stats.norm;
+      const float mean = selection.count == 0 ? 0.0f : selection.sum / static_cast<float>(selection.count);
+      return a.normalize ? mean / stats.norm : mean;
+    }
+  }
+  return exact_score(team, row.x, row.d, a, norm);
+}
+
+struct QScoreOp {
+  ScoreArgs args;
+
+  template <int kItems>
+  struct State {
+    uint32_t candidates;
+  };
+
+  template <typename T, typename Team>
+  SSLK_DEVICE void write(const Team& team, int64_t i, double q) const {
+    if (team.rank == 0) {
+      narrow(q, static_cast<accumulation_t<T>*>(args.q) + i);
+    }
+  }
+  template <typename Team, typename T, int kSlots, typename State>
+  SSLK_DEVICE void begin(Team&, const Layout<T, kSlots>& layout, int64_t, State* state) const {
+    state->candidates = set_bits(args.set, layout);
+  }
+  template <typename T, typename Team, int kSlots, typename State>
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
+    double norm;
+    write<T>(team, row.i, score(team, row, state->candidates, args, &norm));
+  }
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void after_row(Team&, const Layout&, State*) const {}
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void finish(Team&, const Layout&, int64_t, State*) const {}
+
+  template <typename Team>
+  SSLK_DEVICE void long_begin(Team&, int64_t) const {}
+  template <typename T, typename Team>
+  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+    double norm;
+    write<T>(team, i, exact_score(team, x, d, args, &norm));
+  }
+};
+
+// Scores (where q is given) and the sums of |x| * scale over the rows of each block.
+struct ColumnsOp {
+  static constexpr int kRowsPerFlush = 128;  // bounds the rounding error of float sums
+
+  ScoreArgs args;    // without q only columns are summed, and the set is not read
+  double* partials;  // [grid, D]
+
+  template <int kItems>
+  struct State {
+    uint32_t candidates;
+    int unflushed;
+    double* totals;  // [D] of the block
+    float sums[kItems];
+  };
+
+  SSLK_DEVICE double* block_totals(int64_t d) const { return partials + blockIdx.x * d; }
+
+  template <typename Team, typename T, int kSlots, typename State>
+  SSLK_DEVICE void begin(Team& team, const Layout<T, kSlots>& layout, int64_t d, State* state) const {
+    state->candidates = args.q == nullptr ? 0 : set_bits(args.set, layout);
+    state->unflushed = 0;
+#pragma unroll
+    for (int i = 0; i < layout.kItems; ++i) {
+      state->sums[i] = 0.0f;
+    }
+    if constexpr (Team::kWholeBlock) {
+      state->totals = block_totals(d);
+      for (int i = 0; i < layout.kItems; ++i) {
+        if (layout.valid >> i & 1) {
+          state->totals[layout.column(i)] = 0.0;
+        }
+      }
+    } else {
+      __shared__ double totals[Team::kMaxColumns];
+      state->totals = totals;
+      for (int j = threadIdx.x; j < d; j += blockDim.x) {
+        totals[j] = 0.0;
+      }
+      __syncthreads();
+    }
+  }
+  template <typename T, typename Team, int kSlots, typename State>
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
+    double norm = 1.0;
+    if (args.q != nullptr) {
+      const double q = score(team, row, state->candidates, args, &norm);
+      QScoreOp{args}.write<T>(team, row.i, q);
+    } else if (args.normalize) {
+      norm = norm_of(team, row);
+    }
+    // Two factors: the product fits in float32, the scale of a huge row may not.
+    const double scale = scale_of(norm, args.normalize);
+    const float first = scale < 1e-15 ? 0x1p-64f : 1.0f;
+    const float second = static_cast<float>(scale < 1e-15 ? scale * 0x1p64 : scale);
+#pragma unroll
+    for (int i = 0; i < row.kItems; ++i) {
+      state->sums[i] += fabsf(row.values[i] * first) * second;
+    }
+  }
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void after_row(Team& team, const Layout& layout, State* state) const {
+    if (++state->unflushed == kRowsPerFlush) {
+      flush(team, layout, state);
+    }
+  }
+  // Teams add in the order of their index: the same sum every time.
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void flush(Team& team, const Layout& layout, State* state) const {
+    for (int turn = 0; turn < team.per_block(); ++turn) {
+      if (turn == team.index) {
+#pragma unroll
+        for (int i = 0; i < layout.kItems; ++i) {
+          if (layout.valid >> i & 1) {
+            state->totals[layout.column(i)] += state->sums[i];
+          }
+          state->sums[i] = 0.0f;
+        }
+      }
+      if constexpr (!Team::kWholeBlock) {
+        __syncthreads();
+      }
+    }
+    state->unflushed = 0;
+  }
+  template <typename Team, typename Layout, typename State>
+  SSLK_DEVICE void finish(Team& team, const Layout& layout, int64_t d, State* state) const {
+    flush(team, layout, state);
+    if constexpr (!Team::kWholeBlock) {
+      double* out = block_totals(d);
+      for (int j = threadIdx.x; j < d; j += blockDim.x) {
+        out[j] = state->totals[j];
+      }
+    }
+  }
+
+  template <typename Team>
+  SSLK_DEVICE void long_begin(Team& team, int64_t d) const {
+    double* totals = block_totals(d);
+    for (int64_t j = team.rank; j < d; j += team.width()) {
+      totals[j] = 0.0;
+    }
+  }
+  template <typename T, typename Team>
+  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+    double norm = 1.0;
+    if (args.q != nullptr) {
+      QScoreOp{args}.write<T>(team, i, exact_score(team, x, d, args, &norm));
+    } else if (args.normalize) {
+      norm = exact_row(team, x, d).norm;
+    }
+    const double scale = scale_of(norm, args.normalize);
+    double* totals = block_totals(d);
+    for (int64_t j = team.rank; j < d; j += team.width()) {  // a column has one owner: no barrier
+      totals[j] += fabs(static_cast<double>(widen(x[j]))) * scale;
+    }
+  }
+};
+
+// Equations (2)-(3) from scores and norms, by one block:
+// -lambda1 * mean_i(1[q_i < alpha] q_i) + lambda2 * sum_k(1[c_k > beta] c_k).
+template <typename Score>
+__global__ void __launch_bounds__(Block::kMaxThreads)
+    penalty_loss_kernel(const Score* q, int64_t n, double lambda1, const Score* alpha, const Score* columns, int64_t d,
+                        double lambda2, const Score* beta, Score* loss) {
+  __shared__ typename Block::Scratch scratch;
+  Block team(scratch);
+  const auto sum = [&](const Score* v, int64_t size, auto term) {
+    Sum<double> total{0.0};
+    for (int64_t k = threadIdx.x; k < size; k += blockDim.x) {
+      total.value += term(static_cast<double>(v[k]));
+    }
+    return team.reduce(total).value;
+  };
+  const auto value = [](double x) { return x; };
+  const double low = alpha ? static_cast<double>(*alpha) : n ? sum(q, n, value) / static_cast<double>(n) : 0.0;
+  const double high = beta ? static_cast<double>(*beta) : sum(columns, d, value) / static_cast<double>(d);
+  // Written so that a NaN score makes the loss NaN, not 0.
+  const double low_scores = sum(q, n, [&](double x) { return x >= low ? 0.0 : x; });
+  const double high_columns = sum(columns, d, [&](double x) { return x <= high ? 0.0 : x; });
+  if (threadIdx.x == 0) {
+    narrow((n ? -lambda1 * low_scores / static_cast<double>(n) : 0.0) + lambda2 * high_columns, loss);
+  }
+}
+
+}  // namespace sslk

@@ -1,0 +1,120 @@
+// The two kernels that walk over rows, for any op, and the choice between their variants.
+//
+// An op is a struct of arguments with
+//   State<kItems>                        what a thread keeps between rows
+//   begin(team, layout, d, &state)       row(team, held_row, &state)
+//   after_row(team, layout, &state)      called by every thread of the block equally often: may hold barriers
+//   finish(team, layout, d, &state)
+// for rows in registers, and for double and for rows too long
+//   long_begin(team, d)                  long_row(team, x, d, i)
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "rows/row_stats.cuh"
+
+namespace sslk {
+
+constexpr int kThreadsPerLaneBlock = 256;
+constexpr int64_t kTeamMultiple = 8;  // 16 bytes over the smallest element
+
+template <typename T, typename Team, int kSlots, typename Op>
+__global__ void __launch_bounds__(Team::kMaxThreads) register_rows_kernel(Rows h, Op op) {
+  __shared__ typename Team::Scratch scratch;
+  Team team(scratch);
+  HeldRow<T, Team, kSlots> row;
+  row.d = static_cast<int>(h.d);
+  // The number of teams is a multiple of 8, so all rows of a team start at the same offset from a 16-byte boundary,
+  // whatever the stride: the layout is fixed and each thread owns its columns.
+  const int64_t step = static_cast<int64_t>(gridDim.x) * team.per_block();
+  int64_t base = static_cast<int64_t>(blockIdx.x) * team.per_block();
+  row.i = base + team.index;
+  row.x = row_at<T>(h, row.i);
+  row.layout.set(row.x, row.d, team.rank, team.width());
+  typename Op::template State<Layout<T, kSlots>::kItems> state;
+  op.begin(team, row.layout, h.d, &state);
+  RawRow<T, kSlots> raw;
+  if (row.i < h.n) {
+    raw.load(row.x, row.layout);
+  }
+  for (; base < h.n; base += step) {
+    recompute_from(row.layout.valid);
+    recompute_from(row.layout.first);
+    if (row.i < h.n) {
+      raw.widen_to(row.values);
+      const T* next = row.x + step * h.stride;
+      if (row.i + step < h.n) {  // under way while this row is reduced
+        raw.load(next, row.layout);
+      }
+      op.row(team, row, &state);
+      row.i += step;
+      row.x = next;
+    }
+    op.after_row(team, row.layout, &state);
+  }
+  op.finish(team, row.layout, h.d, &state);
+}
+
+template <typename T, typename Op>
+__global__ void __launch_bounds__(Block::kMaxThreads) long_rows_kernel(Rows h, Op op) {
+  __shared__ typename Block::Scratch scratch;
+  Block team(scratch);
+  op.long_begin(team, h.d);
+  for (int64_t i = blockIdx.x; i < h.n; i += gridDim.x) {
+    op.long_row(team, row_at<T>(h, i), h.d, i);
+  }
+}
+
+// Blocks of a grid that fills the device once (a second wave of a few blocks would double the time), or has a team per
+// row where there are fewer rows.
+inline int64_t grid_size(int64_t n, int64_t teams_per_block, int64_t blocks_on_device) {
+  const int64_t multiple = teams_per_block % kTeamMultiple == 0 ? 1 : kTeamMultiple;
+  const int64_t needed = (n + teams_per_block - 1) / teams_per_block;
+  const int64_t most = std::max(blocks_on_device / multiple, int64_t{1}) * multiple;
+  return std::min((needed + multiple - 1) / multiple * multiple, most);
+}
+
+// 16-byte slots that the longest row of h touches.
+inline int64_t slots_of(const Rows& h, int64_t element_size) {
+  const int64_t per_slot = 16 / element_size;
+  const bool aligned = reinterpret_cast<uintptr_t>(h.data) % 16 == 0 && h.stride % per_slot == 0;
+  return (h.d + (aligned ? 0 : per_slot - 1) + per_slot - 1) / per_slot;
+}
+
+// Calls body(kernel, grid, threads) with the kernel for rows of this type and length.
+template <typename Op, typename Body>
+void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
+  const auto choose = [&](auto kernel, int64_t threads, int64_t width) {
+    const int64_t blocks = static_cast<int64_t>(resident_blocks(kernel, threads)) * multiprocessors;
+    body(kernel, grid_size(h.n, threads / width, blocks), threads);
+  };
+  const auto warps = [](int64_t threads) { return (threads + 31) / 32 * 32; };
+  with_type(h.dtype, [&](auto type) {
+    using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
+    if constexpr (sizeof(T) < sizeof(double)) {
+      constexpr int k8 = sizeof(T) / 2;  // slots that hold 8 items
+      const int64_t slots = slots_of(h, sizeof(T));
+      if (slots <= 8 * k8) {
+        return choose(register_rows_kernel<T, Lanes<8>, k8, Op>, kThreadsPerLaneBlock, 8);
+      }
+      if (slots <= 8 * 4 * k8) {
+        return choose(register_rows_kernel<T, Lanes<8>, 4 * k8, Op>, kThreadsPerLaneBlock, 8);
+      }
+      if (slots <= 32 * 2 * k8) {
+        return choose(register_rows_kernel<T, Lanes<32>, 2 * k8, Op>, kThreadsPerLaneBlock, 32);
+      }
+      if (slots <= 32 * 4 * k8) {
+        return choose(register_rows_kernel<T, Lanes<32>, 4 * k8, Op>, kThreadsPerLaneBlock, 32);
+      }
+      if (slots <= Block::kMaxThreads * 2 * k8) {
+        const int64_t threads = warps((slots + 2 * k8 - 1) / (2 * k8));
+        return choose(register_rows_kernel<T, Block, 2 * k8, Op>, threads, threads);
+      }
+    }
+    const int64_t threads = std::min<int64_t>(warps(h.d), Block::kMaxThreads);
+    choose(long_rows_kernel<T, Op>, threads, threads);
+  });
+}
+
+}  // namespace sslk

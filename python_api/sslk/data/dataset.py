@@ -1,0 +1,176 @@
+"""The one shape every data set has here: images with labels, names and, where there are any, masks and boxes."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch.utils.data
+from PIL import Image
+
+ON_ERROR = ("raise", "skip")
+
+
+class UnreadableImageError(ValueError):
+    """An image that cannot be decoded; `image_name` names its file."""
+
+    def __init__(self, image_name: str, reason: str) -> None:
+        super().__init__(f"image {image_name} cannot be read: {reason}")
+        self.image_name = image_name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:  # an error crosses from a loader's worker by pickle
+        return type(self), (self.image_name, self.reason)
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What a data set knows about the places in one image.
+
+    Attributes:
+        mask: Class per pixel, uint8 `[H, W]`, indices into the data set's `classes`; None without masks.
+        boxes: float32 `[K, 4]`, x0 y0 x1 y1 in pixels, the far edges exclusive; None without boxes.
+        labels: Class per box, int64 `[K]`.
+    """
+
+    mask: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+
+class Dataset(torch.utils.data.Dataset):
+    """A map-style data set of `(image, label)`.
+
+    The image is an RGB `PIL.Image`, or what `transform` makes of it; the label is an int, -1 where there is none.
+
+    Args:
+        name: Name it was asked for, with its split.
+        read: index -> PIL image; may raise what decoding raises.
+        image_names: One name per image: its path, or a number in the set.
+        labels: int64 `[N]`, or None for a set without labels.
+        classes: Class names by label.
+        transform: Applied to every image.
+        annotate: index -> `Annotation`, for sets with masks or boxes.
+        content: Checksum of the pixels, for images that have no file names to tell sets apart.
+
+    Attributes:
+        skipped: Names of the images left out by `without_unreadable`.
+
+    Raises:
+        ValueError: There are no images, or not one label per image.
+
+    >>> data = Dataset("white", lambda i: Image.new("RGB", (4, 4), "white"), ["a", "b"], np.array([0, 1]), ["x", "y"])
+    >>> len(data), data[1][1], data[0][0].getpixel((0, 0))
+    (2, 1, (255, 255, 255))
+    """
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[int], Image.Image],
+        image_names: Sequence[str],
+        labels: np.ndarray | None,
+        classes: Sequence[str] = (),
+        *,
+        transform: Callable[[Image.Image], Any] | None = None,
+        annotate: Callable[[int], Annotation] | None = None,
+        content: str = "",
+    ) -> None:
+        if len(image_names) == 0:
+            raise ValueError(f"data set {name!r} holds no images")
+        if labels is not None and len(labels) != len(image_names):
+            raise ValueError(f"data set {name!r} needs one label per image, got {len(labels)} for {len(image_names)}")
+        self.name = name
+        self.classes = list(classes)
+        self.transform = transform
+        self.skipped: tuple[str, ...] = ()
+        self._read = read
+        self._image_names = image_names
+        self._annotate = annotate
+        self._content = content
+        self._labels = None if labels is None else np.asarray(labels, dtype=np.int64)
+        self._kept = np.arange(len(image_names))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Image and label.
+
+        Raises:
+            IndexError: Past the end.
+            UnreadableImageError: The image is damaged or gone.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index must be below {len(self)}, got {index}")
+        source = int(self._kept[index])
+        image = self._decode(source)
+        label = -1 if self._labels is None else int(self._labels[source])
+        return (image if self.transform is None else self.transform(image)), label
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """int64 `[N]`, or None for a set without labels."""
+        return None if self._labels is None else self._labels[self._kept]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the names of the images, in order, and the checksum of pixels that have no file, in hex."""
+        digest = hashlib.sha256(self._content.encode())
+        for source in self._kept.tolist():
+            digest.update(f"{self._image_names[source]}\n".encode())
+        return digest.hexdigest()
+
+    def image_name(self, index: int) -> str:
+        """File, or number in the set, of an image."""
+        return self._image_names[int(self._kept[index])]
+
+    def annotation(self, index: int) -> Annotation:
+        """Mask or boxes of an image, in the coordinates of the untransformed image.
+
+        Raises:
+            ValueError: The data set has none.
+        """
+        if self._annotate is None:
+            raise ValueError(f"data set {self.name!r} has no masks or boxes")
+        return self._annotate(int(self._kept[index]))
+
+    def without_unreadable(self, *, threads: int = 8) -> Dataset:
+        """Decode every image once and leave out those that cannot be, in place, with a warning that counts and names.
+
+        All images are decoded, so that every process sees the same rows under the same indices.
+        """
+        with ThreadPoolExecutor(threads) as pool:
+            readable = list(pool.map(self._is_readable, self._kept.tolist()))
+        bad = [self._image_names[i] for i, good in zip(self._kept.tolist(), readable, strict=True) if not good]
+        if len(bad) == len(self):
+            raise ValueError(f"none of the {len(self)} images of {self.name!r} can be read, the first is {bad[0]}")
+        if bad:
+            named = ", ".join(islice(bad, 5)) + (", ..." if len(bad) > 5 else "")
+            warnings.warn(f"{self.name}: skipped {len(bad)} of {len(self)} images, unreadable: {named}", stacklevel=2)
+        self._kept = self._kept[np.array(readable)]
+        self.skipped = (*self.skipped, *bad)
+        return self
+
+    def _is_readable(self, source: int) -> bool:
+        try:
+            self._decode(source)
+        except UnreadableImageError:
+            return False
+        return True
+
+    def _decode(self, source: int) -> Image.Image:
+        try:
+            return self._read(source).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
+            raise UnreadableImageError(self._image_names[source], str(error)) from error
+
+    def __repr__(self) -> str:
+        labelled = f"{len(self.classes)} classes" if self._labels is not None else "no labels"
+        return f"Dataset({self.name!r}, {len(self)} images, {labelled})"

@@ -1,0 +1,211 @@
+"""Where images come from: arrays, folders, torchvision's sets, Hugging Face, and the annotated layouts.
+
+A source has `read(i)` and is picklable, so that loader processes started afresh can have it; each `*_dataset` function
+builds one and wraps it as a `Dataset`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image
+
+from sslk.data.archives import Archive
+from sslk.data.dataset import Annotation, Dataset
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+# SegNet's eleven classes of CamVid, by the value in its label images.
+CAMVID_CLASSES = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign symbol",
+    "fence",
+    "car",
+    "pedestrian",
+    "bicyclist",
+    "unlabelled",
+)
+
+
+class ArraySource:
+    """Images uint8 `[N, H, W, 3]` or `[N, H, W]` in memory."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def read(self, index: int) -> Image.Image:
+        return Image.fromarray(np.asarray(self.images[index]))
+
+
+class FileSource:
+    """Image files of a folder or zip; masks and boxes beside them."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        images: list[str],
+        masks: list[str] | None = None,
+        boxes: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        self.archive, self.images, self.masks, self.boxes, self.labels = archive, images, masks, boxes, labels
+
+    def read(self, index: int) -> Image.Image:
+        return self.archive.image(self.images[index])
+
+    def annotate(self, index: int) -> Annotation:
+        mask = None if self.masks is None else np.array(self.archive.image(self.masks[index]))
+        if self.boxes is None or self.labels is None:
+            return Annotation(mask=mask)
+        return Annotation(mask=mask, boxes=self.boxes[index : index + 1], labels=self.labels[index : index + 1])
+
+
+class ItemSource:
+    """A data set that yields `(image, target)` tuples, as torchvision's do."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def read(self, index: int) -> Image.Image:
+        return self.items[index][0]
+
+
+class RowSource:
+    """A Hugging Face data set's image column."""
+
+    def __init__(self, rows: Any, column: str) -> None:
+        self.rows, self.column = rows, column
+
+    def read(self, index: int) -> Image.Image:
+        return self.rows[index][self.column]
+
+
+def array_dataset(name: str, path: Path) -> Dataset:
+    """An .npz with `images` uint8 `[N, H, W, 3]` (or grey `[N, H, W]`) and, where known, `labels` `[N]`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path} for the data set {name!r}")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images = arrays.get("images", None)
+            labels = arrays.get("labels", None)
+            classes = [str(c) for c in arrays["classes"]] if "classes" in arrays else None
+            keys = ", ".join(arrays)
+    except (BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
+        raise ValueError(f"{path} is no readable .npz without pickled objects: {error}") from error
+    if images is None:
+        raise ValueError(f"{path} needs an array 'images', it holds {keys or 'nothing'}")
+    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+        raise ValueError(
+            f"images in {path} must be uint8 [N, H, W, 3] or [N, H, W], got {images.dtype} {list(images.shape)}"
+        )
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
+        raise ValueError(f"labels in {path} must be integers [N], got {labels.dtype} {list(labels.shape)}")
+    if classes is None:
+        classes = [str(i) for i in range(int(labels.max()) + 1)] if labels is not None and len(labels) else []
+    names = [f"{path.name}[{i}]" for i in range(len(images))]
+    content = f"{zlib.crc32(np.ascontiguousarray(images).data):08x}"
+    return Dataset(name, ArraySource(images).read, names, labels, classes, content=content)
+
+
+def folder_dataset(name: str, path: Path, split: str) -> Dataset:
+    """Images in one folder per class, or all in one folder and without labels."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {path} for the data set {name!r}")
+    folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    if split in folders:
+        path, name = path / split, f"{name}/{split}"
+        folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    elif {"train", "val", "test"} & set(folders):
+        raise ValueError(f"{path} has the splits {', '.join(folders)}, got split={split!r}")
+    archive = Archive(path)
+    images = [file for file in archive.names if file.lower().endswith(IMAGE_SUFFIXES)]
+    if not images:
+        raise ValueError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    loose = [file for file in images if "/" not in file] if folders else []
+    if loose:
+        raise ValueError(f"{path} mixes class folders with loose images, such as {loose[0]}")
+    # Class folders without an image count too, so that label k means the same in every split.
+    labels = np.array([folders.index(file.split("/")[0]) for file in images]) if folders else None
+    return Dataset(name, FileSource(archive, images).read, [str(path / file) for file in images], labels, folders)
+
+
+def camvid_dataset(name: str, path: Path, split: str) -> Dataset:
+    """CamVid in SegNet's layout: `<split>/*.png` and, with the same names, class indices in `<split>annot/`."""
+    archive = Archive(path)
+    images = [file for file in archive.names if Path(file).parent.name == split and file.endswith(".png")]
+    masks = [f"{file.rpartition('/')[0]}annot/{Path(file).name}" for file in images]
+    if not images:
+        raise ValueError(f"{path} holds no {split}/*.png, give the split it has")
+    absent = set(masks) - set(archive.names)
+    if absent:
+        raise ValueError(f"{path} lacks the label image {min(absent)} ({len(absent)} missing)")
+    source = FileSource(archive, images, masks=masks)
+    return Dataset(name, source.read, images, None, CAMVID_CLASSES, annotate=source.annotate)
+
+
+def tiny_imagenet_dataset(name: str, path: Path, split: str) -> Dataset:
+    """Tiny-ImageNet as published; labels are positions in the sorted WordNet ids, one box per image."""
+    if split not in ("train", "val"):
+        raise ValueError(f"tiny-imagenet has labels for the splits train and val only, got split={split!r}")
+    archive = Archive(path)
+    root = archive.root_of("wnids.txt")
+    wnids = sorted(archive.read(f"{root}wnids.txt").decode().split())
+    words = dict(line.split("\t", 1) for line in archive.read(f"{root}words.txt").decode().splitlines())
+    if split == "val":
+        rows = [line.split("\t") for line in archive.read(f"{root}val/val_annotations.txt").decode().splitlines()]
+        rows = [[f"{root}val/images/{row[0]}", *row[1:]] for row in rows]
+    else:
+        rows = []
+        for wnid in wnids:
+            folder = f"{root}train/{wnid}"
+            lines = archive.read(f"{folder}/{wnid}_boxes.txt").decode().splitlines()
+            rows += [[f"{folder}/images/{file}", wnid, *box] for file, *box in (line.split("\t") for line in lines)]
+    labels = np.array([wnids.index(row[1]) for row in rows], dtype=np.int64)
+    boxes = np.array([row[2:6] for row in rows], dtype=np.float32)
+    boxes[:, 2:] += 1  # the files give the last pixel inside
+    images = [row[0] for row in rows]
+    source = FileSource(archive, images, boxes=boxes, labels=labels)
+    classes = [words.get(wnid, wnid).strip() for wnid in wnids]
+    return Dataset(name, source.read, images, labels, classes, annotate=source.annotate)
+
+
+def sample_dataset(name: str, split: str) -> Dataset:
+    """The embedded sample of CIFAR-10."""
+    from sslk.data.sample import CLASSES, load_sample
+
+    images, labels = load_sample(split)
+    source = ArraySource(images.permute(0, 2, 3, 1).numpy())
+    return Dataset(name, source.read, [f"{name}[{i}]" for i in range(len(images))], labels.numpy(), CLASSES)
+
+
+def huggingface_dataset(name: str, source: str, split: str) -> Dataset:
+    """A Hugging Face data set by hub id, or a folder of `save_to_disk`; its image and class columns by their types."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            f"the data set {name!r} needs the package datasets: pip install datasets ({error})"
+        ) from error
+    folder = Path(source).is_dir()
+    rows = datasets.load_from_disk(source) if folder else datasets.load_dataset(source, split=split)
+    if isinstance(rows, datasets.DatasetDict):
+        if split not in rows:
+            raise ValueError(f"{source} has the splits {', '.join(rows)}, got split={split!r}")
+        rows = rows[split]
+    images = [column for column, kind in rows.features.items() if isinstance(kind, datasets.Image)]
+    labels = [column for column, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)]
+    if not images:
+        raise ValueError(f"{source} needs an image column, it has {', '.join(rows.features)}")
+    classes = rows.features[labels[0]].names if labels else []
+    values = np.array(rows[labels[0]][:], dtype=np.int64) if labels else None
+    names = [f"{source}[{i}]" for i in range(len(rows))]
+    return Dataset(name, RowSource(rows, images[0]).read, names, values, classes)

@@ -1,0 +1,105 @@
+"""Loading the samples of one shard after another in worker processes, corrupt ones told apart."""
+
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+# What decoders raise on damaged files. Anything else, a TypeError in a transform say, is a bug and stays fatal.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class Sample(NamedTuple):
+    """One sample of the data set, or why it could not be read."""
+
+    number: int
+    image: Tensor | None
+    label: int | None
+    error: str = ""
+
+
+class Loaded(NamedTuple):
+    """One batch: images `[n, C, H, W]` (None where n = 0), labels and indices int64 `[n]`, `(sample, reason)` pairs."""
+
+    images: Tensor | None
+    labels: Tensor | None
+    indices: Tensor
+    unreadable: tuple[tuple[int, str], ...]
+
+    def pin_memory(self) -> "Loaded":
+        """Called by the DataLoader: pinned images travel to the accelerator while it computes."""
+        return self._replace(images=None if self.images is None else self.images.pin_memory())
+
+
+class Samples(Dataset[Sample]):
+    """The samples of a data set by index, errors of damaged files caught in the worker."""
+
+    def __init__(self, dataset: Dataset[Any], labels: bool) -> None:
+        self.dataset = dataset
+        self.labels = labels
+
+    def __getitem__(self, index: int) -> Sample:
+        try:
+            item = self.dataset[index]
+        except UNREADABLE as error:
+            return Sample(index, None, None, f"{type(error).__name__}: {error}")
+        image = item[0] if isinstance(item, tuple | list) else item
+        if not isinstance(image, Tensor):
+            kind = type(image).__name__
+            raise TypeError(f"dataset must give image tensors, got {kind}: add a transform that ends in a tensor.")
+        return Sample(index, image, int(item[1]) if self.labels else None)
+
+
+def first_readable(dataset: Dataset[Any]) -> tuple[Any, ...]:
+    """The first item that can be read, as a tuple.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for number in range(len(dataset)):  # type: ignore[arg-type]
+        try:
+            item = dataset[number]
+        except UNREADABLE as error:
+            reason = f"{type(error).__name__}: {error}"
+            continue
+        return tuple(item) if isinstance(item, tuple | list) else (item,)
+    raise ValueError(f"dataset has no readable sample; the last error was {reason}.")
+
+
+def collate(samples: list[Sample]) -> Loaded:
+    """Stack the readable samples."""
+    good = [sample for sample in samples if sample.image is not None]
+    return Loaded(
+        torch.stack([sample.image for sample in good if sample.image is not None]) if good else None,
+        torch.tensor([sample.label for sample in good], dtype=torch.int64)
+        if good and good[0].label is not None
+        else None,
+        torch.tensor([sample.number for sample in good], dtype=torch.int64),
+        tuple((sample.number, sample.error) for sample in samples if sample.image is None),
+    )
+
+
+def loader(dataset: Dataset[Any], batches: list[range], *, labels: bool, workers: int, pin: bool) -> DataLoader[Loaded]:
+    """A DataLoader over the given batches of indices, in their order."""
+    return DataLoader(
+        Samples(dataset, labels),  # type: ignore[arg-type]
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator().manual_seed(0),  # leaves the caller's random state alone
+    )

@@ -1,0 +1,168 @@
+"""The manifest of a feature store: what was extracted from what, and which shards are finished."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+FORMAT = "sslk.features"
+VERSION = 1
+MANIFEST = "manifest.json"
+
+
+class StoreError(ValueError):
+    """A feature store or one of its files is not what it should be; the message names the file."""
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """What a store holds: stores with equal `identity` were extracted from the same data by the same network.
+
+    Attributes:
+        model: name of the backbone.
+        weights_hash: SHA-256 of its weights.
+        dataset: name of the data set, its split included.
+        data_hash: SHA-256 of the data set's name, size, classes and labels.
+        transform: the image transform, as text.
+        samples: size of the data set; rows may be fewer where unreadable samples were left out.
+        num_features: D.
+        dtype: dtype of the stored features, "float32", "float16" or "bfloat16".
+        amp: dtype of the mixed-precision forward pass, or "off".
+        labels: whether the shards hold labels.
+        signed: whether features may be negative.
+        classes: class names, empty where unknown.
+        shard_rows: samples a shard covers; a matter of layout, no part of the identity.
+    """
+
+    model: str
+    weights_hash: str
+    dataset: str
+    data_hash: str
+    transform: str
+    samples: int
+    num_features: int
+    dtype: str = "float32"
+    amp: str = "off"
+    labels: bool = True
+    signed: bool = False
+    classes: tuple[str, ...] = ()
+    shard_rows: int = 8192
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the fields that decide the stored numbers; every shard carries it in its header."""
+        decisive = {name: value for name, value in asdict(self).items() if name != "shard_rows"}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards of the complete store."""
+        return -(-self.samples // self.shard_rows)
+
+    def difference(self, other: "StoreSpec") -> str:
+        """The fields in which two specs differ, as text for an error message; empty where they agree."""
+        return ", ".join(
+            f"{f.name} is {short(getattr(self, f.name))} there and {short(getattr(other, f.name))} here"
+            for f in fields(self)
+            if getattr(self, f.name) != getattr(other, f.name)
+        )
+
+
+def short(value: object) -> str:
+    """`repr`, cut to what an error message can carry."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One finished shard.
+
+    Attributes:
+        file: name inside the store.
+        rows: rows stored.
+        bytes: size of the file.
+        sha256: of the whole file.
+        skipped: `(sample, reason)` of the samples that could not be read.
+        nonfinite_rows: rows with a NaN or an infinity.
+    """
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    skipped: tuple[tuple[int, str], ...] = ()
+    nonfinite_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`manifest.json`: the spec and the finished shards, in the order of their names, which is that of the data."""
+
+    spec: StoreSpec
+    shards: tuple[ShardEntry, ...] = field(default=())
+
+    @property
+    def rows(self) -> int:
+        """Rows of all finished shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def skipped(self) -> int:
+        """Samples that could not be read, over all finished shards."""
+        return sum(len(shard.skipped) for shard in self.shards)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample of the data set is stored or accounted for as unreadable."""
+        return self.rows + self.skipped == self.spec.samples
+
+    def with_shard(self, entry: ShardEntry) -> "Manifest":
+        """A copy with one more shard (or that shard replaced)."""
+        others = [shard for shard in self.shards if shard.file != entry.file]
+        return Manifest(self.spec, tuple(sorted([*others, entry], key=lambda shard: shard.file)))
+
+    def to_json(self) -> str:
+        """The file's text; independent of the order in which the shards were finished."""
+        body = {"format": FORMAT, "version": VERSION, "identity": self.spec.identity, **asdict(self)}
+        return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read `folder/manifest.json`.
+
+        Raises:
+            StoreError: there is none, it is no manifest of a feature store, or it is of a later version.
+        """
+        path = folder / MANIFEST
+        try:
+            body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(f"{folder} is not a feature store: it has no {MANIFEST}.") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path} is not valid JSON ({error}).") from None
+        if not isinstance(body, dict) or body.get("format") != FORMAT:
+            raise StoreError(f"{path} is not the manifest of a feature store: its format is not {FORMAT!r}.")
+        if body.get("version") != VERSION:
+            raise StoreError(f"{path} has version {body.get('version')!r}; this release reads version {VERSION}.")
+        try:
+            spec = StoreSpec(**{**body["spec"], "classes": tuple(body["spec"]["classes"])})
+            shards = tuple(
+                ShardEntry(**{**entry, "skipped": tuple((int(i), str(why)) for i, why in entry["skipped"])})
+                for entry in body["shards"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{path} does not follow version {VERSION} of the format ({error}).") from None
+        if body.get("identity") != spec.identity:
+            raise StoreError(f"{path} was altered: its identity does not match its fields.")
+        return cls(spec, shards)
+
+
+def shard_name(number: int) -> str:
+    """File name of a shard; names sort like numbers.
+
+    >>> shard_name(7)
+    'shard-000007.safetensors'
+    """
+    return f"shard-{number:06d}.safetensors"

@@ -1,0 +1,269 @@
+"""The feature store: representations of a data set in a folder of memory-mapped, checked safetensors shards."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sslk.features.atomic import write_atomically
+from sslk.features.manifest import Manifest, ShardEntry, StoreError, StoreSpec, short
+from sslk.features.reader import Batch, concatenate, in_order, iterate
+
+CHECKED = ".checked.json"
+
+
+class FeatureStore:
+    """Reads a feature store: a folder of shards with a manifest, as `sslk.features.extract` writes it.
+
+    Shards are memory-mapped, so a store may be larger than memory. Opening checks that all files are there with the
+    recorded sizes; the first read of a shard checks its identity and, unless the file is unchanged since it was last
+    checked (size and time of modification, kept in a hidden file), its SHA-256.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        path: the folder.
+        manifest: the manifest as it was on opening.
+
+    Raises:
+        StoreError: no store, or a shard is missing or truncated; named.
+
+    >>> import tempfile, torch
+    >>> from sslk.features.writer import StoreWriter
+    >>> spec = StoreSpec("tiny", "0" * 64, "noise", "0" * 64, "none", samples=5, num_features=3, shard_rows=4)
+    >>> folder = Path(tempfile.mkdtemp()) / "store"
+    >>> with StoreWriter(folder, spec) as writer:
+    ...     writer.write(0, torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), torch.arange(4))
+    ...     writer.write(1, torch.ones(1, 3), torch.ones(1, dtype=torch.long), torch.tensor([4]))
+    >>> store = FeatureStore(folder)
+    >>> len(store), store.complete, [len(batch.features) for batch in store.batches(2)]
+    (5, True, [2, 2, 1])
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        self.manifest = Manifest.read(self.path)
+        for entry in self.manifest.shards:
+            check_size(self.path, entry)
+
+    @property
+    def spec(self) -> StoreSpec:
+        """What the store holds."""
+        return self.manifest.spec
+
+    @property
+    def num_features(self) -> int:
+        """D, the width of a row."""
+        return self.spec.num_features
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the stored features."""
+        return dtype_of(self.spec.dtype)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the extraction came to its end."""
+        return self.manifest.complete
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether rows have labels."""
+        return self.spec.labels
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def require(self, *, labels: bool = False) -> "FeatureStore":
+        """Check before long work that the store is complete and not empty, and has labels where they are needed.
+
+        Returns:
+            The store itself.
+
+        Raises:
+            StoreError: it is not.
+        """
+        if not self.complete:
+            raise StoreError(
+                f"{self.path} is not complete ({len(self)} of {self.spec.samples} samples): "
+                "run the extraction again, it goes on where it stopped."
+            )
+        if not len(self):
+            raise StoreError(f"{self.path} has no rows.")
+        if labels and not self.has_labels:
+            raise StoreError(f"{self.path} has no labels, which are needed here: extract from a labelled data set.")
+        return self
+
+    def shard(self, entry: ShardEntry) -> Batch:
+        """Map one shard, checked, into memory. Writing to the tensors never reaches the file.
+
+        Raises:
+            StoreError: the shard is missing, truncated, altered, of another store, or malformed; named.
+        """
+        check_contents(self.path, entry)
+        return open_shard(self.path, entry, self.spec)
+
+    def shards(self) -> Iterator[Batch]:
+        """The shards in order, mapped; the kernel reads the next one ahead.
+
+        Raises:
+            StoreError: a shard is damaged; named when it is reached.
+        """
+        return in_order(self, self.manifest.shards)
+
+    def batches(
+        self,
+        batch_size: int = 1024,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        buffer_rows: int = 65536,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Iterator[Batch]:
+        """Iterate over the rows in batches; all have `batch_size` rows but the last.
+
+        In order, batches are views of the mapping and the next ones are read ahead by the kernel. Shuffled, shards
+        come in random order and rows are drawn from a buffer in memory.
+
+        Args:
+            batch_size: rows per batch.
+            shuffle: random order, the same for the same seed.
+            seed: of the shuffling; pass the epoch.
+            buffer_rows: rows held for shuffling.
+            rank, world_size: read every `world_size`-th shard, beginning with `rank`; no row is read twice.
+
+        Raises:
+            ValueError: a size is not positive or the rank is not in [0, world_size).
+            StoreError: a shard is damaged; named when it is reached.
+        """
+        return iterate(
+            self,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            buffer_rows=buffer_rows,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def labels(self) -> Tensor:
+        """All labels in the order of the rows, int64 `[len(self)]`.
+
+        Raises:
+            StoreError: the store has none.
+        """
+        self.require(labels=True)
+        return torch.cat([shard.labels for shard in self.shards() if shard.labels is not None])
+
+    def load(self) -> Batch:
+        """The whole store in memory, as one batch.
+
+        Raises:
+            StoreError: a shard is damaged, or there are no rows.
+        """
+        self.require()
+        return concatenate([*self.shards()])
+
+    def __repr__(self) -> str:
+        return (
+            f"FeatureStore({str(self.path)!r}: {len(self)} x {self.num_features} {self.spec.dtype}, "
+            f"{self.spec.model} on {self.spec.dataset})"
+        )
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The torch dtype of a name in a manifest."""
+    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in names:
+        raise ValueError(f"dtype must be one of {', '.join(names)}, got {name!r}.")
+    return names[name]
+
+
+def check_size(folder: Path, entry: ShardEntry) -> None:
+    """Refuse a shard that is missing or has another size than the manifest says."""
+    try:
+        size = (folder / entry.file).stat().st_size
+    except FileNotFoundError:
+        raise StoreError(f"{entry.file} is missing from {folder}: run the extraction again.") from None
+    if size != entry.bytes:
+        what = "truncated" if size < entry.bytes else "altered"
+        raise StoreError(
+            f"{entry.file} in {folder} is {what}: it has {size} bytes, the manifest says {entry.bytes}; "
+            "delete the file and run the extraction again."
+        )
+
+
+def check_contents(folder: Path, entry: ShardEntry, *, always: bool = False) -> None:
+    """Refuse a shard whose SHA-256 is not the recorded one; `always` hashes also a file that looks unchanged."""
+    check_size(folder, entry)
+    path = folder / entry.file
+    stamp = [path.stat().st_mtime_ns, entry.bytes, entry.sha256]
+    if not always and read_stamps(folder).get(entry.file) == stamp:
+        return
+    found = file_sha256(path)
+    if found != entry.sha256:
+        raise StoreError(
+            f"{entry.file} in {folder} is altered: its SHA-256 is {found[:12]}..., the manifest says "
+            f"{entry.sha256[:12]}...; delete the file and run the extraction again."
+        )
+    remember(folder, entry)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def read_stamps(folder: Path) -> dict[str, list[object]]:
+    """Times of modification at which shards were last found intact; empty where there are none."""
+    try:
+        stamps = json.loads((folder / CHECKED).read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}
+
+
+def remember(folder: Path, entry: ShardEntry) -> None:
+    """Note that a shard is intact as it lies there. Only a saving: a store that cannot be written to does without."""
+    stamp = [(folder / entry.file).stat().st_mtime_ns, entry.bytes, entry.sha256]
+    try:
+        write_atomically(folder / CHECKED, json.dumps({**read_stamps(folder), entry.file: stamp}).encode())
+    except OSError:
+        return
+
+
+def open_shard(folder: Path, entry: ShardEntry, spec: StoreSpec) -> Batch:
+    """Map a shard into memory and compare its header with the manifest; contents are not hashed."""
+    path = folder / entry.file
+    try:
+        with safe_open(path, "pt") as file:
+            identity = (file.metadata() or {}).get("identity")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{entry.file} in {folder} cannot be read as safetensors ({error}).") from None
+    if identity != spec.identity:
+        raise StoreError(
+            f"{entry.file} in {folder} is from another extraction (model, weights, data or transform differ): "
+            f"its header says {short(identity)}, the manifest {spec.identity[:12]}...; delete the file."
+        )
+    wanted = {
+        "features": ((entry.rows, spec.num_features), dtype_of(spec.dtype)),
+        "index": ((entry.rows,), torch.int64),
+    }
+    if spec.labels:
+        wanted["labels"] = ((entry.rows,), torch.int64)
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    if found != wanted:
+        raise StoreError(f"{entry.file} in {folder} holds {found}, the manifest promises {wanted}.")
+    return Batch(tensors["features"], tensors.get("labels"), tensors["index"])

@@ -1,0 +1,20 @@
+"""Streaming metrics over representations: any batch split and any number of ranks give the same answer."""
+
+from sslk.metrics.activation import ActivationRate
+from sslk.metrics.cca import CCA
+from sslk.metrics.column_l1 import ColumnL1
+from sslk.metrics.failure import FailureAUPRC, FailureAUROC
+from sslk.metrics.linear_cka import LinearCKA
+from sslk.metrics.moments import FeatureMoments
+from sslk.metrics.qscore import QScoreSummary
+
+__all__ = [
+    "CCA",
+    "ActivationRate",
+    "ColumnL1",
+    "FailureAUPRC",
+    "FailureAUROC",
+    "FeatureMoments",
+    "LinearCKA",
+    "QScoreSummary",
+]

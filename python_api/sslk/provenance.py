@@ -1,0 +1,54 @@
+"""What a run needs to be repeated: versions, machine, source commit, time."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+import ssl_kernels
+
+
+def provenance(run: dict[str, Any]) -> dict[str, Any]:
+    """`run` (command, seed, config) with versions, hardware, the git commit of the source tree if any, and the date."""
+    info = {
+        **run,
+        "ssl_kernels": ssl_kernels.__version__,
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+        "machine": f"{_processor()}, {torch.get_num_threads()} threads, {ssl_kernels.cpu_isa()} kernels",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    if torch.cuda.is_available():
+        info["gpu"] = torch.cuda.get_device_name()
+    if commit := _commit():
+        info["commit"] = commit
+    return info
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        sha = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return None
+    if sha.returncode != 0:
+        return None
+    return sha.stdout.strip() + (" with uncommitted changes" if changed.stdout.strip() else "")

@@ -1,0 +1,111 @@
+"""Predicts which samples a probe classifies correctly, from Q-Score and from the usual baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class FailureCurves:
+    """How well one score separates correctly classified samples (positive) from misclassified ones.
+
+    Attributes:
+        auroc: area under the ROC curve; 0.5 is chance.
+        auprc: average precision; the accuracy is chance.
+        roc: false and true positive rate, each `[T]`.
+        precision_recall: recall and precision, each `[T]`.
+    """
+
+    auroc: float
+    auprc: float
+    roc: tuple[np.ndarray, np.ndarray]
+    precision_recall: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class FailurePrediction:
+    """Q-Score as a failure predictor, with baselines.
+
+    Attributes:
+        qscore: curves of the Q-Score.
+        baselines: curves by name. Without labels: `feature norm`, `max feature`. From a probe that was trained on
+            labels: `confidence` (largest softmax probability), `entropy` (negative), `energy` (log-sum-exp of logits).
+        accuracy: share of correctly classified samples, which is also the AUPRC of a random score.
+    """
+
+    qscore: FailureCurves
+    baselines: dict[str, FailureCurves]
+    accuracy: float
+
+    def table(self) -> list[tuple[str, float, float]]:
+        """Rows (name, AUROC, AUPRC), Q-Score first and the trivial score last."""
+        rows = [("Q-Score", self.qscore.auroc, self.qscore.auprc)]
+        rows += [(name, curves.auroc, curves.auprc) for name, curves in self.baselines.items()]
+        return [*rows, ("random (trivial)", 0.5, self.accuracy)]
+
+
+def failure_curves(scores: Tensor, correct: Tensor) -> FailureCurves:
+    """AUROC, AUPRC and both curves of one score; higher scores should mean correct.
+
+    Raises:
+        ValueError: shapes differ, scores are NaN, or all samples are correct or all wrong.
+    """
+    s, c = torch.as_tensor(scores).detach().cpu().double().numpy(), torch.as_tensor(correct).detach().cpu().numpy()
+    if s.shape != c.shape or s.ndim != 1:
+        raise ValueError(f"scores and correct must both be [N], got {list(s.shape)} and {list(c.shape)}.")
+    c = c.astype(bool)
+    if np.isnan(s).any():
+        raise ValueError(
+            f"scores holds {int(np.isnan(s).sum())} NaN values: drop the samples with non-finite features."
+        )
+    if c.all() or not c.any():
+        raise ValueError(
+            f"correct must hold both correct and misclassified samples, got {int(c.sum())} correct of {len(c)}."
+        )
+    fpr, tpr, _ = roc_curve(c, s)
+    precision, recall, _ = precision_recall_curve(c, s)
+    return FailureCurves(
+        float(roc_auc_score(c, s)), float(average_precision_score(c, s)), (fpr, tpr), (recall, precision)
+    )
+
+
+def failure_prediction(
+    scores: Tensor, correct: Tensor, *, features: Tensor | None = None, logits: Tensor | None = None
+) -> FailurePrediction:
+    """Evaluate Q-Score as a predictor of correct classification (Kalibhat et al., figure 4).
+
+    Args:
+        scores: Q-Scores `[N]`.
+        correct: bool `[N]`, whether a linear probe classified the sample correctly.
+        features: representations `[N, D]`, for the label-free baselines.
+        logits: the probe's outputs `[N, C]`, for the baselines that use labels.
+
+    Raises:
+        ValueError: shapes differ, scores are NaN, or correct is all True or all False.
+
+    Example:
+        >>> import torch, sslk
+        >>> correct = torch.tensor([True, True, False, True, False])
+        >>> result = sslk.failure_prediction(torch.tensor([0.9, 0.8, 0.7, 0.4, 0.1]), correct)
+        >>> round(result.qscore.auroc, 3), result.accuracy
+        (0.833, 0.6)
+    """
+    baselines: dict[str, Tensor] = {}
+    if features is not None:
+        baselines["feature norm"] = features.double().norm(dim=1)
+        baselines["max feature"] = features.amax(dim=1)
+    if logits is not None:
+        log_probabilities = logits.double().log_softmax(dim=1)
+        baselines["confidence"] = log_probabilities.amax(dim=1).exp()
+        baselines["entropy"] = (log_probabilities.exp() * log_probabilities).sum(dim=1)
+        baselines["energy"] = logits.double().logsumexp(dim=1)
+    return FailurePrediction(
+        failure_curves(scores, correct),
+        {name: failure_curves(values, correct) for name, values in baselines.items()},
+        float(torch.as_tensor(correct).double().mean()),
+    )

@@ -1,0 +1,96 @@
+"""A small model and data set for the tests of extraction."""
+
+import os
+import resource
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+
+class SmallData(Dataset):
+    """n random images with labels; some unreadable, each taking `seconds` to load."""
+
+    def __init__(self, n, *, labels=True, corrupt=(), seconds=0.0, name="small", classes=("cat", "dog", "emu")):
+        self.name = name
+        self.classes = list(classes)
+        self.n = n
+        self.corrupt = corrupt
+        self.seconds = seconds
+        self.labels = torch.randint(3, (n,), generator=torch.Generator().manual_seed(n)).tolist() if labels else None
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        if self.seconds:
+            time.sleep(self.seconds)
+        if index in self.corrupt:
+            raise OSError(f"cannot identify image file 'img_{index}.png'")
+        image = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(index))
+        return (image, self.labels[index]) if self.labels else image
+
+
+def small_model(width=24, seed=0):
+    """Convolution, batch norm, ReLU, pooling: non-negative features."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+
+
+def store_bytes(folder):
+    """Contents of all files of a store, hidden ones (locks, times of checks) left out."""
+    return {file.name: file.read_bytes() for file in Path(folder).iterdir() if not file.name.startswith(".")}
+
+
+def extract_logging(folder, log, seconds, rank=0, world_size=1, n=400):
+    """Extract in a child process, writing the number of samples done to `log` after every batch."""
+    from sslk.features import extract
+
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size))
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    extract(
+        small_model(), SmallData(n, seconds=seconds), folder, batch_size=8, shard_rows=40, workers=0,
+        progress=lambda p: os.write(fd, b"."),
+    )  # fmt: skip
+
+
+def extract_refused(folder, limit, drop_rights):
+    """Extract in a child process with files of at most `limit` bytes after half; exit with the number of the error."""
+    from sslk.features import extract
+
+    torch.set_num_threads(1)
+    if drop_rights and os.geteuid() == 0:  # root may write anywhere
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+
+    def progress(p):
+        if p.done > 200:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    try:
+        extract(small_model(), SmallData(400), folder, shard_rows=100, batch_size=50, workers=0, progress=progress)
+    except OSError as error:
+        os._exit(error.errno)
+
+
+def second_writer(folder, message):
+    """Try to write to a store that another process writes to; leave the error in a file."""
+    from sslk.features import FeatureStore, StoreError, StoreWriter
+
+    try:
+        StoreWriter(folder, FeatureStore(folder).spec)
+    except StoreError as error:
+        Path(message).write_text(str(error))
+
+
+def finished(child):
+    """Run a child process; its exit status."""
+    child.start()
+    child.join()
+    return child.exitcode

@@ -1,0 +1,84 @@
+"""Every metric: the equation's answer for any batch split, and torchmetrics' semantics."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from tests.metrics.cases import CASES, answers, assert_answer
+
+# QScoreSummary rests on float32 scores (the op's result for float32 rows).
+TOLERANCE = {"qscore": 1e-6}
+
+
+def splits(n):
+    return {
+        "one": [n],
+        "rows": [1] * n,
+        "last_of_one": [n // 2, n - n // 2 - 1, 1],
+        "with_empty": [0, 3, 0, n - 3, 0],
+        "uneven": [5, 1, n - 13, 2, 5],
+    }
+
+
+@pytest.mark.parametrize("split", ["one", "rows", "last_of_one", "with_empty", "uneven"])
+@pytest.mark.parametrize("name", CASES)
+def test_any_split_gives_the_oracles_answer(name, split):
+    case = CASES[name]
+    metric = case.make()
+    n = len(case.rows[0])
+    if n < 14 and split == "uneven":
+        pytest.skip("too few rows")
+    for batch in zip(*(rows.split(splits(n)[split]) for rows in case.rows), strict=True):
+        metric.update(*batch)
+    assert_answer(metric.compute(), case.oracle(*case.rows), TOLERANCE.get(name, 1e-9))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_state_saves_loads_and_goes_on(name):
+    case = CASES[name]
+    first, rest = [r[:9] for r in case.rows], [r[9:] for r in case.rows]
+    metric = case.make()
+    metric.update(*first)
+    for restored in (case.make(), pickle.loads(pickle.dumps(metric)), copy.deepcopy(metric)):
+        restored.load_state_dict(metric.state_dict())
+        restored.update(*rest)
+        assert_answer(restored.compute(), case.oracle(*case.rows), TOLERANCE.get(name, 1e-9))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_is_the_batch_and_reset_forgets(name):
+    case = CASES[name]
+    first, rest = [r[:-8] for r in case.rows], [r[-8:] for r in case.rows]
+    metric = case.make()
+    metric(*first)
+    alone = case.make()
+    alone.update(*rest)
+    batch, expected = answers(metric(*rest)), answers(alone.compute())
+    for key in expected:
+        torch.testing.assert_close(batch[key], expected[key], rtol=0, atol=0, equal_nan=True)
+    assert_answer(metric.compute(), case.oracle(*case.rows), TOLERANCE.get(name, 1e-9))
+    metric.reset()
+    metric.update(*rest)
+    for key, value in answers(metric.compute()).items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=0, equal_nan=True)
+
+
+def test_wrong_shapes_are_refused_with_the_shape():
+    from sslk.metrics import CCA, ActivationRate, FailureAUROC, LinearCKA, QScoreSummary
+
+    with pytest.raises(ValueError, match=r"h must be floating-point \[n, 5\], got torch.float32 \[2, 4\]"):
+        ActivationRate(5).update(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="needs 2 representations, got 1"):
+        LinearCKA([2, 2]).update(torch.zeros(2, 2))
+    with pytest.raises(ValueError, match=r"equal rows, got \[2, 3\]"):
+        CCA([2, 2]).update(torch.zeros(2, 2), torch.zeros(3, 2))
+    with pytest.raises(ValueError, match="width of every representation"):
+        CCA([])
+    with pytest.raises(ValueError, match="must be bool"):
+        QScoreSummary(torch.ones(3))
+    with pytest.raises(ValueError, match="must not be NaN, got 1 of 2"):
+        FailureAUROC().update(torch.tensor([0.0, torch.nan]), torch.tensor([True, False]))
+    with pytest.raises(ValueError, match=r"correct bool \[n\]"):
+        FailureAUROC().update(torch.zeros(2), torch.ones(2))

@@ -1,0 +1,1 @@
+"""Tests of the ops against float64 oracles."""

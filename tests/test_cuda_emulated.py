@@ -1,0 +1,266 @@
+"""The CUDA row kernels on a CPU emulator (tests/simt), against the float64 reference.
+
+This checks the kernels' logic and synchronisation: indexing, alignment, masks, reductions, barriers (threads run in
+random order between them), the exact active set. It does not check hardware: memory ordering, coalescing, launch limits
+and device rounding need a GPU, see bench/gpu.sh.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssl_kernels import reference
+from ssl_kernels.reference.rows import NORM_FLOOR, penalty_loss
+from tests.simt_library import DTYPES, emulated_kernels, pointer, rows
+
+SIZES = [1, 3, 64, 100, 192, 760, 1128, 2048, 5000, 8300]
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator is compiled with g++")
+
+
+@pytest.fixture(scope="session")
+def simt() -> ctypes.CDLL:
+    torch.set_num_threads(1)
+    return emulated_kernels()
+
+
+def score_dtype(h: Tensor) -> torch.dtype:
+    return torch.float64 if h.dtype == torch.float64 else torch.float32
+
+
+def representations(n: int, d: int, dtype: torch.dtype, seed: int, misalign: int = 0) -> Tensor:
+    """Rows of every kind in turn: plain, sparse, far from 0, tiny, huge, constant, zero, two values, NaN, infinite."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=generator, dtype=torch.float64)
+    tiny, huge = {torch.float16: (1e-4, 1e3)}.get(dtype, (1e-30, 1e30))
+    offset = 3.0 if dtype in (torch.bfloat16, torch.float16) else 100.0
+    for i in range(n):
+        kind = i % 11
+        if kind == 1:
+            x[i] = x[i].relu() * x[i].abs()
+        elif kind == 2:
+            x[i] += offset
+        elif kind in (3, 4):
+            x[i] *= tiny if kind == 3 else huge
+        elif kind == 5:
+            x[i] = 0.3
+        elif kind == 6:
+            x[i] = 0.0
+        elif kind == 7:
+            x[i] = (x[i] > 1.0).double()
+        elif kind in (8, 9) and n > 11:
+            x[i, i % d] = float("nan") if kind == 8 else float("-inf")
+        else:
+            x[i, (7 * i) % d] += 9.0
+    storage = torch.full((n * (d + misalign) + 2 * misalign + 1,), float("nan"), dtype=dtype)
+    h = storage[misalign:].as_strided((n, d), (d + misalign, 1))
+    return h.copy_(x)
+
+
+def shape_of(d: int, dtype: torch.dtype) -> int:
+    # Every team of the emulated device (4 multiprocessors, 2 blocks each) sees several rows.
+    return 29 if dtype == torch.float64 or d > 1024 else 301 if d <= 128 else 99
+
+
+def assert_rows_close(got: Tensor, want: Tensor, tolerance: float, scale: Tensor | float = 0.0) -> None:
+    """Equal NaN; differences at most `tolerance` of each row's largest magnitude, or of `scale` if that is larger."""
+    got, want = got.double(), want.double()
+    assert torch.equal(got.isnan(), want.isnan())
+    got, want = got.nan_to_num(), want.nan_to_num()
+    largest = want.abs() if want.dim() == 1 else want.abs().amax(dim=1, keepdim=True)
+    scale = torch.maximum(largest, torch.as_tensor(scale, dtype=torch.float64))
+    error = (got - want).abs()
+    worst = (error - tolerance * scale).max().item()
+    assert worst <= 1e-37, f"largest error {error.max().item():.3g} at scale {scale.max().item():.3g}"
+
+
+CASES = [
+    pytest.param(d, dtype, misalign, id=f"{d}-{str(dtype)[6:]}-{misalign}")
+    for index, d in enumerate(SIZES)
+    for dtype in DTYPES
+    for misalign in ([0, 1 + index % 3] if dtype != torch.float64 else [index % 2])
+]
+
+
+@pytest.mark.parametrize(("d", "dtype", "misalign"), CASES)
+def test_forward(simt: ctypes.CDLL, d: int, dtype: torch.dtype, misalign: int) -> None:
+    n = shape_of(d, dtype)
+    two_sided, eps = (d + misalign) % 2 == 1, [0.0, 1.0, 2.5, 4.0][(d + misalign) % 4]
+    h = representations(n, d, dtype, seed=d, misalign=misalign)
+    wide = h.double()
+    simt.simt_seed(ctypes.c_uint64(d + misalign))
+    flags = (ctypes.c_double(eps), ctypes.c_bool(two_sided))
+
+    mask = torch.full((n, d), 7, dtype=torch.uint8)
+    simt.simt_mask(rows(h), *flags, pointer(mask))
+    want = reference.activating_mask(wide, eps, two_sided)
+    assert torch.equal(mask, want.to(torch.uint8))
+
+    features, per_row = torch.zeros(d, dtype=torch.int64), torch.full((n,), -1, dtype=torch.int32)
+    simt.simt_counts(rows(h), *flags, pointer(features), pointer(per_row))
+    assert torch.equal(features, want.sum(0))
+    assert torch.equal(per_row, want.sum(1, dtype=torch.int32))
+
+    tolerance = 1e-12 if dtype == torch.float64 else 4e-6
+    moments = [torch.empty(n, dtype=score_dtype(h)) for _ in range(3)]
+    simt.simt_moments(rows(h), *map(pointer, moments))
+    mean, std, norm = reference.row_moments(wide)
+    assert_rows_close(torch.stack([moments[0], moments[2]], 1), torch.stack([mean, norm], 1), tolerance)
+    assert_rows_close(moments[1], std, tolerance)
+
+    for normalize in (True, False):
+        discriminative = torch.arange(d) % 3 != 1
+        q = torch.full((n,), -3.0, dtype=score_dtype(h))
+        arguments = (rows(h), pointer(discriminative), flags[0], ctypes.c_bool(normalize), flags[1])
+        simt.simt_qscore(*arguments, pointer(q))
+        want_q = reference.qscore(wide, discriminative, eps, normalize, two_sided)
+        assert_rows_close(q, want_q, tolerance)
+
+        finite = wide.isfinite().all(dim=1) & (wide.abs().amax(dim=1) < 1e20)
+        good = h[finite].contiguous()  # a NaN row would leave nothing to compare
+        for score in (True, False):
+            q = torch.full((good.shape[0],), -3.0, dtype=score_dtype(h)) if score else None
+            columns = torch.empty(d, dtype=score_dtype(h))
+            simt.simt_columns(rows(good), *arguments[1:], pointer(q), pointer(columns))
+            assert_rows_close(columns, reference.column_l1(wide[finite], normalize), tolerance)
+            if q is not None:
+                assert_rows_close(q, want_q[finite], tolerance)
+    for normalize in (True, False):
+        columns = torch.empty(d, dtype=score_dtype(h))
+        simt.simt_columns(rows(h), None, flags[0], ctypes.c_bool(normalize), flags[1], None, pointer(columns))
+        want = reference.column_l1(wide, normalize)
+        assert torch.equal(columns.isnan(), want.isnan())
+
+
+@pytest.mark.parametrize(("d", "dtype", "misalign"), CASES)
+def test_gradient(simt: ctypes.CDLL, d: int, dtype: torch.dtype, misalign: int) -> None:
+    n = shape_of(d, dtype)
+    two_sided, eps = (d + misalign) % 2 == 0, [2.5, 1.0, 4.0, 0.5][(d + misalign) % 4]
+    h = representations(n, d, dtype, seed=d + 1, misalign=misalign)
+    wide = h.double()
+    finite = wide.isfinite().all(dim=1)
+    safe = torch.where(finite[:, None], wide, 1.0)  # the reference's gradient of a NaN row is nothing to compare with
+    generator = torch.Generator().manual_seed(d)
+    grad_q = torch.randn(n, generator=generator, dtype=torch.float64).to(score_dtype(h))
+    grad_columns = torch.randn(d, generator=generator, dtype=torch.float64).to(score_dtype(h))
+    discriminative = torch.arange(d) % 3 != 1
+    unit = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 6e-3}[dtype]
+    simt.simt_seed(ctypes.c_uint64(7 * d + misalign))
+    for normalize in (True, False):
+        want_q = reference.qscore_backward(grad_q.double(), safe, discriminative, eps, normalize, two_sided)
+        want_columns = reference.column_l1_backward(grad_columns.double(), safe, normalize)
+        # Terms of this size cancel: to nothing, for a row that is a multiple of its gradient (always where D = 1).
+        norm = torch.linalg.vector_norm(safe, dim=1, keepdim=True).clamp_min(NORM_FLOOR)
+        terms = (grad_q.abs() + grad_columns.abs().max()).double()[:, None] / (norm if normalize else 1.0)
+        for q, columns in ((True, False), (False, True), (True, True)):
+            got = torch.full((n, d), 77.0, dtype=dtype)
+            simt.simt_gradient(
+                rows(h),
+                pointer(discriminative if q else None),
+                ctypes.c_double(eps),
+                ctypes.c_bool(normalize),
+                ctypes.c_bool(two_sided),
+                pointer(grad_q if q else None),
+                pointer(grad_columns if columns else None),
+                pointer(got),
+            )
+            want = (want_q if q else 0) + (want_columns if columns else 0)
+            want = want.to(dtype).double()  # float16 overflows and underflows as the output must
+            comparable = finite & want.isfinite().all(dim=1)
+            assert_rows_close(got[comparable], want[comparable], unit, terms[comparable])
+            if q or normalize:
+                assert got[~finite].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [0, 1, 700])
+def test_penalty_loss(simt: ctypes.CDLL, dtype: torch.dtype, n: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    q, columns = torch.rand(n, generator=generator, dtype=dtype), torch.rand(33, generator=generator, dtype=dtype)
+    loss = torch.empty((), dtype=dtype)
+    weights = ctypes.c_double(0.3), ctypes.c_double(0.2)
+
+    def run() -> None:
+        simt.simt_penalty_loss(
+            ctypes.c_bool(dtype == torch.float64),
+            pointer(q),
+            ctypes.c_int64(n),
+            weights[0],
+            pointer(columns),
+            ctypes.c_int64(33),
+            weights[1],
+            pointer(loss),
+        )
+
+    run()
+    if n:
+        torch.testing.assert_close(loss, penalty_loss(q, columns, 0.3, 0.2, None, None))
+        q[n // 2] = float("nan")
+        run()
+        assert loss.isnan()
+    else:
+        high = torch.where(columns <= columns.mean(), 0.0, columns).sum()
+        torch.testing.assert_close(loss, 0.2 * high)
+
+
+@pytest.mark.parametrize("d", [64, 760, 2048])
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_elements_at_the_threshold(simt: ctypes.CDLL, d: int, two_sided: bool) -> None:
+    """Neighbouring float32 numbers on both sides of the threshold: only the exact path can tell them apart."""
+    eps, n = 3.0, 16
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(d)) * 0.3 + 5.0
+    low, high = x[:, 7].double(), x[:, 7].double() + 10.0
+    for _ in range(80):  # the value that equals its own threshold
+        x64 = x.double()
+        x64[:, 7] = (low + high) / 2
+        above = reference.activating_mask(x64, eps)[:, 7]
+        low, high = torch.where(above, low, x64[:, 7]), torch.where(above, x64[:, 7], high)
+    x[:, 7] = high.float()
+    x[::2, 7] = torch.nextafter(x[::2, 7], torch.tensor(0.0))
+    want = reference.activating_mask(x.double(), eps, two_sided)
+    assert 0 < want[:, 7].sum() < n
+    mask = torch.full((n, d), 7, dtype=torch.uint8)
+    simt.simt_mask(rows(x), ctypes.c_double(eps), ctypes.c_bool(two_sided), pointer(mask))
+    assert torch.equal(mask.bool(), want)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("d", [5, 3000])
+def test_few_rows(simt: ctypes.CDLL, n: int, d: int) -> None:
+    h = representations(n, d, torch.float32, seed=3)
+    mask = torch.full((n, d), 7, dtype=torch.uint8)
+    simt.simt_mask(rows(h), ctypes.c_double(1.0), ctypes.c_bool(False), pointer(mask))
+    assert torch.equal(mask.bool(), reference.activating_mask(h.double(), 1.0))
+    columns = torch.empty(d)
+    simt.simt_columns(
+        rows(h), None, ctypes.c_double(0), ctypes.c_bool(True), ctypes.c_bool(False), None, pointer(columns)
+    )
+    torch.testing.assert_close(columns.double(), reference.column_l1(h.double()), rtol=1e-6, atol=0)
+
+
+def test_order_of_threads_does_not_change_a_bit(simt: ctypes.CDLL) -> None:
+    h = representations(50, 300, torch.float32, seed=5)[:, :296]
+    h = h[h.isfinite().all(dim=1)].contiguous()
+    everything = torch.ones(296, dtype=torch.bool)
+    results = []
+    for seed in (1, 2, 3):
+        simt.simt_seed(ctypes.c_uint64(seed))
+        q, columns = torch.empty(h.shape[0]), torch.empty(296)
+        simt.simt_columns(
+            rows(h),
+            pointer(everything),
+            ctypes.c_double(1.0),
+            ctypes.c_bool(True),
+            ctypes.c_bool(False),
+            pointer(q),
+            pointer(columns),
+        )
+        results.append((q, columns))
+    for q, columns in results[1:]:
+        assert torch.equal(q, results[0][0])
+        assert torch.equal(columns, results[0][1])
