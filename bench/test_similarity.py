@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import ssl_kernels  # noqa: F401  (registers the ops)
+
 ops = torch.ops.sslk
 
 
