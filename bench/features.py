@@ -79,7 +79,7 @@ def anonymous_megabytes() -> float:
 
 def bench_stream(gigabytes: float, dtype: str, repetitions: int, folder: Path) -> None:
     """A store of D = 2048 in shards of 64 MB; both passes, against reading the files twice into one buffer."""
-    from sslk.qscore.streaming import discover_store, score_store
+    from sslk.quality.streaming import discover_store, score_store
 
     size = {"float32": 4, "float16": 2, "bfloat16": 2}[dtype]
     shard_rows = (64 << 20) // (2048 * size)

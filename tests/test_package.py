@@ -80,13 +80,16 @@ def test_doctests_of_the_kernels(family):
     assert result.attempted > 0 and result.failed == 0
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["qscore.discover", "qscore.score", "qscore.regularizer", "qscore.failure", "probes.linear", "data.sample",
-     "data.augment", "models.cifar_resnet", "models.embedded"],
-)  # fmt: skip
+def modules_with_examples() -> list[str]:
+    """Every module of `sslk` whose docstrings hold an example."""
+    root = Path(importlib.import_module("sslk").__file__).parent
+    files = sorted(file for file in root.rglob("*.py") if ">>> " in file.read_text())
+    return [".".join(("sslk", *file.relative_to(root).with_suffix("").parts)) for file in files]
+
+
+@pytest.mark.parametrize("module", modules_with_examples())
 def test_doctests_of_the_protocols(module):
-    result = doctest.testmod(importlib.import_module(f"sslk.{module}"))
+    result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0 and result.failed == 0
 
 

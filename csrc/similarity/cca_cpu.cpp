@@ -35,9 +35,9 @@ bool is_finite(const CentredBlock& z) {
          std::all_of(z.shift_double.begin(), z.shift_double.end(), finite);
 }
 
-// [m, m], m = min(N, D): R of the QR factorisation of z, of z' where N <= D, built up over panels of its longer side: [R; next] = Q R'. The
-// singular values of R are those of z up to rounding relative to the largest; those of z'z would be so only up to the
-// square root of it. Returns R, or R' where N <= D: its left singular vectors are then those of z.
+// [m, m], m = min(N, D): R of the QR factorisation of z, of z' where N <= D, built up over panels of its longer side:
+// [R; next] = Q R'. The singular values of R are those of z up to rounding relative to the largest; those of z'z would
+// be so only up to the square root of it. Returns R, or R' where N <= D: its left singular vectors are then those of z.
 Tensor core_of(const CentredBlock& z) {
   const bool tall = z.x.n > z.x.d;
   const int64_t m = std::min(z.x.n, z.x.d), length = std::max(z.x.n, z.x.d);

@@ -7,53 +7,153 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
+import json
 import sys
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from typing import Any, NamedTuple
 
-# verb -> (module:function, one line of help)
+
+class Command(NamedTuple):
+    """Where a command's function is, its line of help, and which parameters may be given without their name."""
+
+    target: str  # module:function
+    help: str
+    positional: tuple[str, ...] = ()  # the last one takes all the words that are left if its type is a list
+
+
 COMMANDS = {
-    "demo": ("sslk.demo:run", "Q-Score end to end on the embedded images and encoder, with a page of pictures"),
+    "demo": Command("sslk.demo:run", "Q-Score end to end on the embedded images and encoder, with a page of pictures"),
+    "extract": Command("sslk.commands.store:extract", "Write the features of a data set under a model into a store"),
+    "store info": Command("sslk.commands.store:info", "Say what a feature store holds", ("store",)),
+    "store verify": Command("sslk.commands.store:verify", "Check every shard of a feature store", ("store",)),
+    "store merge": Command("sslk.commands.store:merge", "Merge feature stores of one model into one", ("stores",)),
+    "store export": Command("sslk.commands.store:export", "Write a feature store as NumPy files", ("store",)),
+    "discover": Command("sslk.commands.qscore:discover", "Find the discriminative features of a store", ("store",)),
+    "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
 }
 
 
-def _usage() -> str:
-    lines = ["usage: sslk [--version] [--help] COMMAND [options]", "", "commands:"]
-    width = max(map(len, COMMANDS))
-    lines += [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+def _usage(group: str = "") -> str:
+    named = {name: command for name, command in COMMANDS.items() if not group or name.split()[0] == group}
+    width = max(map(len, named))
     return "\n".join(
-        [*lines, "", "`sslk COMMAND --help` explains a command's options; --config FILE reads them from YAML."]
+        [
+            f"usage: sslk {group + ' ' if group else ''}[--version] [--help] COMMAND [options]",
+            "",
+            "commands:",
+            *(f"  {name:<{width}}  {command.help}" for name, command in named.items()),
+            "",
+            "`sslk COMMAND --help` explains a command's options; --config FILE reads them from YAML,",
+            "--print_config writes such a file. Exit status: 0 done, 1 failed, 2 wrong usage.",
+        ]
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0, 1 when it failed, 2 for wrong usage."""
-    arguments = sys.argv[1:] if argv is None else argv
+    arguments = sys.argv[1:] if argv is None else list(argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
     if arguments[0] in ("-V", "--version"):
-        from ssl_kernels.version import __version__
-
-        print(f"sslk {__version__}")
+        print(f"sslk {metadata.version('ssl-kernels')}")
         return 0
-    name = arguments[0]
+    name, rest = _command_name(arguments)
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS)
-        print(f"sslk: unknown command {name!r}" + (f", did you mean {near[0]!r}?" if near else "") + f"\n{_usage()}",
-              file=sys.stderr)  # fmt: skip
+        groups = {command.split()[0] for command in COMMANDS if " " in command}
+        if name in groups and (not rest or rest[0] in ("-h", "--help")):
+            print(_usage(name))
+            return 0
+        wanted = " ".join([name, *rest[:1]]) if name in groups else name
+        near = difflib.get_close_matches(wanted, COMMANDS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(COMMANDS)}."
+        print(f"sslk: unknown command {wanted!r}{hint}", file=sys.stderr)
         return 2
-    from jsonargparse import auto_cli
-
-    module, _, function = COMMANDS[name][0].partition(":")
+    module, _, function = COMMANDS[name].target.partition(":")
     target = getattr(importlib.import_module(module), function)
     try:
-        auto_cli(target, args=arguments[1:], prog=f"sslk {name}", as_positional=False)
+        options = _parse(name, target, rest)
+        target(**options)
+    except SystemExit as stop:  # the parser's own: 0 after --help, 2 after a usage error it has printed
+        return int(stop.code or 0)
     except KeyboardInterrupt:
-        print("sslk: interrupted", file=sys.stderr)
+        print(f"sslk {name}: interrupted; the same command goes on from here where the command can.", file=sys.stderr)
         return 1
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         print(f"sslk {name}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _command_name(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command, of two words or of one, and the arguments behind it."""
+    if " ".join(arguments[:2]) in COMMANDS:
+        return " ".join(arguments[:2]), arguments[2:]
+    return arguments[0], arguments[1:]
+
+
+def _parse(name: str, target: Callable[..., Any], arguments: list[str]) -> dict[str, Any]:
+    from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+
+    class _Formatter(DefaultHelpFormatter):
+        def _fill_text(self, text: str, width: int, indent: str) -> str:  # examples keep their lines
+            return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
+
+    text = inspect.cleandoc(target.__doc__ or "")
+    examples = text.partition("\nExamples:\n")[2].partition("\n\n")[0]
+    parser = ArgumentParser(
+        prog=f"sslk {name}",
+        description=text.partition("\n\n")[0],
+        epilog="examples:\n" + examples if examples else None,
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("--config", action=ActionConfigFile, help="Read options from a YAML file.")
+    parser.add_function_arguments(target, as_group=False, as_positional=False)
+    parameters = inspect.signature(target).parameters
+    named = _with_names(name, parameters, arguments)
+    known = {"config", "print_config", "help", *parameters}
+    for argument in named:
+        option = argument.removeprefix("--").partition("=")[0].partition(".")[0].rstrip("+").replace("-", "_")
+        if argument.startswith("--") and option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            parser.error(f"unknown option --{option}" + (f", did you mean --{near[0]}?" if near else "."))
+    settings = parser.parse_args(named)
+    return {key: value for key, value in vars(parser.instantiate_classes(settings)).items() if key in parameters}
+
+
+def _with_names(name: str, parameters: Mapping[str, inspect.Parameter], arguments: list[str]) -> list[str]:
+    """Every argument as `--option=value`: names of positional ones written out, several words behind a list option (or
+    a positional one) as one list, a bare flag as true, `-` in option names as `_`."""
+    lists = {key for key, parameter in parameters.items() if str(parameter.annotation).lower().startswith("list[")}
+    flags = {key for key, parameter in parameters.items() if str(parameter.annotation) in ("bool", "bool | None")}
+    waiting = list(COMMANDS[name].positional)
+    named: list[str] = []
+    index = 0
+    while index < len(arguments):
+        word, index = arguments[index], index + 1
+        if word.startswith("--"):
+            option, equals, value = word.removeprefix("--").partition("=")
+            key = option.replace("-", "_")
+            values = [value] if equals else []
+        elif waiting and not (word.startswith("-") and len(word) == 2 and word[1].isalpha()):
+            key, values = waiting.pop(0), [word]
+        else:
+            named.append(word)
+            continue
+        while index < len(arguments) and not arguments[index].startswith("--"):
+            if values and key not in lists:
+                break
+            values.append(arguments[index])
+            index += 1
+        if key in lists and values and not values[0].startswith("["):
+            named.append(f"--{key}={json.dumps(values)}")
+        elif values:
+            named.append(f"--{key}={values[0]}")
+        else:
+            named.append(f"--{key}=true" if key in flags else f"--{key}")
+    return named
 
 
 if __name__ == "__main__":

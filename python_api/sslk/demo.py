@@ -26,10 +26,10 @@ from sslk.data.sample import CLASSES, load_sample
 from sslk.models.embedded import load_embedded, load_embedded_projector, normalize_images
 from sslk.probes.linear import LinearProbe, linear_probe
 from sslk.provenance import provenance
-from sslk.qscore.discover import DiscriminativeFeatures, discover, eps_sweep
-from sslk.qscore.failure import FailurePrediction, failure_prediction
-from sslk.qscore.finetune import ARMS, FinetuneConfig, further_train
-from sslk.qscore.score import qscore
+from sslk.quality.discover import DiscriminativeFeatures, discover, eps_sweep
+from sslk.quality.failure import FailurePrediction, failure_prediction
+from sslk.quality.finetune import ARMS, FinetuneConfig, further_train
+from sslk.quality.score import qscore
 from sslk.report import figures
 from sslk.report.page import Section, Table, write_page
 

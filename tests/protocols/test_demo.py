@@ -8,7 +8,7 @@ import torch
 import sslk
 from sslk.data.sample import load_sample
 from sslk.models.embedded import load_embedded, load_embedded_projector
-from sslk.qscore.finetune import ARMS, FinetuneConfig, _parameter_groups, further_train
+from sslk.quality.finetune import ARMS, FinetuneConfig, _parameter_groups, further_train
 
 
 def test_embedded_sample_is_balanced():

@@ -7,8 +7,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sslk.qscore.discover import DiscriminativeFeatures
-from sslk.qscore.failure import FailurePrediction
+from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.failure import FailurePrediction
 
 # Okabe and Ito's colours: distinguishable for colour-blind readers and in print.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"

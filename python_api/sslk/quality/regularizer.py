@@ -7,8 +7,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_kernels.reference.rows import penalty_loss
-from sslk.qscore.discover import DiscriminativeFeatures
-from sslk.qscore.score import resolve_set
+from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.score import resolve_set
 
 
 class QScoreRegularizer(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import ssl_kernels
 from sslk.features.store import FeatureStore
-from sslk.qscore.discover import (
+from sslk.quality.discover import (
     EPS_STEP,
     MAX_AUTO_EPS,
     MAX_EMPTY_SHARE,
@@ -19,7 +19,7 @@ from sslk.qscore.discover import (
     check_percentiles,
     warn_if_unreachable,
 )
-from sslk.qscore.score import QScores, resolve_set
+from sslk.quality.score import QScores, resolve_set
 
 BATCH_BYTES = 64 << 20  # on the CPU a batch is a view of the mapping; on an accelerator this much is copied at a time
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslk.qscore.discover import DiscriminativeFeatures, check_features, warn_if_unreachable
+from sslk.quality.discover import DiscriminativeFeatures, check_features, warn_if_unreachable
 
 
 @dataclass(frozen=True, eq=False)

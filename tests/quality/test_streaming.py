@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter
-from sslk.qscore import streaming
-from sslk.qscore.discover import discover
-from sslk.qscore.score import qscore
-from sslk.qscore.streaming import discover_store, score_store
+from sslk.quality import streaming
+from sslk.quality.discover import discover
+from sslk.quality.score import qscore
+from sslk.quality.streaming import discover_store, score_store
 
 N, D = 503, 96
 

@@ -14,8 +14,8 @@ from lightly.utils.lars import LARS
 from torch import Tensor, nn
 
 from sslk.data.augment import BatchSimCLRTransform
-from sslk.qscore.discover import DiscriminativeFeatures
-from sslk.qscore.regularizer import QScoreRegularizer
+from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.regularizer import QScoreRegularizer
 
 Arm = Literal["baseline", "lasso", "qscore"]
 ARMS: tuple[Arm, ...] = get_args(Arm)

@@ -1,0 +1,124 @@
+"""Q-Score from the command line: discover and qscore over a feature store of any size."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Literal
+
+from sslk.commands.console import print_fields, progress_bar
+from sslk.features.store import FeatureStore
+from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.score import QScores
+from sslk.quality.streaming import discover_store, score_store
+
+
+def discover(
+    store: str,
+    out: str,
+    eps: float | Literal["auto"] = "auto",
+    lower: float = 50.0,
+    upper: float = 95.0,
+    two_sided: bool | None = None,
+    device: str = "cpu",
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Find the discriminative features of a model from a feature store, and save them.
+
+    Examples:
+        $ sslk discover runs/sample-train --out runs/discriminative.safetensors
+
+    Args:
+        store: folder of the feature store.
+        out: file for the set: mask, activation percentages and thresholds.
+        eps: standard deviations above the mean at which a feature is highly activating; the paper's is 4, for D = 2048.
+        lower: percentile of the activation percentages below which features are too rare.
+        upper: percentile above which they are too common.
+        two_sided: count large negative deviations too; where the model's features are signed by default.
+        device: where the kernels run.
+        json: print one JSON object.
+        quiet: no progress bar.
+    """
+    with progress_bar("discovering", quiet) as update:
+        found = discover_store(
+            store, eps, lower, upper, two_sided=two_sided, device=device, progress=update
+        )  # fmt: skip
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    found.save(out)
+    fields = {
+        "file": out,
+        "eps": found.eps,
+        "features": found.num_features,
+        "discriminative": found.num_discriminative,
+        "mean_active": found.mean_active,
+        "empty_share": found.empty_share,
+        "samples": found.num_samples,
+    }
+    print_fields({key: value for key, value in fields.items() if value == value}, json)
+
+
+def score(
+    store: str,
+    discriminative: str,
+    out: str | None = None,
+    eps: float | None = None,
+    normalize: bool = True,
+    two_sided: bool | None = None,
+    device: str = "cpu",
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Score every sample of a feature store with Q-Score.
+
+    Examples:
+        $ sslk qscore runs/sample-test --discriminative runs/discriminative.safetensors --out runs/scores.csv
+
+    Args:
+        store: folder of the feature store.
+        discriminative: file that `sslk discover` wrote.
+        out: CSV file for index, label (where the store has labels) and score of every sample.
+        eps: threshold in standard deviations; that of the set by default.
+        normalize: divide by the feature norm, as in the paper.
+        two_sided: as in the set by default.
+        device: where the kernels run.
+        json: print one JSON object.
+        quiet: no progress bar.
+    """
+    opened = FeatureStore(store)
+    with progress_bar("scoring", quiet) as update:
+        scores = score_store(
+            opened, DiscriminativeFeatures.load(discriminative), eps=eps, normalize=normalize, two_sided=two_sided,
+            device=device, progress=update,
+        )  # fmt: skip
+    if out is not None:
+        _write(opened, scores, Path(out))
+    fields = {
+        "samples": len(scores.scores),
+        "mean_score": float(scores.scores.nanmean()),
+        "eps": scores.eps,
+        "discriminative": scores.num_discriminative,
+        "mean_active": scores.mean_active,
+        "empty_share": scores.empty_share,
+    }
+    print_fields(fields | ({"file": out} if out else {}), json)
+
+
+def _write(store: FeatureStore, scores: QScores, file: Path) -> None:
+    """The scores as CSV; the file appears only when it is whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        with temporary.open("w", newline="") as stream:
+            table = csv.writer(stream)
+            table.writerow(["index", "label", "qscore"] if store.has_labels else ["index", "qscore"])
+            row = 0
+            for shard in store.shards():
+                part = scores.scores[row : row + len(shard.indices)].tolist()
+                row += len(part)
+                columns = [shard.indices.tolist(), *([] if shard.labels is None else [shard.labels.tolist()]), part]
+                table.writerows(zip(*columns, strict=True))
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
