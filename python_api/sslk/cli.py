@@ -31,6 +31,7 @@ COMMANDS = {
     "store merge": Command("sslk.commands.store:merge", "Merge feature stores of one model into one", ("stores",)),
     "store export": Command("sslk.commands.store:export", "Write a feature store as NumPy files", ("store",)),
     "discover": Command("sslk.commands.qscore:discover", "Find the discriminative features of a store", ("store",)),
+    "finetune": Command("sslk.commands.finetune:run", "Train an encoder further, with and without the Q-Score penalty"),
     "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
 }
 

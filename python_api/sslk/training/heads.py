@@ -32,6 +32,7 @@ def build_method(
     parts: Parts | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    warn: bool = True,
 ) -> tuple[Method, list[str]]:
     """A method around `backbone`, with the heads that a checkpoint holds.
 
@@ -42,9 +43,10 @@ def build_method(
         parts: `Checkpoint.parts`; widths of the heads are taken from them.
         options: keyword arguments of the method's class; they win over the checkpoint's widths.
         seed: of the fresh heads; torch's global generator is left alone.
+        warn: name fresh heads in a warning where `parts` is given.
 
     Returns:
-        The method and the names of the heads that are fresh. A warning names them when `parts` was given.
+        The method and the names of the heads that are fresh.
 
     Raises:
         ValueError: an unknown method or option, naming near ones.
@@ -77,7 +79,7 @@ def build_method(
         method.reset_momentum()
     # A momentum copy made from weights that were there is as good as read: only trained heads can be missed.
     fresh = [head for head in fresh if not head.endswith("_momentum")]
-    if parts is not None and fresh:
+    if warn and parts is not None and fresh:
         warnings.warn(
             f"{name} needs {' and '.join(fresh)}, which the checkpoint does not hold in a shape that fits: they start "
             "at random; train them first with the encoder frozen (head_warmup_epochs) or give a checkpoint with them.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -73,16 +74,20 @@ def train(
         accelerator="auto" if torch.cuda.is_available() else "cpu",
         max_epochs=1,  # to Lightning the whole run is one epoch: it can then stop and go on anywhere in the same way
         max_steps=until,
-        **{"devices": 1, "precision": config.precision, "sync_batchnorm": torch.cuda.is_available(),
-           **(trainer_options or {})},
+        precision=config.precision,
+        sync_batchnorm=torch.cuda.is_available(),
+        **{**_places(), **(trainer_options or {})},
         accumulate_grad_batches=config.accumulate,
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        logger=[CSVLogger(folder, "logs", flush_logs_every_n_steps=1), TensorBoardLogger(folder, "tensorboard", version="")],
-    )  # fmt: skip
+        logger=[
+            CSVLogger(folder, "logs", flush_logs_every_n_steps=1),
+            TensorBoardLogger(folder, "tensorboard", version=""),
+        ],
+    )
     batches = Batches(
         count, config.batch_size, config.epochs, config.seed, views, trainer.global_rank, trainer.world_size
     )
@@ -112,6 +117,23 @@ def train(
             trainer.fit(module, batches, ckpt_path=folder / LAST if done else None, weights_only=True)
     method.backbone.requires_grad_(True)
     return read_logs(folder)
+
+
+def world() -> tuple[int, int]:
+    """Rank of this process and how many there are: as `torchrun` or Slurm started them, else `(0, 1)`."""
+    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ and size in os.environ:
+            return int(os.environ[rank]), int(os.environ[size])
+    return 0, 1
+
+
+def _places() -> dict[str, Any]:
+    """Devices per machine, machines and strategy for the processes that were started."""
+    _, size = world()
+    if size == 1:
+        return {"devices": 1}
+    local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or size)
+    return {"devices": local, "num_nodes": size // local, "strategy": "ddp"}
 
 
 class _Progress(pl.Callback):
