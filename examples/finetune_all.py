@@ -57,7 +57,15 @@ def main() -> None:
             run(method, str(out), model=model, weights=weights, options=options, training=config, quiet=True)
             result = Run.load(out)
             for arm, *values in result.tables[0].rows:
-                rows.append({"method": method, "start": start, "seed": seed, "arm": arm, **dict(zip(MEASURES, values))})
+                rows.append(
+                    {
+                        "method": method,
+                        "start": start,
+                        "seed": seed,
+                        "arm": arm,
+                        **dict(zip(MEASURES, values, strict=True)),
+                    }
+                )
             print(json.dumps({"method": method, "seed": seed, "commit": result.provenance.get("commit")}), flush=True)
     with open(args.out / "arms.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -41,7 +41,7 @@ def run(
     Examples:
         $ sslk finetune --method simclr --out runs/simclr --training.epochs 2 --training.learning_rate 0.3
         $ sslk finetune --method byol --weights byol.safetensors --model cifar:compact --arms qscore --out runs/byol
-        $ torchrun --nproc-per-node 8 -m sslk.cli finetune --method dino --model torchvision:resnet50 --data imagenet --out runs/dino
+        $ torchrun --nproc-per-node 8 -m sslk.cli finetune --method dino --model timm:resnet50 --data imagenet --out runs/dino
 
     Args:
         method: simclr, swav, moco, byol, dino, simsiam, vicreg or barlow-twins.
