@@ -1,6 +1,6 @@
 """A small encoder, images and methods for the tests, importable by killed and spawned processes too."""
 
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,9 @@ def train_small(name: str, folder: Path, arm: str = "qscore", **changes: Any) ->
     return method
 
 
-if __name__ == "__main__":  # what the test of SIGKILL starts: name, folder, file for a line per step, seconds a step
-    import time
-
+def train_logging(name: str, folder: Path, log: Path, pause: float) -> None:
+    """What the tests of SIGKILL start: a line in `log` after every step, a pause, and the weights at the end."""
     torch.set_num_threads(1)
-    name, folder, log, pause = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
     config, images = small_config(), small_images()
 
     def on_step(step: int, total: int) -> None:

@@ -4,8 +4,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,14 +12,15 @@ import torch
 
 from sslk.training.checkpoints import NonFiniteError
 from sslk.training.run import train
-from tests.training.small import small_config, small_images, small_method, small_set, small_views, train_small
-
-ROOT = Path(__file__).parents[2]
-
-
-def start(name: str, folder: Path, log: Path, pause: float) -> subprocess.Popen:
-    command = [sys.executable, "-m", "tests.training.small", name, str(folder), str(log), str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+from tests.training.small import (
+    small_config,
+    small_images,
+    small_method,
+    small_set,
+    small_views,
+    train_logging,
+    train_small,
+)
 
 
 def steps_done(log: Path) -> int:
@@ -29,22 +28,26 @@ def steps_done(log: Path) -> int:
 
 
 @pytest.mark.parametrize("name", ["moco", "dino"])
-def test_killed_at_random_moments_and_resumed(tmp_path, name):
+def test_killed_at_random_moments_and_resumed(tmp_path, spawn, name):
     """Momentum encoder, queue, centre, optimiser, schedule, order and views all go on where they were."""
     torch.set_num_threads(1)
     whole = train_small(name, tmp_path / "whole").state_dict()
     log, chance = tmp_path / "log", random.Random(name)
-    for kill in range(2):
+    for _ in range(2):
         before = steps_done(log)
-        child = start(name, tmp_path / "killed", log, 0.2)
-        while steps_done(log) < before + 2 and child.poll() is None:
+        child = spawn(target=train_logging, args=(name, tmp_path / "killed", log, 0.1))
+        child.start()
+        while steps_done(log) < before + 2 and child.is_alive():
             time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.2))
+        time.sleep(chance.uniform(0, 0.15))
         os.kill(child.pid, signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL, f"the run ended before kill {kill}: {child.stderr.read()[-2000:]}"
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, "the run ended before it was killed"
         assert not (tmp_path / "killed" / "final.pt").exists()
-    child = start(name, tmp_path / "killed", log, 0)
-    assert child.wait() == 0, child.stderr.read()[-2000:]
+    child = spawn(target=train_logging, args=(name, tmp_path / "killed", log, 0.0))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
     resumed = torch.load(tmp_path / "killed" / "final.pt", weights_only=True)
     assert resumed.keys() == whole.keys()
     for key, value in whole.items():
