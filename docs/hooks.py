@@ -1,7 +1,8 @@
 """Fills the generated parts of the documentation while mkdocs builds it, so that no generated text is kept by hand.
 
-A line `{{ ops }}`, `{{ commands }}` or `{{ benchmarks }}` becomes the schemas in csrc/schemas.cpp, the commands in sslk.cli with their
-options, or the tables of bench/results/*.json. Equations between `$$` or `$` become MathML, which browsers draw themselves.
+A line `{{ ops }}`, `{{ commands }}` or `{{ benchmarks }}` becomes the schemas in csrc/schemas.cpp, the commands in sslk.cli
+with their options, or the tables of bench/results/*.json. Equations between `$$` or `$` become MathML, which browsers draw
+themselves.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def _equations(text: str) -> str:
 
 def _math(latex: str, display: str) -> str:
     mathml = latex2mathml.converter.convert(" ".join(latex.split()), display=display)
-    return f'<div class="math">{mathml}</div>' if display == "block" else mathml
+    # In a span: a line that began with the bare element would be taken for a block of HTML.
+    return f'<div class="math">{mathml}</div>' if display == "block" else f"<span>{mathml}</span>"
 
 
 def ops() -> str:
@@ -47,7 +49,7 @@ def ops() -> str:
     for schema in schemas:
         name = schema.partition("(")[0]
         kind = "gradient" if name.endswith("_backward") else f"[`{name}`](#ssl_kernels.{name})"
-        rows.append(f"| {kind} | `{schema}` |".replace("|", "|"))
+        rows.append(f"| {kind} | `{schema}` |")
     return "\n".join(["| op | schema in `torch.ops.sslk` |", "|---|---|", *rows])
 
 
@@ -90,7 +92,7 @@ def _command(name: str, function: ast.FunctionDef, positional: tuple[str, ...]) 
         rows.append(
             f"| `{shown}` | {value} | {html.escape(' '.join(explained.get(argument.arg, '').split()), quote=False)} |"
         )
-    table = "\n".join(["| option | default | |", "|---|---|---|", *rows]).replace("\\|", "|")
+    table = "\n".join(["| option | default | |", "|---|---|---|", *rows])
     code = "\n".join(["```", *examples, "```"]) if examples else ""
     return f"## sslk {name}\n\n{' '.join(text.partition(chr(10) * 2)[0].split())}\n\n{code}\n\n{table}"
 
