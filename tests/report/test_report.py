@@ -120,6 +120,12 @@ def test_long_tables_are_cut_and_downloadable(tmp_path):
     assert "700 more rows" in page and page.count("<tr>") < 320
 
 
+def test_ragged_and_empty_tables_do_not_cost_the_page(tmp_path):
+    tables = [RunTable("Ragged", ["a", "b"], [[1], [2, 3, 4]]), RunTable("Empty", ["a"], []), RunTable("Bare", [], [])]
+    page = render_page([make_run(tmp_path / "a", tables=tables)])
+    assert "Ragged" in page and "Empty" in page and "Bare" in page
+
+
 def test_what_does_not_fit_stays_in_its_folder(tmp_path):
     make_run(tmp_path / "a")
     page = render_page([tmp_path / "a"], max_megabytes=0.001)

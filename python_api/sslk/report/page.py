@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class _Table:
     left_out: int = 0
     paper: _Table | None = None
 
-    @property
+    @cached_property
     def numeric(self) -> set[int]:
         """Columns with at least one number."""
         return {i for row in self.rows for i, (_, key) in enumerate(row) if key}
@@ -196,7 +197,8 @@ def _bars(group: Group) -> list[_Bars]:
 
 
 def _table(table: RunTable) -> _Table:
-    shown = table.rows[:_MOST_ROWS]
+    width = len(table.columns)  # a row of another length is cut or filled, so that one run cannot cost the page
+    shown = [[*row[:width], *[None] * (width - len(row))] for row in table.rows[:_MOST_ROWS]]
     texts = zip(*(column_texts(column) for column in zip(*shown, strict=True)), strict=True)
     rows = [[(text, _sort_key(cell)) for text, cell in zip(line, row, strict=True)]
             for line, row in zip(texts, shown, strict=True)]  # fmt: skip
