@@ -24,7 +24,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("sslk.demo:run", "Q-Score end to end on the embedded images and encoder, with a page of pictures"),
+    "demo": Command(
+        "sslk.commands.demo:demo", "Q-Score end to end on the embedded images and encoder, with a page of pictures"
+    ),
     "extract": Command("sslk.commands.store:extract", "Write the features of a data set under a model into a store"),
     "store info": Command("sslk.commands.store:info", "Say what a feature store holds", ("store",)),
     "store verify": Command("sslk.commands.store:verify", "Check every shard of a feature store", ("store",)),
@@ -32,6 +34,8 @@ COMMANDS = {
     "store export": Command("sslk.commands.store:export", "Write a feature store as NumPy files", ("store",)),
     "discover": Command("sslk.commands.qscore:discover", "Find the discriminative features of a store", ("store",)),
     "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
+    "evaluate": Command("sslk.commands.evaluate:evaluate", "Evaluate several models with every protocol, one report"),
+    "report": Command("sslk.commands.report:report", "Put finished runs on one page, or serve it meanwhile", ("runs",)),
 }
 
 
@@ -120,7 +124,10 @@ def _parse(name: str, target: Callable[..., Any], arguments: list[str]) -> dict[
             near = difflib.get_close_matches(option, known, n=1)
             parser.error(f"unknown option --{option}" + (f", did you mean --{near[0]}?" if near else "."))
     settings = parser.parse_args(named)
-    return {key: value for key, value in vars(parser.instantiate_classes(settings)).items() if key in parameters}
+    instantiate = (
+        getattr(parser, "instantiate", None) or parser.instantiate_classes
+    )  # its name before jsonargparse 4.49
+    return {key: value for key, value in vars(instantiate(settings)).items() if key in parameters}
 
 
 def _with_names(name: str, parameters: Mapping[str, inspect.Parameter], arguments: list[str]) -> list[str]:
