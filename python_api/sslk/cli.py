@@ -33,6 +33,7 @@ COMMANDS = {
     "store merge": Command("sslk.commands.store:merge", "Merge feature stores of one model into one", ("stores",)),
     "store export": Command("sslk.commands.store:export", "Write a feature store as NumPy files", ("store",)),
     "discover": Command("sslk.commands.qscore:discover", "Find the discriminative features of a store", ("store",)),
+    "finetune": Command("sslk.commands.finetune:run", "Train an encoder further, with and without the Q-Score penalty"),
     "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
     "evaluate": Command("sslk.commands.evaluate:evaluate", "Evaluate several models with every protocol, one report"),
     "report": Command("sslk.commands.report:report", "Put finished runs on one page, or serve it meanwhile", ("runs",)),
