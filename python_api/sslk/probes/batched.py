@@ -112,7 +112,7 @@ def fit_linear_probes(
         >>> masks = torch.eye(8, dtype=torch.bool)[:3]  # three probes of one feature each
         >>> probes = fit_linear_probes(x, y, feature_masks=masks)
         >>> [round(value, 1) for value in probes.accuracy(x, y).tolist()]
-        [1.0, 0.6, 0.5]
+        [1.0, 0.6, 0.6]
     """
     device = torch.device(features.device if device is None else device)
     x = _checked_features(features, labels).to(device, non_blocking=True)
