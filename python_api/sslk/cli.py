@@ -24,7 +24,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("sslk.demo:run", "Q-Score end to end on the embedded images and encoder, with a page of pictures"),
+    "demo": Command(
+        "sslk.commands.demo:demo", "Q-Score end to end on the embedded images and encoder, with a page of pictures"
+    ),
     "extract": Command("sslk.commands.store:extract", "Write the features of a data set under a model into a store"),
     "store info": Command("sslk.commands.store:info", "Say what a feature store holds", ("store",)),
     "store verify": Command("sslk.commands.store:verify", "Check every shard of a feature store", ("store",)),
@@ -32,6 +34,7 @@ COMMANDS = {
     "store export": Command("sslk.commands.store:export", "Write a feature store as NumPy files", ("store",)),
     "discover": Command("sslk.commands.qscore:discover", "Find the discriminative features of a store", ("store",)),
     "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
+    "report": Command("sslk.commands.report:report", "Put finished runs on one page, or serve it meanwhile", ("runs",)),
 }
 
 
