@@ -11,6 +11,7 @@ import ssl_kernels
 from sslk.features.manifest import StoreError
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.source import require_same_rows
 from sslk.quality.bootstrap import Interval, mean_interval
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.streaming import score_store
@@ -87,26 +88,6 @@ def before_after(
         first, second, change("active"), change("qscore"), change("confidence"), change("correct"),
         int((~first.correct & second.correct).sum()), int((first.correct & ~second.correct).sum()),
     )  # fmt: skip
-
-
-def require_same_rows(store: FeatureStore, outputs: ProbeOutputs) -> None:
-    """Refuse probe outputs that are not about the rows of a store.
-
-    Raises:
-        StoreError: the model or the samples differ; said which.
-    """
-    recorded = outputs.source.get("weights_hash")
-    if recorded is not None and recorded != store.spec.weights_hash:
-        raise StoreError(
-            f"the probe outputs are of another model than {store.path}: weights {recorded[:12]} there and "
-            f"{store.spec.weights_hash[:12]} here ({outputs.source.get('model')} and {store.spec.model})."
-        )
-    index = torch.cat([shard.indices for shard in store.require().shards()])
-    if not torch.equal(index, outputs.index):
-        raise StoreError(
-            f"the probe outputs are of other samples than {store.path}: {len(outputs.index)} there "
-            f"({outputs.source.get('dataset')}) and {len(index)} here ({store.spec.dataset})."
-        )
 
 
 def _side(

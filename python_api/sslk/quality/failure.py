@@ -9,6 +9,9 @@ import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
 
+from sslk.features.store import FeatureStore
+from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.source import require_same_rows
 from sslk.quality.bootstrap import Interval, bootstrap_areas, percentile_interval
 
 
@@ -123,13 +126,42 @@ def failure_prediction(
     """
     norm = None if features is None else features.double().norm(dim=1)
     largest = None if features is None else features.amax(dim=1)
-    baselines = baseline_scores(norm, largest, logits)
-    correct = torch.as_tensor(correct)
+    return _predicted(scores, correct, baseline_scores(norm, largest, logits), resamples, seed)
+
+
+def failure_prediction_store(
+    store: FeatureStore, scores: Tensor, outputs: ProbeOutputs, *, resamples: int = 1000, seed: int = 0
+) -> FailurePrediction:
+    """`failure_prediction` for a feature store of any size: its rows are read once for the label-free baselines.
+
+    Args:
+        store: the samples that were scored.
+        scores: Q-Scores `[N]` in the order of its rows, as `score_store` gives them.
+        outputs: a probe's answers for the same rows.
+        resamples, seed: as for `failure_prediction`.
+
+    Raises:
+        StoreError: the outputs are of other samples or of another model.
+        ValueError: as for `failure_prediction`.
+    """
+    require_same_rows(store, outputs)
+    norms, largest = [], []
+    for batch in store.batches(4096):
+        norms.append(batch.features.double().norm(dim=1))
+        largest.append(batch.features.amax(dim=1).float())
+    baselines = baseline_scores(torch.cat(norms), torch.cat(largest), outputs.logits)
+    return _predicted(scores, outputs.correct, baselines, resamples, seed)
+
+
+def _predicted(
+    scores: Tensor, correct: Tensor, baselines: dict[str, Tensor], resamples: int, seed: int
+) -> FailurePrediction:
+    scores, correct = torch.as_tensor(scores), torch.as_tensor(correct)
     qscore = failure_curves(scores, correct)
     curves = {name: failure_curves(values, correct) for name, values in baselines.items()}
     intervals = {}
     if resamples:
-        areas = bootstrap_areas({"Q-Score": torch.as_tensor(scores), **baselines}, correct.bool(), resamples, seed)
+        areas = bootstrap_areas({"Q-Score": scores, **baselines}, correct.bool(), resamples, seed)
         for name, own in {"Q-Score": qscore, **curves}.items():
             gain = areas["Q-Score"][:, 0] - areas[name][:, 0]
             intervals[name] = FailureIntervals(
