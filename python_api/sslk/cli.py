@@ -43,6 +43,22 @@ COMMANDS = {
     "evaluate": Command("sslk.commands.evaluate:evaluate", "Evaluate several models with every protocol, one report"),
     "report": Command("sslk.commands.report:report", "Put finished runs on one page, or serve it meanwhile", ("runs",)),
     "completion": Command("sslk.commands.completion:completion", "Print a shell's completion script", ("shell",)),
+    "probe linear": Command("sslk.commands.probe:linear", "Grid of linear classifiers on frozen features, in one pass"),
+    "probe knn": Command("sslk.commands.probe:knn", "k nearest neighbours on frozen features"),
+    "probe kfold": Command("sslk.commands.probe:kfold", "k-fold linear evaluation, all folds at once", ("store",)),
+    "probe head": Command("sslk.commands.probe:head", "A supervised encoder's own classifier", ("store",)),
+    "failure": Command(
+        "sslk.commands.failure:failure", "Q-Score as a predictor of failures, with intervals", ("test",)
+    ),
+    "sides": Command(
+        "sslk.commands.failure:sides", "One-sided against two-sided Q-Score for signed features", ("test",)
+    ),
+    "before-after": Command("sslk.commands.failure:before_after_study", "What further training changed, per sample"),
+    "compression": Command("sslk.commands.studies:compression", "Probes on subsets of the features, as one batch"),
+    "transfer": Command("sslk.commands.studies:transfer", "Linear evaluation on a list of data sets", ("data",)),
+    "ablation thresholds": Command("sslk.commands.studies:thresholds", "Sweep eps and the percentiles of Q-Score"),
+    "ablation lambdas": Command("sslk.commands.studies:lambdas", "Two-stage search for the regulariser's weights"),
+    "compare": Command("sslk.commands.studies:compare_run", "A run's table beside a paper's", ("run",)),
 }
 
 
