@@ -130,7 +130,7 @@ class VariantRenderer:
                 raise ValueError(f"unknown variant {name!r}, {hint}")
         if not names or len(set(names)) < len(names):
             raise ValueError(f"names must hold at least one variant, each once, got {list(names)}.")
-        if radius is not None and not 0 < radius:
+        if radius is not None and not radius > 0:
             raise ValueError(f"radius must be a positive share of the shorter side, got {radius}.")
         self.names = tuple(names)
         self.mean, self.std = list(mean), list(std)
