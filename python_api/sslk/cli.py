@@ -32,6 +32,9 @@ COMMANDS = {
     "store export": Command("sslk.commands.store:export", "Write a feature store as NumPy files", ("store",)),
     "discover": Command("sslk.commands.qscore:discover", "Find the discriminative features of a store", ("store",)),
     "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
+    "masks build": Command("sslk.commands.masked:build", "Find the foreground of every image of a data set"),
+    "masks preview": Command("sslk.commands.masked:preview", "Draw images with their masks", ("masks",)),
+    "masked": Command("sslk.commands.masked:masked", "Compare representations of images with parts removed"),
 }
 
 

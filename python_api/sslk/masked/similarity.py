@@ -181,7 +181,11 @@ class _Pairs:
         moved = means[:, : len(self.upper)].unbind(1)
         draws = {measure: value.expand(resamples, -1, -1).clone() for measure, value in values.items()}
         for measure, base in (("cka_debiased", hsic), ("cka_biased", self._biased_hsic())):
-            shifted = {(u, v): base[u, v] + move for (u, v), move in zip(self.upper, moved, strict=True)}
+            # The scales move by factors, the same to first order, so that none of them turns negative.
+            shifted = {
+                (u, v): base[u, v] * (move / base[u, v]).exp() if u == v else base[u, v] + move
+                for (u, v), move in zip(self.upper, moved, strict=True)
+            }
             for u, v in self.upper:
                 if u < v:
                     ratio = shifted[u, v] / (shifted[u, u] * shifted[v, v]).sqrt()
