@@ -59,6 +59,9 @@ COMMANDS = {
     "ablation thresholds": Command("sslk.commands.studies:thresholds", "Sweep eps and the percentiles of Q-Score"),
     "ablation lambdas": Command("sslk.commands.studies:lambdas", "Two-stage search for the regulariser's weights"),
     "compare": Command("sslk.commands.studies:compare_run", "A run's table beside a paper's", ("run",)),
+    "masks build": Command("sslk.commands.masked:build", "Find the foreground of every image of a data set"),
+    "masks preview": Command("sslk.commands.masked:preview", "Draw images with their masks", ("masks",)),
+    "masked": Command("sslk.commands.masked:masked", "Compare representations of images with parts removed"),
 }
 
 
