@@ -57,6 +57,10 @@ def cca_oracle(*xs: Tensor) -> dict[str, Tensor]:
     return {"r2": torch.tensor(r2, dtype=torch.float64), "ranks": torch.tensor([q.shape[1] for q in bases])}
 
 
+def similarity_oracle(*xs: Tensor) -> dict[str, Tensor]:
+    return {**cka_oracle(*xs), **cca_oracle(*xs)}
+
+
 def rate_oracle(h: Tensor) -> dict[str, Tensor]:
     h = h.double()
     active = h > h.mean(1, keepdim=True) + 1.5 * h.std(1, correction=0, keepdim=True)
@@ -124,6 +128,7 @@ CASES = {
     "cca": Case(lambda: metrics.CCA([D1, D2]), (x, y), cca_oracle),
     "cca_rank": Case(lambda: metrics.CCA([13, D2]), (dead, y), cca_oracle),
     "cca_wide": Case(lambda: metrics.CCA([D1, D2]), (x[:11], y[:11]), cca_oracle),
+    "similarity": Case(lambda: metrics.Similarity([D1, D2, 13]), (x, y, dead), similarity_oracle),
     "moments": Case(lambda: metrics.FeatureMoments(D1), (x,), moments_oracle),
     "column_l1": Case(lambda: metrics.ColumnL1(D1), (x,), l1_oracle),
 }

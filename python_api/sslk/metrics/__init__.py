@@ -7,6 +7,7 @@ from sslk.metrics.failure import FailureAUPRC, FailureAUROC
 from sslk.metrics.linear_cka import LinearCKA
 from sslk.metrics.moments import FeatureMoments
 from sslk.metrics.qscore import QScoreSummary
+from sslk.metrics.similarity import Similarity
 
 __all__ = [
     "CCA",
@@ -17,4 +18,5 @@ __all__ = [
     "FeatureMoments",
     "LinearCKA",
     "QScoreSummary",
+    "Similarity",
 ]
