@@ -32,6 +32,12 @@ COMMANDS = {
     "store export": Command("sslk.commands.store:export", "Write a feature store as NumPy files", ("store",)),
     "discover": Command("sslk.commands.qscore:discover", "Find the discriminative features of a store", ("store",)),
     "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
+    "interpret heatmaps": Command("sslk.commands.interpret:heatmaps", "Draw what discriminative features look at"),
+    "interpret miou": Command("sslk.commands.interpret:miou", "Agreement of heatmaps with core and spurious masks"),
+    "interpret atlas": Command(
+        "sslk.commands.galleries:atlas", "Write a browsable page about the features", ("store",)
+    ),
+    "interpret gallery": Command("sslk.commands.galleries:gallery", "Draw galleries of heatmaps"),
 }
 
 

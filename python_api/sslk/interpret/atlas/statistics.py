@@ -66,7 +66,7 @@ def collect(
     active = torch.zeros(count, dtype=torch.int64)
     by_class, sizes = torch.zeros(classes, count, dtype=torch.int64), torch.zeros(classes, dtype=torch.int64)
     together = torch.zeros(count, count, dtype=torch.float64)  # exact: counts stay below 2^53
-    values, rows, labels = torch.zeros(0, count), torch.zeros(0, count, dtype=torch.int64), None
+    values, rows = torch.zeros(0, count), torch.zeros(0, count, dtype=torch.int64)
     labels = torch.zeros(0, count, dtype=torch.int64)
     done = 0
     for batch in store.batches(4096):
@@ -87,7 +87,7 @@ def collect(
             torch.cat([rows, batch.indices[:, None].expand(wide)]),
             torch.cat([labels, given[:, None].expand(wide)]),
         )
-        order = merged[0].argsort(0, descending=True, stable=True)[:top]  # stable: ties go to the earlier sample
+        order = merged[0].argsort(dim=0, descending=True, stable=True)[:top]  # stable: ties go to the earlier sample
         values, rows, labels = (part.gather(0, order) for part in merged)
         done += len(on)
         if progress is not None:
