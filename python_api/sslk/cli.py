@@ -63,6 +63,12 @@ COMMANDS = {
     "masks build": Command("sslk.commands.masked:build", "Find the foreground of every image of a data set"),
     "masks preview": Command("sslk.commands.masked:preview", "Draw images with their masks", ("masks",)),
     "masked": Command("sslk.commands.masked:masked", "Compare representations of images with parts removed"),
+    "interpret heatmaps": Command("sslk.commands.interpret:heatmaps", "Draw what discriminative features look at"),
+    "interpret miou": Command("sslk.commands.interpret:miou", "Agreement of heatmaps with core and spurious masks"),
+    "interpret atlas": Command(
+        "sslk.commands.galleries:atlas", "Write a browsable page about the features", ("store",)
+    ),
+    "interpret gallery": Command("sslk.commands.galleries:gallery", "Draw galleries of heatmaps"),
 }
 
 
