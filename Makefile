@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-done
 # The development build compiles CUDA only where a GPU is; `make wheel` and plain pip do wherever nvcc is.
 SSLK_CUDA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo 1 || echo 0)
 
-.PHONY: setup demo test lint bench wheel clean
+.PHONY: setup demo test lint bench sanitize wheel clean
 
 setup: $(SETUP)
 
@@ -15,7 +15,7 @@ $(SETUP): pyproject.toml constraints.txt setup.py $(shell find csrc -type f)
 	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
 	$(PY) -m pip install --quiet --constraint constraints.txt torch torchvision
 	$(PY) -m pip install --quiet --constraint constraints.txt ninja pybind11
-	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[protocols,test,bench]"
+	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[all,test,bench,docs]"
 	touch $@
 
 demo: $(SETUP)
@@ -33,6 +33,17 @@ lint: $(SETUP)
 # Large outputs are kept by the allocator, so that the benchmarks measure kernels and not page faults.
 bench: $(SETUP)
 	MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000 $(PY) -m pytest bench --benchmark-only
+
+# The CPU library under AddressSanitizer and UndefinedBehaviorSanitizer, in a folder of its own, below the kernel tests.
+# torch is not instrumented: leaks and the order of its own initialisers are not ours to report.
+SANITIZED := build/sanitize
+sanitize: $(SETUP)
+	SSLK_CUDA=0 SSLK_SANITIZE=1 $(PY) setup.py -q build_ext --build-temp $(SANITIZED)/temp --build-lib $(SANITIZED)/lib
+	cp -r ssl_kernels/*.py ssl_kernels/reference $(SANITIZED)/lib/ssl_kernels/
+	mkdir -p $(SANITIZED)/run/tests && cp -r tests/__init__.py tests/conftest.py tests/ops $(SANITIZED)/run/tests/
+	cd $(SANITIZED)/run && LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:check_initialization_order=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib $(CURDIR)/$(PY) -m pytest -p no:cacheprovider tests/ops -m "not slow" -k "not compile and not inductor"
 
 wheel: $(SETUP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

@@ -97,6 +97,7 @@ class NinjaBuild(build_ext):
             "-Wall",
             "-Wextra",
             "-Wno-psabi",
+            "-Wno-maybe-uninitialized",  # gcc 12 warns of the undefined registers in its own intrinsics
             target,
             *(["-DSSLK_MULTI_ISA"] if multi_isa else []),
             *includes,

@@ -5,9 +5,12 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +65,89 @@ def test_wrong_usage_ends_with_2(words, message, capsys):
 def test_a_failing_command_ends_with_1(tmp_path, capsys):
     assert main(["store", "info", str(tmp_path)]) == 1
     assert "is not a feature store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("stor: x\n", "options.yaml, line 1: unknown option 'stor', did you mean 'store'?"),
+        ("store: s\nout: f\nlower: many\n", "options.yaml, line 3: "),
+        ("store: s\nout: [f\n", "options.yaml, line 3: "),
+        ("store: s\nout: f\nstore: t\n", "options.yaml, line 3: option 'store' stands on line 1 already"),
+        ("- store\n", "options.yaml, line 1: needs options as `name: value` lines"),
+        (None, "options.yaml cannot be read: No such file"),
+    ],
+)
+def test_mistakes_in_yaml_name_file_line_and_key(content, message, tmp_path, capsys):
+    file = tmp_path / "options.yaml"
+    if content is not None:
+        file.write_text(content)
+    assert main(["discover", "--config", str(file)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_verbose_adds_the_traceback(tmp_path, capsys):
+    assert main(["store", "info", str(tmp_path), "--verbose"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    assert main(["store", "info", str(tmp_path)]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "sslk.report.page", raising=False)
+    assert main(["report", "."]) == 1
+    assert "pip install 'ssl-kernels[protocols]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["demo", "extract", "store info", "discover", "qscore", "evaluate", "report"])
+def test_help_does_not_wait_for_torch(name):
+    code = f"import sys; from sslk.cli import main; main({[*name.split(), '--help']}); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert result.stdout.splitlines()[-1] == "False", result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(shell, capsys, tmp_path):
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    if shell == "zsh" or shutil.which("bash") is None:
+        assert "bashcompinit" in script
+        return
+    (tmp_path / "completion").write_text(script)
+
+    def complete(*words: str) -> list[str]:
+        typed = " ".join(f"'{word}'" for word in words)
+        code = f"source completion; COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; _sslk; echo ${{COMPREPLY[@]}}"
+        return subprocess.run(["bash", "-c", code], capture_output=True, text=True, cwd=tmp_path).stdout.split()
+
+    assert complete("sslk", "disc") == ["discover"] and "info" in complete("sslk", "store", "")
+    assert complete("sslk", "discover", "--ep") == ["--eps"]
+    assert complete("sslk", "store", "merge", "--o") == ["--out"]
+
+
+def documented_commands() -> list[tuple[str, str]]:
+    """Every `sslk ...` line of the README's and the docs' code blocks, continued lines joined."""
+    root = Path(__file__).parents[1]
+    found = []
+    for file in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
+        for block in re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```", file.read_text(), re.DOTALL | re.MULTILINE):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = line.strip().removeprefix("$ ").partition("#")[0]
+                if words.startswith("sslk "):
+                    found.append((file.relative_to(root).as_posix(), words.strip()))
+    return found
+
+
+@pytest.mark.parametrize(("file", "line"), documented_commands())
+def test_every_documented_command_is_understood(file, line):
+    words = shlex.split(line)[1:]
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    if name.startswith("-"):
+        return
+    assert name in COMMANDS, f"{file}: {line}"
+    module, _, function = COMMANDS[name].target.partition(":")
+    _parse(name, getattr(importlib.import_module(module), function), words[len(name.split()) :])
 
 
 def test_options_from_yaml(tmp_path, capsys):

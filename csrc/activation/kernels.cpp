@@ -7,21 +7,25 @@ namespace sslk {
 namespace SSLK_ISA {
 namespace {
 
-// Calls each(j, in) for every vector of the row, `in` being -1 in the active lanes; true if some element lies too close
-// to the threshold for float32 to decide.
-template <bool kTwoSided, typename Each>
-SSLK_INLINE bool each_active(const FastRow& row, const ActivationArgs& a, const char* next, int64_t next_step,
-                             Each each) {
+// Calls each(j, in) for every vector of the row (with kOnlyActive, for those of blocks that hold an active feature),
+// `in` being -1 in the active lanes; true if some element lies too close to the threshold for float32 to decide.
+template <bool kTwoSided, bool kOnlyActive, typename T, typename Each>
+SSLK_INLINE bool each_active(const T* x, const FastRow& row, const ActivationArgs& a, Ahead ahead, Each each) {
   const double threshold = a.eps * row.sigma + (kTwoSided ? 0.0 : row.mean), error = undecided(row, a.eps);
-  const vfloat low = splat(static_cast<float>(threshold - error)), high = splat(static_cast<float>(threshold + error)),
+  const float lowest = static_cast<float>(threshold - error);
+  const vfloat low = splat(lowest), high = splat(static_cast<float>(threshold + error)),
                mean = splat(static_cast<float>(row.mean));
   vint near{};
-  each_vector(row, a.h.d, next, next_step, [&](int, int64_t j, vfloat v) __attribute__((always_inline)) {
-    const vfloat y = compared<kTwoSided>(v, mean) + load(a.penalty + j);
-    const vint in = y > low;
-    near |= in & (y <= high);
-    each(j, in);
-  });
+  each_block<kTwoSided, kOnlyActive>(x, a.h.d, row, lowest, ahead,
+                                     [&](int64_t j, const vfloat* v) __attribute__((always_inline)) {
+                                       for (int u = 0; u < 4; ++u) {
+                                         const int64_t at = j + u * kFloats;
+                                         const vfloat y = compared<kTwoSided>(v[u], mean) + load(a.penalty + at);
+                                         const vint in = y > low;
+                                         near |= in & (y <= high);
+                                         each(at, in);
+                                       }
+                                     });
   return any(near);
 }
 
@@ -30,7 +34,7 @@ SSLK_INLINE void exact_active(const ActivationArgs& a, const T* x, int64_t i) {
   const ExactRow row = exact_row(x, a.h.d);
   int32_t count = 0;
   for (int64_t j = 0; j < a.h.d; ++j) {
-    const double c = deviation(row, x + j);
+    const double c = deviation(row, element(x + j));
     const bool in = row.finite && (kTwoSided ? __builtin_fabs(c) : c) > a.eps * row.sigma;
     if (a.mask != nullptr) {
       a.mask[i * a.h.d + j] = in;
@@ -50,14 +54,14 @@ void activation_typed(const ActivationArgs& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const T* x = row_at<T>(a.h, i);
     if constexpr (sizeof(T) < sizeof(double)) {
-      const char* next = reinterpret_cast<const char*>(i + 1 < end ? row_at<T>(a.h, i + 1) : x);
-      constexpr int64_t step = kBlock * sizeof(T);
+      const T* next = i + 1 < end ? row_at<T>(a.h, i + 1) : x;
+      const Ahead ahead = ahead_in_comparison(next, d);
       FastRow row;
-      if (fast_row(x, d, a.scratch, &row)) {
+      if (fast_row(x, d, a.scratch, ahead_in_sum(next), &row)) {
         bool near;
         if (a.mask != nullptr) {
           uint8_t* out = a.mask + i * d;
-          near = each_active<kTwoSided>(row, a, next, step, [&](int64_t j, vint in) {
+          near = each_active<kTwoSided, false>(x, row, a, ahead, [&](int64_t j, vint in) {
             const quarter_vuchar bytes = __builtin_convertvector(in & 1, quarter_vuchar);
             if (j + kFloats <= d) {
               store_as(out + j, bytes);
@@ -67,13 +71,13 @@ void activation_typed(const ActivationArgs& a, int64_t begin, int64_t end) {
           });
         } else {
           vint count{};
-          near = each_active<kTwoSided>(row, a, next, step, [&](int64_t j, vint in) {
+          near = each_active<kTwoSided, true>(x, row, a, ahead, [&](int64_t j, vint in) {
             store_as(a.column_counts + j, load_as<vint>(a.column_counts + j) - in);
             count -= in;
           });
           a.row_counts[i] = lane_sum(count);
           if (near) {  // take the undecided row back
-            each_active<kTwoSided>(row, a, next, step, [&](int64_t j, vint in) {
+            each_active<kTwoSided, true>(x, row, a, ahead, [&](int64_t j, vint in) {
               store_as(a.column_counts + j, load_as<vint>(a.column_counts + j) + in);
             });
           }
@@ -83,7 +87,7 @@ void activation_typed(const ActivationArgs& a, int64_t begin, int64_t end) {
         }
       }
     }
-    exact_active<kTwoSided>(a, x, i);
+    exact_active<kTwoSided>(a, widened(x, a.h.d, a.scratch), i);
   }
 }
 
@@ -96,11 +100,11 @@ void moments_typed(const MomentArgs& a, int64_t begin, int64_t end) {
     bool done = false;
     if constexpr (sizeof(T) < sizeof(double)) {
       FastRow row;
-      done = fast_row(x, a.h.d, a.scratch, &row);
+      done = fast_row(x, a.h.d, a.scratch, {}, &row);
       mean = row.mean, sigma = row.sigma, norm = row.norm;
     }
     if (!done) {
-      const ExactRow row = exact_row(x, a.h.d);
+      const ExactRow row = exact_row(widened(x, a.h.d, a.scratch), a.h.d);
       mean = (row.shift + row.delta) / row.scale, sigma = row.sigma / row.scale, norm = row.norm;
       if (!row.finite) {
         mean = sigma = norm = __builtin_nan("");

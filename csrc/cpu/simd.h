@@ -8,6 +8,10 @@
 
 #include "rows/rows.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>  // for the few steps that the vector extensions say badly; each has a portable twin below
+#endif
+
 #if defined(__AVX512F__)
 #define SSLK_VECTOR_BYTES 64
 #elif defined(__AVX2__)
@@ -25,6 +29,7 @@ typedef float vfloat __attribute__((vector_size(SSLK_VECTOR_BYTES)));
 typedef double vdouble __attribute__((vector_size(SSLK_VECTOR_BYTES)));
 typedef int32_t vint __attribute__((vector_size(SSLK_VECTOR_BYTES)));
 typedef uint32_t vuint __attribute__((vector_size(SSLK_VECTOR_BYTES)));
+typedef int16_t vshort __attribute__((vector_size(SSLK_VECTOR_BYTES)));
 typedef int64_t vlong __attribute__((vector_size(SSLK_VECTOR_BYTES)));
 typedef float half_vfloat __attribute__((vector_size(SSLK_VECTOR_BYTES / 2)));
 typedef uint16_t half_vushort __attribute__((vector_size(SSLK_VECTOR_BYTES / 2)));
@@ -109,17 +114,45 @@ SSLK_INLINE auto lane_sum(V v) {
 SSLK_INLINE double sum_of(vdouble v) { return lane_sum(v); }
 
 // Whether any lane of a comparison's result is true.
-SSLK_INLINE bool any(vint mask) {
+template <typename Mask>
+SSLK_INLINE bool any(Mask mask) {
+#if SSLK_VECTOR_BYTES == 64
+  return _mm512_test_epi64_mask(bits_as<__m512i>(mask), bits_as<__m512i>(mask)) != 0;
+#elif SSLK_VECTOR_BYTES == 32
+  return _mm256_movemask_epi8(bits_as<__m256i>(mask)) != 0;
+#elif defined(__x86_64__)
+  return _mm_movemask_epi8(bits_as<__m128i>(mask)) != 0;
+#else
   const vlong wide = bits_as<vlong>(mask);
-  int64_t bits = wide[0];
-  for (unsigned i = 1; i < SSLK_VECTOR_BYTES / 8; ++i) {
-    bits |= wide[i];
-  }
-  return bits != 0;
+  return (wide[0] | wide[1]) != 0;
+#endif
 }
 
-// ---- float16 <-> float32 by integer arithmetic: exact both ways, no F16C needed ----
+// Whether any lane of four vectors is above `threshold`.
+SSLK_INLINE bool any_above(vfloat a, vfloat b, vfloat c, vfloat d, vfloat threshold) {
+#if SSLK_VECTOR_BYTES == 64
+  const auto above = [&](vfloat v) {
+    return _mm512_cmp_ps_mask(bits_as<__m512>(v), bits_as<__m512>(threshold), _CMP_GT_OQ);
+  };
+  return (above(a) | above(b) | above(c) | above(d)) != 0;
+#else
+  return any(((a > threshold) | (b > threshold)) | ((c > threshold) | (d > threshold)));
+#endif
+}
 
+// ---- float16 <-> float32: by the processor's instruction, or exact by integer arithmetic ----
+
+#if SSLK_VECTOR_BYTES == 64
+SSLK_INLINE vfloat widen(half_vushort h, f16) { return bits_as<vfloat>(_mm512_cvtph_ps(bits_as<__m256i>(h))); }
+SSLK_INLINE half_vushort narrow(vfloat x, f16) {
+  return bits_as<half_vushort>(_mm512_cvtps_ph(bits_as<__m512>(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#elif SSLK_VECTOR_BYTES == 32
+SSLK_INLINE vfloat widen(half_vushort h, f16) { return bits_as<vfloat>(_mm256_cvtph_ps(bits_as<__m128i>(h))); }
+SSLK_INLINE half_vushort narrow(vfloat x, f16) {
+  return bits_as<half_vushort>(_mm256_cvtps_ph(bits_as<__m256>(x), _MM_FROUND_TO_NEAREST_INT));
+}
+#else
 SSLK_INLINE vfloat widen(half_vushort h, f16) {
   const vuint wide = __builtin_convertvector(h, vuint);
   const vuint magnitude = (wide & 0x7fffu) << 13;
@@ -145,6 +178,7 @@ SSLK_INLINE half_vushort narrow(vfloat x, f16) {
   out = (out & ~bits_as<vuint>(over)) | (bits_as<vuint>(over) & 0x7c00u) | (bits_as<vuint>(nan) & 0x0200u);
   return __builtin_convertvector(out | signs, half_vushort);
 }
+#endif
 
 SSLK_INLINE vfloat widen(half_vushort h, bf16) { return bits_as<vfloat>(__builtin_convertvector(h, vuint) << 16); }
 
@@ -156,6 +190,17 @@ SSLK_INLINE half_vushort narrow(vfloat x, bf16) {
   return __builtin_convertvector(rounded, half_vushort);
 }
 
+// The bits of the largest 16-bit float that is no larger than x >= 0.
+SSLK_INLINE uint16_t cut_off_bits(float x, bf16) { return static_cast<uint16_t>(bits_as<uint32_t>(x) >> 16); }
+SSLK_INLINE uint16_t cut_off_bits(float x, f16) {
+  const half_vushort nearest = narrow(splat(x), f16{});
+  return nearest[0] - (widen(nearest, f16{})[0] > x);
+}
+template <typename T>
+SSLK_INLINE uint16_t cut_off_bits(float, T) {
+  return 0;
+}
+
 // ---- loads and stores of kFloats elements of memory type T ----
 
 SSLK_INLINE vfloat load(const float* p) { return load_as<vfloat>(p); }
@@ -163,6 +208,22 @@ SSLK_INLINE vdouble load(const double* p) { return load_as<vdouble>(p); }
 template <typename T>
 SSLK_INLINE vfloat load(const T* p) {
   return widen(load_as<half_vushort>(p), T{});
+}
+
+// Four vectors' worth of elements in any order, for sums.
+template <typename T>
+SSLK_INLINE void load_unordered(const T* p, vfloat* v) {
+  for (int u = 0; u < 4; ++u) {
+    v[u] = load(p + u * kFloats);
+  }
+}
+// The even elements are the lower halves of 32-bit words, the odd ones the upper: one instruction widens either.
+SSLK_INLINE void load_unordered(const bf16* p, vfloat* v) {
+  for (int u = 0; u < 4; u += 2) {
+    const vuint words = load_as<vuint>(p + u * kFloats);
+    v[u] = bits_as<vfloat>(words << 16);
+    v[u + 1] = bits_as<vfloat>(words & 0xffff0000u);
+  }
 }
 
 SSLK_INLINE void store(float* p, vfloat v) { store_as(p, v); }

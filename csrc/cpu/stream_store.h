@@ -1,12 +1,8 @@
 // Stores around the cache, for outputs too large to be read again soon: they save the read of the line that an
-// ordinary store begins with. The only x86 header of the library is included here; elsewhere they are ordinary stores.
+// ordinary store begins with. Ordinary stores where the processor is no x86.
 #pragma once
 
 #include "cpu/simd.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace sslk {
 namespace SSLK_ISA {

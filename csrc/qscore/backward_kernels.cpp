@@ -80,6 +80,7 @@ SSLK_INLINE void write_fast(const RowGradient& g, const ScoredRow& row, const fl
   }
 }
 
+// `out` may be `x`.
 template <bool kTwoSided, typename T, typename Score>
 void write_exact(const RowGradient& g, const ScoredRow& row, bool score, const float* penalty, const Score* columns,
                  const T* x, int64_t d, T* out) {
@@ -87,7 +88,7 @@ void write_exact(const RowGradient& g, const ScoredRow& row, bool score, const f
     const double v = element(x + j);
     double r = g.b - v * g.e * g.p;
     if (score) {
-      const double c = deviation(row.exact_row, x + j);
+      const double c = deviation(row.exact_row, v);
       const bool in = (kTwoSided ? __builtin_fabs(c) : c) > row.selection.threshold && penalty[j] == 0.0f;
       r += in ? (kTwoSided && c < 0.0 ? -g.w : g.w) : 0.0;
     }
@@ -95,6 +96,20 @@ void write_exact(const RowGradient& g, const ScoredRow& row, bool score, const f
       r += static_cast<double>(columns[j]) * ((v > 0.0) - (v < 0.0));
     }
     put_element(out + j, g.e * r);
+  }
+}
+
+// The same for a 16-bit row, by way of the scratch row.
+template <bool kTwoSided, typename T>
+void write_exact_16(const RowGradient& g, const ScoredRow& row, bool score, const float* penalty, const float* columns,
+                    const T* x, int64_t d, float* scratch, T* out) {
+  write_exact<kTwoSided>(g, row, score, penalty, columns, widened(x, d, scratch), d, scratch);
+  for (int64_t j = 0; j < d; j += kFloats) {
+    if (j + kFloats <= d) {
+      store(out + j, load(scratch + j));
+    } else {
+      store_partial(out + j, load(scratch + j), d - j);
+    }
   }
 }
 
@@ -140,7 +155,11 @@ void gradient_typed(const GradientArgs& a, int64_t begin, int64_t end) {
         continue;
       }
     }
-    write_exact<kTwoSided>(g, row, kScore, f.penalty, columns, x, d, out);
+    if constexpr (sizeof(T) == sizeof(uint16_t)) {
+      write_exact_16<kTwoSided>(g, row, kScore, f.penalty, columns, x, d, f.scratch, out);
+    } else {
+      write_exact<kTwoSided>(g, row, kScore, f.penalty, columns, x, d, out);
+    }
   }
   stream_fence();
 }

@@ -1,8 +1,8 @@
 // Mean, deviation and norm of one row, and its highly activating features: the core that every row kernel shares.
 //
 // Two paths give the same active set as exact arithmetic would:
-//   FastRow   float32. One pass over memory sums the row (16-bit rows are widened into a scratch row on the way), a
-//             second one over the cache compares; sums go to double every few thousand elements. A mean larger than
+//   FastRow   float32. One pass over memory sums the row, a second one over the cache looks for blocks that hold an
+//             active feature, mostly few; sums go to double every few thousand elements. A mean larger than
 //             the deviation costs one more pass over the cache. An element within the rounding error of the threshold
 //             sends the row to the other path, as do scales whose squares leave float32, huge means, and NaN.
 //   ExactRow  double, two passes, scaled by a power of two: any finite row.
@@ -26,51 +26,62 @@ SSLK_INLINE const T* row_at(const Rows& h, int64_t i) {
   return static_cast<const T*>(h.data) + i * h.stride;
 }
 
-// Asks for part of the next row while this one is computed, so that memory and arithmetic overlap.
-SSLK_INLINE void prefetch(const char* next, int64_t bytes) {
-  for (int64_t offset = 0; offset < bytes; offset += 64) {
-    __builtin_prefetch(next + offset, 0, 2);
+// Asks for the next row, a little with every block of this one, so that memory and arithmetic overlap: the first half
+// while this row is summed, the second while it is compared.
+struct Ahead {
+  const char* next = nullptr;
+  int64_t step = 0;  // bytes per block
+
+  SSLK_INLINE void advance() {
+    for (int64_t offset = 0; offset < step; offset += 64) {
+      __builtin_prefetch(next + offset, 0, 2);
+    }
+    next += step;
   }
+};
+
+template <typename T>
+SSLK_INLINE Ahead ahead_in_sum(const T* next) {
+  return {reinterpret_cast<const char*>(next), static_cast<int64_t>(kBlock * sizeof(T) / 2)};
+}
+template <typename T>
+SSLK_INLINE Ahead ahead_in_comparison(const T* next, int64_t d) {
+  return ahead_in_sum(next + d / 2);
 }
 
 struct FastRow {
-  const float* values;  // [padded(d)] the row in float32: the row itself up to `tail`, the scratch row after it
-  const float* scratch;
-  int64_t tail;
+  const float* tail;  // [kBlock] the elements after the last whole block, widened, with harmless ones behind them
   double mean;
   double sigma;
   double norm;
 };
 
-// Sums the row and its squares, both taken from `shift`, and fills the scratch row: all of it for 16-bit rows, the last
-// partial block for float32.
+// Sums the row and its squares, both taken from `shift`, and copies the last partial block to `tail`.
 template <bool kShifted, typename T>
-SSLK_INLINE void sum_row(const T* x, int64_t d, float shift, float* scratch, double* sum, double* squares) {
+SSLK_INLINE void sum_row(const T* x, int64_t d, float shift, float* tail, Ahead ahead, double* sum, double* squares) {
   const vfloat k = splat(shift);
-  const auto value = [&](int64_t j) {
-    const vfloat v = load(x + j);
-    if constexpr (sizeof(T) < sizeof(float)) {
-      store(scratch + j, v);
-    }
-    return kShifted ? v - k : v;
-  };
   *sum = *squares = 0.0;
   int64_t j = 0;
   while (j + kBlock <= d) {
     vfloat s0{}, s1{}, s2{}, s3{}, q0{}, q1{}, q2{}, q3{};
     for (const int64_t end = d - j > kFlush ? j + kFlush : d; j + kBlock <= end; j += kBlock) {
-      const vfloat a = value(j), b = value(j + kFloats), c = value(j + 2 * kFloats), e = value(j + 3 * kFloats);
-      s0 += a, s1 += b, s2 += c, s3 += e;
-      q0 += a * a, q1 += b * b, q2 += c * c, q3 += e * e;
+      ahead.advance();
+      vfloat v[4];
+      load_unordered(x + j, v);
+      if (kShifted) {
+        v[0] -= k, v[1] -= k, v[2] -= k, v[3] -= k;
+      }
+      s0 += v[0], s1 += v[1], s2 += v[2], s3 += v[3];
+      q0 += v[0] * v[0], q1 += v[1] * v[1], q2 += v[2] * v[2], q3 += v[3] * v[3];
     }
     *sum += sum_of((s0 + s1) + (s2 + s3));
     *squares += sum_of((q0 + q1) + (q2 + q3));
   }
   if (j < d) {
     vfloat s{}, q{};
-    for (const int64_t end = padded(d); j < end; j += kFloats) {
+    for (const int64_t end = padded(d); j < end; j += kFloats, tail += kFloats) {
       const vfloat v = j + kFloats <= d ? load(x + j) : j < d ? load_partial(x + j, d - j, shift) : k;
-      store(scratch + j, v);
+      store(tail, v);
       s += v - k;
       q += (v - k) * (v - k);
     }
@@ -81,9 +92,9 @@ SSLK_INLINE void sum_row(const T* x, int64_t d, float shift, float* scratch, dou
 
 // `scratch` is [padded(d)]; false when the row needs ExactRow.
 template <typename T>
-SSLK_INLINE bool fast_row(const T* x, int64_t d, float* scratch, FastRow* row) {
+SSLK_INLINE bool fast_row(const T* x, int64_t d, float* scratch, Ahead ahead, FastRow* row) {
   double sum, squares, shift = 0.0;
-  sum_row<false>(x, d, 0.0f, scratch, &sum, &squares);
+  sum_row<false>(x, d, 0.0f, scratch, ahead, &sum, &squares);
   const double square = squares;
   // Squares that overflow, underflow or are NaN need double.
   if (!(squares > 1e-20 * d && squares < 1e28)) {
@@ -91,21 +102,26 @@ SSLK_INLINE bool fast_row(const T* x, int64_t d, float* scratch, FastRow* row) {
   }
   if (sum * sum > 0.75 * squares * d) {  // the mean would cancel most of the squares: take it off first
     const float k = static_cast<float>(sum / d);
-    sum_row<true>(x, d, k, scratch, &sum, &squares);
+    sum_row<true>(x, d, k, scratch, {}, &sum, &squares);
     shift = k;
   }
   const double delta = sum / d, mean_square = squares / d;
   row->mean = shift + delta;
   row->sigma = __builtin_sqrt(mean_square - delta * delta);
   row->norm = __builtin_sqrt(square);
-  row->scratch = scratch;
-  row->tail = d / kBlock * kBlock;
-  if constexpr (sizeof(T) == sizeof(float)) {
-    row->values = x;
-  } else {
-    row->values = scratch;
-  }
+  row->tail = scratch;
   return delta * delta <= 0.75 * mean_square && row->sigma > 0.005 * __builtin_fabs(row->mean);
+}
+
+// The row as ExactRow takes it: double, or float32 (16-bit rows are widened into the scratch row).
+SSLK_INLINE const double* widened(const double* x, int64_t, float*) { return x; }
+SSLK_INLINE const float* widened(const float* x, int64_t, float*) { return x; }
+template <typename T>
+SSLK_INLINE const float* widened(const T* x, int64_t d, float* scratch) {
+  for (int64_t j = 0; j < d; j += kFloats) {
+    store(scratch + j, j + kFloats <= d ? load(x + j) : load_partial(x + j, d - j));
+  }
+  return scratch;
 }
 
 // How far from the threshold float32 can decide.
@@ -113,21 +129,50 @@ SSLK_INLINE double undecided(const FastRow& row, double eps) {
   return kMomentError * (1.0 + eps) * row.sigma + kRounding * __builtin_fabs(row.mean) * (1.0 + eps);
 }
 
-// Calls body(u, j, values) for every vector of the row up to the padded length, u = 0..3 being its place in the block,
-// and prefetches the next row on the way.
-template <typename Body>
-SSLK_INLINE void each_vector(const FastRow& row, int64_t d, const char* next, int64_t next_step, Body body) {
-  const float* values = row.values;
-  for (int64_t j = 0, end = padded(d); j < end; j += kBlock) {
-    if (j == row.tail) {
-      values = row.scratch;
+// What is compared with the threshold: the value itself, or its distance from the mean.
+template <bool kTwoSided>
+SSLK_INLINE vfloat compared(vfloat v, vfloat mean) {
+  return kTwoSided ? absolute(v - mean) : v;
+}
+
+// Whether a block of four vectors holds an element above the threshold.
+template <bool kTwoSided, typename T>
+SSLK_INLINE bool holds_active(const T* x, vfloat mean, vfloat threshold) {
+  return any_above(compared<kTwoSided>(load(x), mean), compared<kTwoSided>(load(x + kFloats), mean),
+                   compared<kTwoSided>(load(x + 2 * kFloats), mean), compared<kTwoSided>(load(x + 3 * kFloats), mean),
+                   threshold);
+}
+
+// Calls body(j, v) for every block of four vectors of the row up to the padded length, with kOnlyActive for those with
+// an element above the threshold.
+template <bool kTwoSided, bool kOnlyActive, typename T, typename Body>
+SSLK_INLINE void each_block(const T* x, int64_t d, const FastRow& row, float threshold, Ahead ahead, Body body) {
+  const vfloat mean = splat(static_cast<float>(row.mean)), low = splat(threshold);
+  const auto visit = [&](int64_t j, auto* p) __attribute__((always_inline)) {
+    const vfloat v[4] = {load(p), load(p + kFloats), load(p + 2 * kFloats), load(p + 3 * kFloats)};
+    body(j, v);
+  };
+  // 16-bit floats are ordered as their bits are, from zero on: most blocks are passed over without being widened. An
+  // element is above a threshold of zero or more if and only if its bits are above those of the threshold, cut off.
+  constexpr bool kByBits = sizeof(T) == sizeof(uint16_t) && !kTwoSided;
+  int64_t j = 0;
+  if (kByBits && kOnlyActive && threshold >= 0.0f) {
+    const vshort cut = vshort{} + static_cast<int16_t>(cut_off_bits(threshold, T{}));
+    for (; j + kBlock <= d; j += kBlock) {
+      ahead.advance();
+      if (any((load_as<vshort>(x + j) > cut) | (load_as<vshort>(x + j + 2 * kFloats) > cut))) {
+        visit(j, x + j);
+      }
     }
-    prefetch(next, next_step);
-    next += next_step;
-    body(0, j, load(values + j));
-    body(1, j + kFloats, load(values + j + kFloats));
-    body(2, j + 2 * kFloats, load(values + j + 2 * kFloats));
-    body(3, j + 3 * kFloats, load(values + j + 3 * kFloats));
+  }
+  for (; j + kBlock <= d; j += kBlock) {
+    ahead.advance();
+    if (!kOnlyActive || holds_active<kTwoSided>(x + j, mean, low)) {
+      visit(j, x + j);
+    }
+  }
+  if (j < d) {
+    visit(j, row.tail);
   }
 }
 
@@ -140,11 +185,32 @@ struct ExactRow {
   bool finite;
 };
 
-template <typename T>
-SSLK_INLINE double deviation(const ExactRow& row, const T* x) {
-  return element(x) * row.scale - row.shift - row.delta;
+SSLK_INLINE vdouble load_wide(const double* p) { return load(p); }
+SSLK_INLINE vdouble load_wide(const float* p) { return __builtin_convertvector(load_as<half_vfloat>(p), vdouble); }
+
+// Deviation from the mean of an element, or of a vector of elements, of the scaled row.
+template <typename V>
+SSLK_INLINE V deviation(const ExactRow& row, V x) {
+  return x * row.scale - row.shift - row.delta;
 }
 
+// The sum of f(element); f takes doubles and vectors of doubles.
+template <typename T, typename F>
+SSLK_INLINE double sum_over(const T* x, int64_t d, F f) {
+  vdouble a{}, b{};
+  int64_t j = 0;
+  for (; j + 2 * kDoubles <= d; j += 2 * kDoubles) {
+    a += f(load_wide(x + j));
+    b += f(load_wide(x + j + kDoubles));
+  }
+  double total = sum_of(a + b);
+  for (; j < d; ++j) {
+    total += f(element(x + j));
+  }
+  return total;
+}
+
+// x is double or float: a 16-bit row comes widened.
 template <typename T>
 __attribute__((noinline)) ExactRow exact_row(const T* x, int64_t d) {
   double largest = 0.0;
@@ -166,32 +232,9 @@ __attribute__((noinline)) ExactRow exact_row(const T* x, int64_t d) {
     row.scale = __builtin_scalbn(1.0, exponent < -1000 ? 1000 : -exponent);
   }
   row.shift = element(x) * row.scale;
-  double sums[4] = {};
-  int64_t j = 0;
-  for (; j + 4 <= d; j += 4) {
-    for (int lane = 0; lane < 4; ++lane) {
-      sums[lane] += element(x + j + lane) * row.scale - row.shift;
-    }
-  }
-  for (; j < d; ++j) {
-    sums[0] += element(x + j) * row.scale - row.shift;
-  }
-  row.delta = ((sums[0] + sums[1]) + (sums[2] + sums[3])) / d;
-  double squares[4] = {}, residues[4] = {};
-  for (j = 0; j + 4 <= d; j += 4) {
-    for (int lane = 0; lane < 4; ++lane) {
-      const double c = deviation(row, x + j + lane);
-      squares[lane] += c * c;
-      residues[lane] += c;
-    }
-  }
-  for (; j < d; ++j) {
-    const double c = deviation(row, x + j);
-    squares[0] += c * c;
-    residues[0] += c;
-  }
-  const double square = (squares[0] + squares[1]) + (squares[2] + squares[3]);
-  row.delta += ((residues[0] + residues[1]) + (residues[2] + residues[3])) / d;
+  row.delta = sum_over(x, d, [&](auto v) { return deviation(row, v); }) / d;
+  const double square = sum_over(x, d, [&](auto v) { return deviation(row, v) * deviation(row, v); });
+  row.delta += sum_over(x, d, [&](auto v) { return deviation(row, v); }) / d;
   row.sigma = __builtin_sqrt(square / d);
   const double mean = row.shift + row.delta;
   row.norm = __builtin_sqrt(square + d * mean * mean) / row.scale;
@@ -207,9 +250,9 @@ SSLK_INLINE double norm_of(const T* x, int64_t d) {
     while (j + kBlock <= d) {
       vfloat q0{}, q1{}, q2{}, q3{};
       for (const int64_t end = d - j > kFlush ? j + kFlush : d; j + kBlock <= end; j += kBlock) {
-        const vfloat a = load(x + j), b = load(x + j + kFloats);
-        const vfloat c = load(x + j + 2 * kFloats), e = load(x + j + 3 * kFloats);
-        q0 += a * a, q1 += b * b, q2 += c * c, q3 += e * e;
+        vfloat v[4];
+        load_unordered(x + j, v);
+        q0 += v[0] * v[0], q1 += v[1] * v[1], q2 += v[2] * v[2], q3 += v[3] * v[3];
       }
       squares += sum_of((q0 + q1) + (q2 + q3));
     }
@@ -221,7 +264,15 @@ SSLK_INLINE double norm_of(const T* x, int64_t d) {
       return __builtin_sqrt(squares);
     }
   }
-  return exact_row(x, d).norm;
+  if constexpr (sizeof(T) == sizeof(uint16_t)) {
+    double square = 0.0;  // no square of a 16-bit float leaves double
+    for (int64_t j = 0; j < d; ++j) {
+      square += element(x + j) * element(x + j);
+    }
+    return square <= 1.7976931348623157e308 ? __builtin_sqrt(square) : __builtin_nan("");
+  } else {
+    return exact_row(x, d).norm;
+  }
 }
 
 // Sum and number of the deviations from the mean of the features that activate highly and lie in the set.
@@ -233,29 +284,25 @@ struct Selection {
   double threshold;   // of x (fast), |x - mean| (fast, two-sided) or the scaled deviation (exact): selected when above
 };
 
-// What is compared with the threshold: the value itself, or its distance from the mean.
-template <bool kTwoSided>
-SSLK_INLINE vfloat compared(vfloat v, vfloat mean) {
-  return kTwoSided ? absolute(v - mean) : v;
-}
-
 // False when an element lies so close to the threshold that float32 cannot decide.
-template <bool kTwoSided>
-SSLK_INLINE bool select_fast(const FastRow& row, int64_t d, const float* penalty, double eps, const char* next,
-                             int64_t next_step, Selection* out) {
+template <bool kTwoSided, typename T>
+SSLK_INLINE bool select_fast(const T* x, int64_t d, const FastRow& row, const float* penalty, double eps, Ahead ahead,
+                             Selection* out) {
   const double threshold = eps * row.sigma + (kTwoSided ? 0.0 : row.mean), error = undecided(row, eps);
   const float low = static_cast<float>(threshold - error), high = static_cast<float>(threshold + error);
   const vfloat vlow = splat(low), vhigh = splat(high), mean = splat(static_cast<float>(row.mean));
   vfloat sum[4] = {};
   vint count[4] = {}, below[4] = {}, near{};
-  each_vector(row, d, next, next_step, [&](int u, int64_t j, vfloat v) __attribute__((always_inline)) {
-    const vfloat y = compared<kTwoSided>(v, mean) + load(penalty + j);
-    const vint in = y > vlow;
-    sum[u] = select(in, sum[u] + y, sum[u]);
-    count[u] = in ? count[u] + 1 : count[u];
-    near |= in & (y <= vhigh);
-    if (kTwoSided) {
-      below[u] -= in & (v < mean);
+  each_block<kTwoSided, true>(x, d, row, low, ahead, [&](int64_t j, const vfloat* v) __attribute__((always_inline)) {
+    for (int u = 0; u < 4; ++u) {
+      const vfloat y = compared<kTwoSided>(v[u], mean) + load(penalty + j + u * kFloats);
+      const vint in = y > vlow;
+      sum[u] = select(in, sum[u] + y, sum[u]);
+      count[u] = in ? count[u] + 1 : count[u];
+      near |= in & (y <= vhigh);
+      if (kTwoSided) {
+        below[u] -= in & (v[u] < mean);
+      }
     }
   });
   out->count = lane_sum((count[0] + count[1]) + (count[2] + count[3]));
@@ -269,14 +316,27 @@ template <bool kTwoSided, typename T>
 SSLK_INLINE void select_exact(const ExactRow& row, const T* x, int64_t d, const float* penalty, double eps,
                               Selection* out) {
   *out = {0.0, 0, 0, eps * row.sigma};
-  for (int64_t j = 0; j < d; ++j) {
-    const double c = deviation(row, x + j);
-    const double y = kTwoSided ? __builtin_fabs(c) : c;
+  vdouble sum{};
+  vlong count{}, below{};
+  int64_t j = 0;
+  for (; j + kDoubles <= d; j += kDoubles) {
+    const vdouble c = deviation(row, load_wide(x + j)), y = kTwoSided ? absolute(c) : c;
+    const vlong in = (y > out->threshold) & (load_wide(penalty + j) == 0.0);
+    sum += select(in, y, vdouble{});
+    count -= in;
+    below -= in & (c < 0.0);
+  }
+  out->sum = sum_of(sum);
+  out->count = lane_sum(count);
+  int64_t negative = lane_sum(below);
+  for (; j < d; ++j) {
+    const double c = deviation(row, element(x + j)), y = kTwoSided ? __builtin_fabs(c) : c;
     const bool in = y > out->threshold && penalty[j] == 0.0f;
     out->sum += in ? y : 0.0;
     out->count += in;
-    out->direction += in ? (c < 0.0 ? -1 : 1) : 0;
+    negative += in && c < 0.0;
   }
+  out->direction = out->count - 2 * negative;
   out->sum /= row.scale;
 }
 
@@ -295,9 +355,8 @@ SSLK_INLINE ScoredRow score_row(const T* x, const T* next, int64_t d, const floa
                                 float* scratch) {
   ScoredRow row;
   if constexpr (sizeof(T) < sizeof(double)) {
-    row.fast = fast_row(x, d, scratch, &row.fast_row) &&
-               select_fast<kTwoSided>(row.fast_row, d, penalty, eps, reinterpret_cast<const char*>(next),
-                                      kBlock * sizeof(T), &row.selection);
+    row.fast = fast_row(x, d, scratch, ahead_in_sum(next), &row.fast_row) &&
+               select_fast<kTwoSided>(x, d, row.fast_row, penalty, eps, ahead_in_comparison(next, d), &row.selection);
     if (row.fast) {
       row.finite = true;
       row.norm = row.fast_row.norm;
@@ -305,10 +364,11 @@ SSLK_INLINE ScoredRow score_row(const T* x, const T* next, int64_t d, const floa
     }
   }
   row.fast = false;
-  row.exact_row = exact_row(x, d);
+  const auto* wide = widened(x, d, scratch);
+  row.exact_row = exact_row(wide, d);
   row.finite = row.exact_row.finite;
   row.norm = row.exact_row.norm;
-  select_exact<kTwoSided>(row.exact_row, x, d, penalty, eps, &row.selection);
+  select_exact<kTwoSided>(row.exact_row, wide, d, penalty, eps, &row.selection);
   return row;
 }
 

@@ -9,10 +9,14 @@ import difflib
 import importlib
 import inspect
 import json
+import logging
+import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from importlib import metadata
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 
 class Command(NamedTuple):
@@ -24,15 +28,47 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("sslk.demo:run", "Q-Score end to end on the embedded images and encoder, with a page of pictures"),
+    "demo": Command(
+        "sslk.commands.demo:demo", "Q-Score end to end on the embedded images and encoder, with a page of pictures"
+    ),
     "extract": Command("sslk.commands.store:extract", "Write the features of a data set under a model into a store"),
     "store info": Command("sslk.commands.store:info", "Say what a feature store holds", ("store",)),
     "store verify": Command("sslk.commands.store:verify", "Check every shard of a feature store", ("store",)),
     "store merge": Command("sslk.commands.store:merge", "Merge feature stores of one model into one", ("stores",)),
     "store export": Command("sslk.commands.store:export", "Write a feature store as NumPy files", ("store",)),
-    "discover": Command("sslk.commands.qscore:discover", "Find the discriminative features of a store", ("store",)),
+    "discover": Command(
+        "sslk.commands.qscore:discover_features", "Find the discriminative features of a store", ("store",)
+    ),
     "finetune": Command("sslk.commands.finetune:run", "Train an encoder further, with and without the Q-Score penalty"),
     "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
+    "evaluate": Command("sslk.commands.evaluate:evaluate", "Evaluate several models with every protocol, one report"),
+    "report": Command("sslk.commands.report:report", "Put finished runs on one page, or serve it meanwhile", ("runs",)),
+    "completion": Command("sslk.commands.completion:completion", "Print a shell's completion script", ("shell",)),
+    "probe linear": Command("sslk.commands.probe:linear", "Grid of linear classifiers on frozen features, in one pass"),
+    "probe knn": Command("sslk.commands.probe:knn", "k nearest neighbours on frozen features"),
+    "probe kfold": Command("sslk.commands.probe:kfold", "k-fold linear evaluation, all folds at once", ("store",)),
+    "probe head": Command("sslk.commands.probe:head", "A supervised encoder's own classifier", ("store",)),
+    "failure": Command(
+        "sslk.commands.failure:failure", "Q-Score as a predictor of failures, with intervals", ("test",)
+    ),
+    "sides": Command(
+        "sslk.commands.failure:sides", "One-sided against two-sided Q-Score for signed features", ("test",)
+    ),
+    "before-after": Command("sslk.commands.failure:before_after_study", "What further training changed, per sample"),
+    "compression": Command("sslk.commands.studies:compression", "Probes on subsets of the features, as one batch"),
+    "transfer": Command("sslk.commands.studies:transfer", "Linear evaluation on a list of data sets", ("data",)),
+    "ablation thresholds": Command("sslk.commands.studies:thresholds", "Sweep eps and the percentiles of Q-Score"),
+    "ablation lambdas": Command("sslk.commands.studies:lambdas", "Two-stage search for the regulariser's weights"),
+    "compare": Command("sslk.commands.studies:compare_run", "A run's table beside a paper's", ("run",)),
+    "masks build": Command("sslk.commands.masked:build", "Find the foreground of every image of a data set"),
+    "masks preview": Command("sslk.commands.masked:preview", "Draw images with their masks", ("masks",)),
+    "masked": Command("sslk.commands.masked:masked", "Compare representations of images with parts removed"),
+    "interpret heatmaps": Command("sslk.commands.interpret:heatmaps", "Draw what discriminative features look at"),
+    "interpret miou": Command("sslk.commands.interpret:miou", "Agreement of heatmaps with core and spurious masks"),
+    "interpret atlas": Command(
+        "sslk.commands.galleries:atlas", "Write a browsable page about the features", ("store",)
+    ),
+    "interpret gallery": Command("sslk.commands.galleries:gallery", "Draw galleries of heatmaps"),
 }
 
 
@@ -47,7 +83,8 @@ def _usage(group: str = "") -> str:
             *(f"  {name:<{width}}  {command.help}" for name, command in named.items()),
             "",
             "`sslk COMMAND --help` explains a command's options; --config FILE reads them from YAML,",
-            "--print_config writes such a file. Exit status: 0 done, 1 failed, 2 wrong usage.",
+            "--print_config writes such a file; --verbose adds log messages and tracebacks.",
+            "Exit status: 0 done, 1 failed, 2 wrong usage.",
         ]
     )
 
@@ -72,20 +109,39 @@ def main(argv: list[str] | None = None) -> int:
         hint = f", did you mean {near[0]!r}?" if near else f"; known are {', '.join(COMMANDS)}."
         print(f"sslk: unknown command {wanted!r}{hint}", file=sys.stderr)
         return 2
+    verbose = "--verbose" in rest
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     module, _, function = COMMANDS[name].target.partition(":")
-    target = getattr(importlib.import_module(module), function)
     try:
-        options = _parse(name, target, rest)
-        target(**options)
+        target = getattr(importlib.import_module(module), function)
+        target(**_parse(name, target, [word for word in rest if word != "--verbose"]))
     except SystemExit as stop:  # the parser's own: 0 after --help, 2 after a usage error it has printed
         return int(stop.code or 0)
     except KeyboardInterrupt:
         print(f"sslk {name}: interrupted; the same command goes on from here where the command can.", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ImportError as error:
+        extra = "; `pip install 'ssl-kernels[protocols]'` brings what the protocols need" if _foreign(error) else ""
+        print(f"sslk {name}: {error}{extra}", file=sys.stderr)
+        return _failed(verbose)
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         print(f"sslk {name}: {error}", file=sys.stderr)
-        return 1
+        return _failed(verbose)
     return 0
+
+
+def _foreign(error: ImportError) -> bool:
+    return isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(("sslk", "ssl_kernels"))
+
+
+def _failed(verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    return 1
 
 
 def _command_name(arguments: list[str]) -> tuple[str, list[str]]:
@@ -98,13 +154,25 @@ def _command_name(arguments: list[str]) -> tuple[str, list[str]]:
 def _parse(name: str, target: Callable[..., Any], arguments: list[str]) -> dict[str, Any]:
     from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 
+    from sslk.config_file import ConfigFileError, option_lines
+
+    lines: dict[str, tuple[str, int]] = {}  # where in which --config file an option stands
+
     class _Formatter(DefaultHelpFormatter):
         def _fill_text(self, text: str, width: int, indent: str) -> str:  # examples keep their lines
             return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
 
+    class _Parser(ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            key = re.search(r'key "([\w.]+)"', message)
+            if key and key[1] in lines:
+                file, line = lines[key[1]]
+                message = f"{file}, line {line}: {message}"
+            super().error(message, ex)
+
     text = inspect.cleandoc(target.__doc__ or "")
     examples = text.partition("\nExamples:\n")[2].partition("\n\n")[0]
-    parser = ArgumentParser(
+    parser = _Parser(
         prog=f"sslk {name}",
         description=text.partition("\n\n")[0],
         epilog="examples:\n" + examples if examples else None,
@@ -120,8 +188,15 @@ def _parse(name: str, target: Callable[..., Any], arguments: list[str]) -> dict[
         if argument.startswith("--") and option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             parser.error(f"unknown option --{option}" + (f", did you mean --{near[0]}?" if near else "."))
+        if option == "config" and "=" in argument:
+            file = argument.partition("=")[2]
+            try:
+                lines |= {key: (file, line) for key, line in option_lines(file, known - {"config", "help"}).items()}
+            except ConfigFileError as error:
+                parser.error(str(error))
     settings = parser.parse_args(named)
-    return {key: value for key, value in vars(parser.instantiate_classes(settings)).items() if key in parameters}
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
+    return {key: value for key, value in vars(instantiate(settings)).items() if key in parameters}
 
 
 def _with_names(name: str, parameters: Mapping[str, inspect.Parameter], arguments: list[str]) -> list[str]:

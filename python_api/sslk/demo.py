@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -31,9 +29,14 @@ from sslk.quality.failure import FailurePrediction, failure_prediction
 from sslk.quality.finetune import ARMS, FinetuneConfig, further_train
 from sslk.quality.score import qscore
 from sslk.report import figures
-from sslk.report.page import Section, Table, write_page
+from sslk.report.numbers import column_texts
+from sslk.report.page import render_page, write_page
+from sslk.report.run import Run, RunFigure, RunTable
+from sslk.report.save import save_figure
 
 EPS_GRID = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
+_ARM_COLUMNS = ["arm", "probe top-1 [%]", "AUROC", "AUPRC", "mean Q", "mean |L_i|", "empty sets [%]"]
+_EPS_COLUMNS = ["eps", "mean |L_i|", "|S|", "empty sets [%]", "AUROC"]
 
 
 @torch.inference_mode()
@@ -60,34 +63,26 @@ class _Evaluation:
             self.scores.scores, self.probe.correct, features=self.test, logits=self.probe.logits
         )
 
-    def numbers(self) -> dict[str, float]:
-        return {
-            "top1": self.probe.top1,
-            "validation_top1": self.probe.validation_top1,
-            "auroc": self.failure.qscore.auroc,
-            "auprc": self.failure.qscore.auprc,
-            "mean_q": float(self.scores.scores.mean()),
-            "mean_active": self.scores.mean_active,
-            "empty_share": self.scores.empty_share,
-        }
+    def row(self, name: str) -> list[Any]:
+        """One row of the table of arms."""
+        return [name, 100 * self.probe.top1, self.failure.qscore.auroc, self.failure.qscore.auprc,
+                float(self.scores.scores.mean()), self.scores.mean_active, 100 * self.scores.empty_share]  # fmt: skip
 
 
-def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, seed: int = 0) -> dict[str, Any]:
-    """Run Q-Score end to end on real images: extract, discover, score, probe, predict failures, train three arms, report.
-
-    Uses the embedded encoder (SimCLR on CIFAR-10) and the embedded sample (2,000 training and 1,000 test images), no
-    download. The further training is far shorter and its learning rate far larger than the paper's 50 epochs at 1e-5.
+def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, seed: int = 0, quiet: bool = False) -> Run:
+    """Extract, discover, score, probe, predict failures, train three arms; leaves a run and its page `index.html`.
 
     Args:
-        out: Folder for results.json, index.html, the figures and the discriminative features.
-        epochs: Passes of further training per arm.
-        learning_rate: Peak learning rate of LARS in the further training.
-        seed: Of everything random; the same seed gives the same numbers on the same machine.
+        out: folder for results.json, index.html, the figures and the discriminative features.
+        epochs: passes of further training per arm.
+        learning_rate: peak learning rate of LARS in the further training.
+        seed: of everything random; the same seed gives the same numbers on the same machine.
+        quiet: no progress bar and no tables.
     """
     started = time.time()
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = Console(quiet=quiet)
     torch.manual_seed(seed)
     data = {split: load_sample(split) for split in ("train", "test")}
     encoder, metadata = load_embedded()
@@ -101,7 +96,6 @@ def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, see
         progress.advance(task)
         before.found.save(folder / "discriminative.safetensors")
         console.print(f"discriminative features: {before.found.summary()}")
-        sweep = _sweep(before)
 
         arms: dict[str, _Evaluation] = {}
         logs: dict[str, dict[str, list[float]]] = {}
@@ -116,157 +110,121 @@ def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, see
             trained = further_train(encoder, projector, data["train"][0], arm, config, before.found, advance)
             arms[arm], logs[arm] = _Evaluation(trained.encoder, data, before.found, seed), trained.log
 
-    results = {
-        "before": before.numbers(),
-        "baselines": {name: {"auroc": roc, "auprc": pr} for name, roc, pr in before.failure.table()},
-        "eps": before.found.eps,
-        "num_discriminative": before.found.num_discriminative,
-        "eps_sweep": sweep,
-        "arms": {arm: evaluation.numbers() for arm, evaluation in arms.items()},
-        "seconds": round(time.time() - started, 1),
-        "encoder": metadata,
-        "provenance": provenance({"command": "sslk demo", "seed": seed, "config": vars(config)}),
-    }
-    temporary = folder / "results.json.tmp"
-    temporary.write_text(json.dumps(results, indent=2))
-    os.replace(temporary, folder / "results.json")
-    _write_report(folder, results, data, before, arms, logs)
-    _print_table(console, results)
-    console.print(f"{results['seconds']} s; page: {folder / 'index.html'}")
-    return results
+    info = {"command": "sslk demo", "data": "sample", "model": "embedded", "encoder": metadata_line(metadata),
+            "seed": seed, "config": vars(config), "seconds": round(time.time() - started, 1)}  # fmt: skip
+    result = Run(
+        kind="qscore",
+        title="Q-Score on the embedded sample",
+        findings=_findings(before, arms),
+        provenance=provenance(info),
+        summary={
+            "probe_top1_percent": 100 * before.probe.top1,
+            "qscore_auroc": before.failure.qscore.auroc,
+            "qscore_auprc": before.failure.qscore.auprc,
+            "eps": before.found.eps,
+            "discriminative_features": before.found.num_discriminative,
+            "mean_active": before.scores.mean_active,
+            "empty_share": before.scores.empty_share,
+        },
+        tables=[
+            RunTable("Further training: three arms from the same checkpoint", _ARM_COLUMNS,
+                     [before.row("before"), *(evaluation.row(arm) for arm, evaluation in arms.items())]),
+            RunTable("Predicting which samples the probe gets right (before further training)",
+                     ["score", "AUROC", "AUPRC"], [list(row) for row in before.failure.table()]),
+            RunTable("Choice of eps: the largest with at most 5 % empty sets; AUROC is shown, not used", _EPS_COLUMNS,
+                     _sweep(before)),
+        ],
+        figures=_figures(folder, data["test"], before, arms["qscore"], logs),
+    )  # fmt: skip
+    result.save(folder)
+    write_page(folder / "index.html", render_page([folder]))
+    for table in result.tables[:2]:
+        _print_table(console, table)
+    console.print(f"{time.time() - started:.0f} s; page: {folder / 'index.html'}")
+    return result
 
 
-def _sweep(evaluation: _Evaluation) -> list[dict[str, float]]:
+def _sweep(evaluation: _Evaluation) -> list[list[Any]]:
     rows = []
     for found in eps_sweep(evaluation.train, EPS_GRID):
         scores = qscore(evaluation.test, found)
-        result = failure_prediction(scores.scores, evaluation.probe.correct)
-        rows.append({"eps": found.eps, "mean_active": scores.mean_active, "num_discriminative": found.num_discriminative,
-                     "empty_share": scores.empty_share, "auroc": result.qscore.auroc})  # fmt: skip
+        auroc = failure_prediction(scores.scores, evaluation.probe.correct).qscore.auroc
+        rows.append([found.eps, scores.mean_active, found.num_discriminative, 100 * scores.empty_share, auroc])
     return rows
 
 
-def _arm_rows(results: dict[str, Any]) -> list[list[str]]:
-    rows = [("before", results["before"]), *results["arms"].items()]
+def _print_table(console: Console, table: RunTable) -> None:
+    shown = ConsoleTable(title=table.title)
+    for i, name in enumerate(table.columns):
+        shown.add_column(name, justify="left" if i == 0 else "right")
+    for row in zip(*(column_texts(column) for column in zip(*table.rows, strict=True)), strict=True):
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def _findings(before: _Evaluation, arms: dict[str, _Evaluation]) -> list[str]:
+    samples = len(before.probe.correct)
+    gain = 100 * (arms["qscore"].probe.top1 - arms["baseline"].probe.top1)
+    standard_error = 100 * (2 * before.probe.top1 * (1 - before.probe.top1) / samples) ** 0.5
     return [
-        [name, f"{100 * r['top1']:.1f}", f"{r['auroc']:.3f}", f"{r['auprc']:.3f}", f"{r['mean_q']:.4f}",
-         f"{r['mean_active']:.1f}", f"{100 * r['empty_share']:.1f}"]
-        for name, r in rows
-    ]  # fmt: skip
-
-
-_ARM_COLUMNS = ["arm", "probe top-1 [%]", "AUROC", "AUPRC", "mean Q", "mean |L_i|", "empty sets [%]"]
-
-
-def _print_table(console: Console, results: dict[str, Any]) -> None:
-    table = ConsoleTable(title="Q-Score on 1,000 CIFAR-10 test images")
-    for i, name in enumerate(_ARM_COLUMNS):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in _arm_rows(results):
-        table.add_row(*row)
-    console.print(table)
-    table = ConsoleTable(title="Predicting which samples the probe gets right (before further training)")
-    for name in ("score", "AUROC", "AUPRC"):
-        table.add_column(name, justify="left" if name == "score" else "right")
-    for name, r in results["baselines"].items():
-        table.add_row(name, f"{r['auroc']:.3f}", f"{r['auprc']:.3f}")
-    console.print(table)
-
-
-def _write_report(
-    folder: Path,
-    results: dict[str, Any],
-    data: dict[str, tuple[Tensor, Tensor]],
-    before: _Evaluation,
-    arms: dict[str, _Evaluation],
-    logs: dict[str, dict[str, list[float]]],
-) -> None:
-    images, labels = data["test"]
-    found, tuned = before.found, arms["qscore"]
-    gain = 100 * (results["arms"]["qscore"]["top1"] - results["arms"]["baseline"]["top1"])
-    standard_error = 100 * (2 * before.probe.top1 * (1 - before.probe.top1) / len(labels)) ** 0.5
-    summary = [
-        f"The linear probe classifies {100 * before.probe.top1:.1f} % of 1,000 test images correctly "
+        f"The linear probe classifies {100 * before.probe.top1:.1f} % of {samples:,} test images correctly "
         "(trained on 2,000 labels).",
         f"Q-Score predicts which ones with AUROC {before.failure.qscore.auroc:.3f}; 0.5 is chance. It uses no label; "
         f"the probe's own confidence, which does, reaches {before.failure.baselines['confidence'].auroc:.3f}.",
         f"After a short further training the Q-Score arm's probe is {gain:+.1f} points from the baseline arm's; the "
         f"standard error of such a difference is about {standard_error:.1f} points, so one run proves nothing.",
-        f"Setting: {found.summary()}.",
+        f"Setting: {before.found.summary()}.",
     ]
-    sections = [
-        Section(
-            "Discriminative features",
-            "How often every feature is highly activating on the training images. The middle band is discriminative; "
-            "no label was used.",
-            figures=[(figures.activation_percentages(found), "Sorted activation percentages with both tails shaded.")],
+
+
+def _figures(
+    folder: Path,
+    test: tuple[Tensor, Tensor],
+    before: _Evaluation,
+    tuned: _Evaluation,
+    logs: dict[str, dict[str, list[float]]],
+) -> list[RunFigure]:
+    images, labels = test
+    found, scores = before.found, before.scores.scores
+    panels = {
+        name: (nn.functional.normalize(evaluation.test), labels, evaluation.probe.correct)
+        for name, evaluation in (("before", before), ("after", tuned))
+    }
+    percent = found.activation_percent
+    return [
+        save_figure(
+            figures.activation_percentages(found), folder, "activation", "Discriminative features",
+            "Sorted share of training images that highly activate each feature. The middle band is discriminative, the "
+            "shaded tails are not; no label was used.",
+            {"feature": percent.argsort().tolist(), "activation_percent": percent.sort().values.tolist()},
         ),
-        Section(
+        save_figure(
+            figures.extreme_samples(images, scores, labels, CLASSES), folder, "extremes",
             "Best and worst samples by Q-Score",
-            "Test images with the highest and the lowest scores.",
-            figures=[
-                (
-                    figures.extreme_samples(images, before.scores.scores, labels, CLASSES),
-                    "Twelve images with the highest and twelve with the lowest Q-Scores.",
-                )
-            ],
+            "Twelve test images with the highest and twelve with the lowest Q-Scores, with class and score.",
+            {"test_image": list(range(len(scores))), "qscore": scores.tolist(),
+             "correct": before.probe.correct.int().tolist()},
+            picture="png",
         ),
-        Section(
-            "Failure prediction",
-            "Positive class: the probe classified the sample correctly. Feature norm and max feature use no labels; "
-            "confidence, entropy and energy come from the probe, which was trained on labels.",
-            Table(
-                ["score", "AUROC", "AUPRC"],
-                [[name, f"{r['auroc']:.3f}", f"{r['auprc']:.3f}"] for name, r in results["baselines"].items()],
-            ),
-            [(figures.failure_curves(before.failure), "ROC and precision-recall curves of Q-Score and baselines.")],
+        save_figure(
+            figures.failure_curves(before.failure), folder, "failure", "Failure prediction",
+            "ROC and precision-recall curves for predicting that the probe is right. Feature norm and max feature use no "
+            "labels; confidence, entropy and energy come from the probe, which was trained on labels.",
+            {"false_positive_rate": before.failure.qscore.roc[0].tolist(),
+             "true_positive_rate": before.failure.qscore.roc[1].tolist()},
         ),
-        Section(
-            "Choice of eps",
-            "The threshold in standard deviations; eps = auto is the largest for which at most 5 % of the training "
-            "samples have an empty set. AUROC is shown, not used for the choice.",
-            Table(
-                ["eps", "mean |L_i|", "|S|", "empty sets [%]", "AUROC"],
-                [
-                    [
-                        f"{r['eps']:g}",
-                        f"{r['mean_active']:.1f}",
-                        str(r["num_discriminative"]),
-                        f"{100 * r['empty_share']:.1f}",
-                        f"{r['auroc']:.3f}",
-                    ]
-                    for r in results["eps_sweep"]
-                ],
-            ),
+        save_figure(
+            figures.loss_curves(logs), folder, "losses", "Further training",
+            "SSL loss and penalty over the steps for the three arms, which see the same batches and views.",
+            {f"{arm} {name}": log[name] for arm, log in logs.items() for name in ("loss", "penalty")},
         ),
-        Section(
-            "Further training: three arms from the same checkpoint",
-            f"{results['provenance']['config']['epochs']} epochs of SimCLR on 2,000 images: without penalty (baseline), "
-            "with an L1 penalty on the features (lasso), and with the Q-Score regulariser. Same batches and views.",
-            Table(_ARM_COLUMNS, _arm_rows(results)),
-            [(figures.loss_curves(logs), "SSL loss and penalty over the steps for the three arms.")],
+        save_figure(
+            figures.class_heatmaps(panels, found, CLASSES), folder, "classes", "Discriminative features by class",
+            "Class means of the discriminative features, correct and misclassified, before and after Q-Score-regularised "
+            "training, on one colour scale.",
+            picture="png",
         ),
-        Section(
-            "Discriminative features by class",
-            "Class means before and after Q-Score-regularised training, on one colour scale.",
-            figures=[
-                (
-                    figures.class_heatmaps(
-                        {
-                            "before": (nn.functional.normalize(before.test), labels, before.probe.correct),
-                            "after": (nn.functional.normalize(tuned.test), labels, tuned.probe.correct),
-                        },
-                        found,
-                        CLASSES,
-                    ),
-                    "Heat maps of class-mean discriminative features, correct and misclassified, before and after.",
-                )
-            ],
-        ),
-    ]
-    info = {key: value if isinstance(value, str) else json.dumps(value) for key, value in results["provenance"].items()}
-    info["encoder"] = f"{metadata_line(results['encoder'])}"
-    write_page(folder / "index.html", "Q-Score on the embedded sample", summary, sections, info)
+    ]  # fmt: skip
 
 
 def metadata_line(metadata: dict[str, str]) -> str:

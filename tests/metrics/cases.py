@@ -57,6 +57,10 @@ def cca_oracle(*xs: Tensor) -> dict[str, Tensor]:
     return {"r2": torch.tensor(r2, dtype=torch.float64), "ranks": torch.tensor([q.shape[1] for q in bases])}
 
 
+def similarity_oracle(*xs: Tensor) -> dict[str, Tensor]:
+    return {**cka_oracle(*xs), **cca_oracle(*xs)}
+
+
 def rate_oracle(h: Tensor) -> dict[str, Tensor]:
     h = h.double()
     active = h > h.mean(1, keepdim=True) + 1.5 * h.std(1, correction=0, keepdim=True)
@@ -124,6 +128,7 @@ CASES = {
     "cca": Case(lambda: metrics.CCA([D1, D2]), (x, y), cca_oracle),
     "cca_rank": Case(lambda: metrics.CCA([13, D2]), (dead, y), cca_oracle),
     "cca_wide": Case(lambda: metrics.CCA([D1, D2]), (x[:11], y[:11]), cca_oracle),
+    "similarity": Case(lambda: metrics.Similarity([D1, D2, 13]), (x, y, dead), similarity_oracle),
     "moments": Case(lambda: metrics.FeatureMoments(D1), (x,), moments_oracle),
     "column_l1": Case(lambda: metrics.ColumnL1(D1), (x,), l1_oracle),
 }
@@ -147,3 +152,24 @@ def assert_answer(value: Any, expected: dict[str, Tensor], tolerance: float = 1e
 
 
 assert ssl_kernels  # registers the ops before a spawned rank unpickles a case
+
+
+def iou_oracle(heat: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    has_map, has_mask = heat.flatten(1).sum(1) > 0, mask.flatten(1).any(1)
+    region = (heat.double() > 0.2, mask)
+    inside = (heat.double() * (region[0] & region[1])).sum((1, 2))
+    around = (heat.double() * (region[0] | region[1])).sum((1, 2))
+    kept = has_map & has_mask
+    return {
+        "miou": (inside[kept] / around[kept]).mean(),
+        "images": kept.sum(),
+        "without_map": (~has_map).sum(),
+        "without_mask": (~has_mask).sum(),
+    }
+
+
+_heat = torch.rand(N, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+_heat[3::10] = 0
+_mask = torch.rand(N, 3, 5, generator=torch.Generator().manual_seed(6)) > 0.6
+_mask[4::9] = False
+CASES["heatmap_iou"] = Case(lambda: metrics.HeatmapIoU(0.2), (_heat, _mask), iou_oracle)

@@ -1,6 +1,6 @@
 """The embedded data and encoder, further training, and the whole demo on a small budget."""
 
-import json
+import re
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ import sslk
 from sslk.data.sample import load_sample
 from sslk.models.embedded import load_embedded, load_embedded_projector
 from sslk.quality.finetune import ARMS, FinetuneConfig, _parameter_groups, further_train
+from sslk.report.run import Run
 
 
 def test_embedded_sample_is_balanced():
@@ -95,13 +96,17 @@ def test_demo_end_to_end(tmp_path, capsys):
     from sslk.cli import main
 
     assert main(["demo", "--out", str(tmp_path), "--epochs", "1"]) == 0
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert set(results["arms"]) == set(ARMS)
-    for numbers in (results["before"], *results["arms"].values()):
-        assert 0.4 < numbers["top1"] < 1 and 0 < numbers["auroc"] < 1 and numbers["empty_share"] <= 1
+    run = Run.load(tmp_path)
+    arms = {row[0]: dict(zip(run.tables[0].columns, row, strict=True)) for row in run.tables[0].rows}
+    assert set(arms) == {"before", *ARMS}
+    for numbers in arms.values():
+        assert 40 < numbers["probe top-1 [%]"] < 100 and 0 < numbers["AUROC"] < 1 and numbers["empty sets [%]"] <= 100
+    for figure in run.figures:
+        assert (tmp_path / figure.file).stat().st_size > 1000 and len(figure.alt) > 20
     page = (tmp_path / "index.html").read_text()
-    assert page.count("data:image/png;base64,") >= 5 and "http://" not in page and "https://" not in page
-    assert sslk.DiscriminativeFeatures.load(tmp_path / "discriminative.safetensors").eps == results["eps"]
+    assert page.count('<img src="data:image/') == len(run.figures) >= 5
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)  # nothing is fetched
+    assert sslk.DiscriminativeFeatures.load(tmp_path / "discriminative.safetensors").eps == run.summary["eps"]
     output = capsys.readouterr().out
     assert "probe top-1" in output and "random (trivial)" in output and "empty sets" in output
     assert not list(tmp_path.glob("*.tmp"))

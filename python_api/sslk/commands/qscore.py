@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from pathlib import Path
 from typing import Literal
 
 from sslk.commands.console import print_fields, progress_bar
-from sslk.features.store import FeatureStore
-from sslk.quality.discover import DiscriminativeFeatures
-from sslk.quality.score import QScores
-from sslk.quality.streaming import discover_store, score_store
 
 
-def discover(
+def discover_features(
     store: str,
     out: str,
     eps: float | Literal["auto"] = "auto",
@@ -41,6 +35,8 @@ def discover(
         json: print one JSON object.
         quiet: no progress bar.
     """
+    from sslk.quality.streaming import discover_store
+
     with progress_bar("discovering", quiet) as update:
         found = discover_store(
             store, eps, lower, upper, two_sided=two_sided, device=device, progress=update
@@ -86,6 +82,11 @@ def score(
         json: print one JSON object.
         quiet: no progress bar.
     """
+    from sslk.features.store import FeatureStore
+    from sslk.quality.discover import DiscriminativeFeatures
+    from sslk.quality.scores_file import write_scores
+    from sslk.quality.streaming import score_store
+
     opened = FeatureStore(store)
     with progress_bar("scoring", quiet) as update:
         scores = score_store(
@@ -93,7 +94,7 @@ def score(
             device=device, progress=update,
         )  # fmt: skip
     if out is not None:
-        _write(opened, scores, Path(out))
+        write_scores(opened, scores, Path(out))
     fields = {
         "samples": len(scores.scores),
         "mean_score": float(scores.scores.nanmean()),
@@ -103,22 +104,3 @@ def score(
         "empty_share": scores.empty_share,
     }
     print_fields(fields | ({"file": out} if out else {}), json)
-
-
-def _write(store: FeatureStore, scores: QScores, file: Path) -> None:
-    """The scores as CSV; the file appears only when it is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        with temporary.open("w", newline="") as stream:
-            table = csv.writer(stream)
-            table.writerow(["index", "label", "qscore"] if store.has_labels else ["index", "qscore"])
-            row = 0
-            for shard in store.shards():
-                part = scores.scores[row : row + len(shard.indices)].tolist()
-                row += len(part)
-                columns = [shard.indices.tolist(), *([] if shard.labels is None else [shard.labels.tolist()]), part]
-                table.writerows(zip(*columns, strict=True))
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from sslk.commands.console import print_fields, progress_bar
-from sslk.features import store_export, store_info, store_merge, store_verify
-from sslk.features.by_name import extract_by_name
-from sslk.features.extract import Progress
 
 
 def extract(
@@ -52,6 +49,9 @@ def extract(
         on_corrupt: an unreadable image ends the run, or is left out, counted and listed.
         quiet: no progress bar.
     """
+    from sslk.features.by_name import extract_by_name
+    from sslk.features.extract import Progress
+
     with progress_bar("extracting", quiet) as update:
 
         def show(progress: Progress) -> None:
@@ -77,6 +77,8 @@ def info(store: str, json: bool = False) -> None:
         store: folder of the store.
         json: print one JSON object.
     """
+    from sslk.features import store_info
+
     found = store_info(store)
     spec = found.spec
     print_fields(
@@ -107,6 +109,8 @@ def verify(store: str) -> None:
     Args:
         store: folder of the store.
     """
+    from sslk.features import store_verify
+
     print(f"{store}: {store_verify(store)} shards, all intact")
 
 
@@ -120,6 +124,8 @@ def merge(stores: list[str], out: str) -> None:
         stores: folders of the stores.
         out: folder of the merged store.
     """
+    from sslk.features import store_merge
+
     merged = store_merge(stores, out)
     print(f"{merged.path}: {len(merged)} samples of {merged.num_features} features")
 
@@ -134,5 +140,7 @@ def export(store: str, out: str) -> None:
         store: folder of the store.
         out: folder of the files.
     """
+    from sslk.features import store_export
+
     for file in store_export(store, out):
         print(file)

@@ -131,6 +131,14 @@ class Dataset(torch.utils.data.Dataset):
         """File, or number in the set, of an image."""
         return self._image_names[int(self._kept[index])]
 
+    def image(self, index: int) -> Image.Image:
+        """An image as it is stored, RGB, without the transform.
+
+        Raises:
+            UnreadableImageError: The image is damaged or gone.
+        """
+        return self._decode(int(self._kept[index]))
+
     def annotation(self, index: int) -> Annotation:
         """Mask or boxes of an image, in the coordinates of the untransformed image.
 

@@ -65,7 +65,8 @@ def extract(
 
     Args:
         model: maps images `[n, C, H, W]` to representations `[n, D]`. Evaluated in eval mode, without gradients; its
-            training flags are restored. Attributes `name`, `num_features` and `signed` are used where present.
+            training flags are restored. Attributes `name`, `num_features`, `signed` and `variants` are used where
+            present.
         dataset: map-style; items `(image tensor, label)` or images; attributes `name`, `classes`, `labels` and
             `transform` are used where present.
         out: folder of the store.
@@ -120,6 +121,7 @@ def extract(
             signed=bool(getattr(model, "signed", False)),
             classes=tuple(str(name) for name in getattr(dataset, "classes", None) or ()),
             shard_rows=shard_rows or _begun_shard_rows(out) or 8192,
+            variants=tuple(getattr(model, "variants", ())),
         )
         with StoreWriter(out, spec, rank) as writer:
             mine = range(rank, spec.shard_count, world_size)

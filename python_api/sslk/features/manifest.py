@@ -33,6 +33,8 @@ class StoreSpec:
         signed: whether features may be negative.
         classes: class names, empty where unknown.
         shard_rows: samples a shard covers; a matter of layout, no part of the identity.
+        variants: names of the V variants of every image, whose representations stand side by side in a row, each
+            `num_features / V` wide; empty for plain representations.
     """
 
     model: str
@@ -48,11 +50,14 @@ class StoreSpec:
     signed: bool = False
     classes: tuple[str, ...] = ()
     shard_rows: int = 8192
+    variants: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
         """SHA-256 of the fields that decide the stored numbers; every shard carries it in its header."""
         decisive = {name: value for name, value in asdict(self).items() if name != "shard_rows"}
+        if not self.variants:  # stores from before there were variants keep their identity
+            del decisive["variants"]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -147,7 +152,8 @@ class Manifest:
         if body.get("version") != VERSION:
             raise StoreError(f"{path} has version {body.get('version')!r}; this release reads version {VERSION}.")
         try:
-            spec = StoreSpec(**{**body["spec"], "classes": tuple(body["spec"]["classes"])})
+            names = {key: tuple(body["spec"].get(key, ())) for key in ("classes", "variants")}
+            spec = StoreSpec(**{**body["spec"], **names})
             shards = tuple(
                 ShardEntry(**{**entry, "skipped": tuple((int(i), str(why)) for i, why in entry["skipped"])})
                 for entry in body["shards"]

@@ -1,13 +1,19 @@
-"""Linear probe: a grid of linear classifiers trained in one pass over cached features, chosen on validation data."""
+"""Linear probe: a grid of linear classifiers trained in one pass over frozen features, chosen on validation data."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from sslk.features.store import FeatureStore
+from sslk.probes.grid import LinearGrid
+from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.rows import Rows, StoreRows, TensorRows, standardisation
+from sslk.probes.source import check_same_model, source_of
 
 LEARNING_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3)
@@ -25,6 +31,8 @@ class LinearProbe:
         classes: int64 `[C]`, sorted labels of the training set.
         learning_rate, weight_decay: the setting chosen on the validation split.
         validation_top1: its accuracy there, a split of the training set.
+        grid: (learning rate, weight decay, validation accuracy) of every setting; -1 where training diverged.
+        weight, bias: the classifier, `[C, D]` and `[C]`, for features standardised with `mean` and `scale`, `[D]`.
     """
 
     top1: float
@@ -35,6 +43,17 @@ class LinearProbe:
     learning_rate: float
     weight_decay: float
     validation_top1: float
+    grid: list[tuple[float, float, float]]
+    weight: Tensor
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def outputs(
+        self, labels: Tensor, index: Tensor | None = None, source: dict[str, str] | None = None
+    ) -> ProbeOutputs:
+        """What the probe says about every test sample."""
+        return ProbeOutputs.from_logits(self.logits, self.classes, labels, index, source)
 
 
 def linear_probe(
@@ -45,10 +64,12 @@ def linear_probe(
     *,
     epochs: int = 100,
     batch_size: int = 256,
-    learning_rates: tuple[float, ...] = LEARNING_RATES,
-    weight_decays: tuple[float, ...] = WEIGHT_DECAYS,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    weight_decays: Sequence[float] = WEIGHT_DECAYS,
     validation_share: float = 0.1,
     seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> LinearProbe:
     """Train linear classifiers on frozen features and report the best one's accuracy.
 
@@ -63,9 +84,12 @@ def linear_probe(
         learning_rates, weight_decays: the grid.
         validation_share: share of the training set that chooses the setting.
         seed: of the split, the order and nothing else.
+        device: where the classifiers are.
+        progress: called with the steps done and to do.
 
     Raises:
-        ValueError: shapes do not match or the training set has fewer than two classes.
+        ValueError: shapes do not match, features are not finite, the training set has fewer than two classes, or no
+            setting converges.
 
     Example:
         >>> import torch, sslk
@@ -73,71 +97,119 @@ def linear_probe(
         >>> sslk.linear_probe(x[:300], y[:300], x[300:], y[300:], epochs=20).top1 > 0.9
         True
     """
-    for name, x, y in (("train", train_features, train_labels), ("test", test_features, test_labels)):
-        if x.ndim != 2 or y.ndim != 1 or len(x) != len(y):
-            raise ValueError(
-                f"{name}_features must be [N, D] with {name}_labels [N], got {list(x.shape)} and {list(y.shape)}."
-            )
-    if train_features.shape[1] != test_features.shape[1]:
-        raise ValueError(
-            f"train_features and test_features must have the same D, got {train_features.shape[1]} and "
-            f"{test_features.shape[1]}."
-        )
-    classes, targets = torch.unique(train_labels, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"train_labels must hold at least two classes, got {len(classes)}.")
-
-    mean, std = train_features.float().mean(0), train_features.float().std(0, correction=0)
-    std = torch.where(std > 0, std, 1.0)
-    x_train, x_test = (train_features.float() - mean) / std, (test_features.float() - mean) / std
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(x_train), generator=generator)
-    held_out = max(1, round(validation_share * len(x_train)))
-    validation, fit = order[:held_out], order[held_out:]
-
-    settings = list(itertools.product(learning_rates, weight_decays))
-    weight, bias = _train_grid(x_train[fit], targets[fit], len(classes), settings, epochs, batch_size, generator)
-    logits = torch.einsum("nd,gdc->gnc", x_train[validation], weight) + bias[:, None]
-    accuracy = (logits.argmax(-1) == targets[validation]).float().mean(1)
-    best = int(accuracy.argmax())
-    test_logits = x_test @ weight[best] + bias[best]
-    predictions = classes[test_logits.argmax(1)]
-    correct = predictions == test_labels
-    return LinearProbe(
-        float(correct.double().mean()), predictions, test_logits, correct, classes, *settings[best],
-        float(accuracy[best]),
+    return probe_rows(
+        TensorRows("train", train_features, train_labels), TensorRows("test", test_features, test_labels),
+        epochs=epochs, batch_size=batch_size, learning_rates=learning_rates, weight_decays=weight_decays,
+        validation_share=validation_share, seed=seed, device=device, progress=progress,
     )  # fmt: skip
 
 
-def _train_grid(
-    x: Tensor,
-    targets: Tensor,
-    num_classes: int,
-    settings: list[tuple[float, float]],
+def linear_probe_stores(
+    train: FeatureStore,
+    test: FeatureStore,
+    *,
+    epochs: int = 100,
+    batch_size: int = 256,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    weight_decays: Sequence[float] = WEIGHT_DECAYS,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[LinearProbe, ProbeOutputs]:
+    """`linear_probe` over two feature stores of any size, read batch by batch, and its outputs on the test store.
+
+    Raises:
+        StoreError: a store is incomplete, damaged, without labels, or of another model than the other.
+        ValueError: as for `linear_probe`.
+    """
+    check_same_model(train, test)
+    rows = StoreRows(test)
+    probe = probe_rows(
+        StoreRows(train), rows, epochs=epochs, batch_size=batch_size, learning_rates=learning_rates,
+        weight_decays=weight_decays, validation_share=validation_share, seed=seed, device=device, progress=progress,
+    )  # fmt: skip
+    index = torch.cat([shard.indices for shard in test.shards()])
+    return probe, probe.outputs(rows.labels, index, source_of(test, "linear"))
+
+
+def probe_rows(
+    train: Rows,
+    test: Rows,
+    *,
+    epochs: int = 100,
+    batch_size: int = 256,
+    learning_rates: Sequence[float] = LEARNING_RATES,
+    weight_decays: Sequence[float] = WEIGHT_DECAYS,
+    validation_share: float = 0.1,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> LinearProbe:
+    """`linear_probe` on rows of any kind: `TensorRows`, `StoreRows`, or `EncoderRows` for augmentation online."""
+    if train.num_features != test.num_features:
+        raise ValueError(
+            f"train_features and test_features must have the same D, got {train.num_features} and {test.num_features}."
+        )
+    settings = _checked_settings(epochs, batch_size, learning_rates, weight_decays, validation_share)
+    classes, targets = torch.unique(train.labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"train_labels must hold at least two classes, got {len(classes)}.")
+    mean, scale = (part.to(device) for part in standardisation(train))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(targets), generator=generator)
+    held_out = max(1, round(validation_share * len(targets)))
+    if held_out >= len(targets):
+        raise ValueError(f"train_features must hold more than {held_out} rows, got {len(targets)}.")
+    validation, fit = order[:held_out].sort().values, order[held_out:]
+
+    steps = epochs * train.steps(fit, batch_size)
+    grid = LinearGrid(settings, train.num_features, len(classes), steps, device)
+    targets = targets.to(device)
+    for _ in range(epochs):
+        for x, rows in train.shuffled(fit, batch_size, generator):
+            grid.step((x.to(device) - mean) / scale, targets[rows.to(device)])
+            if progress is not None:
+                progress(grid.steps_done, steps)
+
+    hits = torch.zeros(len(settings), dtype=torch.float64, device=device)
+    start = 0
+    for x in train.ordered(validation):
+        wanted = targets[validation[start : start + len(x)].to(device)]
+        start += len(x)
+        hits += (grid.logits((x.to(device) - mean) / scale).argmax(-1) == wanted).sum(1)
+    accuracy = hits / held_out
+    accuracy[~torch.isfinite(grid.weight).view(len(settings), -1).all(1)] = -1.0
+    best = int(accuracy.argmax())
+    if accuracy[best] < 0:
+        raise ValueError("learning_rates are all too large: every classifier diverged; lower them.")
+    weight = grid.weight.view(grid.shape)[best]
+    bias = grid.bias.view(grid.shape[:2])[best]
+    logits = torch.cat([((x.to(device) - mean) / scale) @ weight.T + bias for x in test.ordered()]).cpu()
+    predictions = classes[logits.argmax(1)]
+    correct = predictions == test.labels
+    table = [(*setting, float(value)) for setting, value in zip(settings, accuracy.tolist(), strict=True)]
+    return LinearProbe(
+        float(correct.double().mean()), predictions, logits, correct, classes, *settings[best], float(accuracy[best]),
+        table, weight.cpu(), bias.cpu(), mean.cpu(), scale.cpu(),
+    )  # fmt: skip
+
+
+def _checked_settings(
     epochs: int,
     batch_size: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Weights `[G, D, C]` and biases `[G, C]` of every setting, from one sequence of batches."""
-    num_settings, dim = len(settings), x.shape[1]
-    rates = torch.tensor([rate for rate, _ in settings]).view(-1, 1, 1)
-    decays = torch.tensor([decay for _, decay in settings]).view(-1, 1, 1)
-    weight, bias = torch.zeros(num_settings, dim, num_classes), torch.zeros(num_settings, 1, num_classes)
-    weight_velocity, bias_velocity = torch.zeros_like(weight), torch.zeros_like(bias)
-    one_hot = F.one_hot(targets, num_classes).float()
-    steps = epochs * -(-len(x) // batch_size)
-    step = 0
-    for _ in range(epochs):
-        for index in torch.randperm(len(x), generator=generator).split(batch_size):
-            schedule = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * step / steps)))
-            batch = x[index]
-            # All settings share the batch, so one product with the weights side by side serves them all.
-            logits = (batch @ weight.transpose(0, 1).reshape(dim, -1)).view(len(index), num_settings, num_classes)
-            error = ((logits.transpose(0, 1) + bias).softmax(-1) - one_hot[index]) / len(index)
-            gradient = (batch.T @ error.transpose(0, 1).reshape(len(index), -1)).view(dim, num_settings, num_classes)
-            weight_velocity.mul_(0.9).add_(gradient.transpose(0, 1)).add_(decays * weight)
-            bias_velocity.mul_(0.9).add_(error.sum(1, keepdim=True))
-            weight.sub_(schedule * rates * weight_velocity)
-            bias.sub_(schedule * rates * bias_velocity)
-            step += 1
-    return weight, bias.squeeze(1)
+    learning_rates: Sequence[float],
+    weight_decays: Sequence[float],
+    validation_share: float,
+) -> list[tuple[float, float]]:
+    if epochs < 1 or batch_size < 1:
+        raise ValueError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}.")
+    if not 0 < validation_share < 1:
+        raise ValueError(f"validation_share must lie between 0 and 1, got {validation_share:g}.")
+    settings = list(itertools.product(learning_rates, weight_decays))
+    if not settings or any(rate <= 0 or decay < 0 for rate, decay in settings):
+        raise ValueError(
+            f"learning_rates must be positive and weight_decays not negative, got {list(learning_rates)} and "
+            f"{list(weight_decays)}."
+        )
+    return settings

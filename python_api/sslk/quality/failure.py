@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
+
+from sslk.features.store import FeatureStore
+from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.source import require_same_rows
+from sslk.quality.bootstrap import Interval, bootstrap_areas, percentile_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,20 @@ class FailureCurves:
     precision_recall: tuple[np.ndarray, np.ndarray]
 
 
+@dataclass(frozen=True)
+class FailureIntervals:
+    """Bootstrap intervals of one score.
+
+    Attributes:
+        auroc, auprc: of the score.
+        auroc_gain: AUROC of Q-Score less that of this score, on the same resamples; 0 for Q-Score itself.
+    """
+
+    auroc: Interval
+    auprc: Interval
+    auroc_gain: Interval
+
+
 @dataclass(frozen=True, eq=False)
 class FailurePrediction:
     """Q-Score as a failure predictor, with baselines.
@@ -36,11 +55,13 @@ class FailurePrediction:
         baselines: curves by name. Without labels: `feature norm`, `max feature`. From a probe that was trained on
             labels: `confidence` (largest softmax probability), `entropy` (negative), `energy` (log-sum-exp of logits).
         accuracy: share of correctly classified samples, which is also the AUPRC of a random score.
+        intervals: 95 % bootstrap intervals by name (`Q-Score` and the baselines), where resamples were asked for.
     """
 
     qscore: FailureCurves
     baselines: dict[str, FailureCurves]
     accuracy: float
+    intervals: dict[str, FailureIntervals] = field(default_factory=dict)
 
     def table(self) -> list[tuple[str, float, float]]:
         """Rows (name, AUROC, AUPRC), Q-Score first and the trivial score last."""
@@ -75,15 +96,23 @@ def failure_curves(scores: Tensor, correct: Tensor) -> FailureCurves:
 
 
 def failure_prediction(
-    scores: Tensor, correct: Tensor, *, features: Tensor | None = None, logits: Tensor | None = None
+    scores: Tensor,
+    correct: Tensor,
+    *,
+    features: Tensor | None = None,
+    logits: Tensor | None = None,
+    resamples: int = 0,
+    seed: int = 0,
 ) -> FailurePrediction:
     """Evaluate Q-Score as a predictor of correct classification (Kalibhat et al., figure 4).
 
     Args:
         scores: Q-Scores `[N]`.
-        correct: bool `[N]`, whether a linear probe classified the sample correctly.
+        correct: bool `[N]`, whether a linear probe (or a supervised classifier) classified the sample correctly.
         features: representations `[N, D]`, for the label-free baselines.
         logits: the probe's outputs `[N, C]`, for the baselines that use labels.
+        resamples: bootstrap resamples for the intervals; 0 for none, 1000 is customary.
+        seed: of the resampling.
 
     Raises:
         ValueError: shapes differ, scores are NaN, or correct is all True or all False.
@@ -95,17 +124,64 @@ def failure_prediction(
         >>> round(result.qscore.auroc, 3), result.accuracy
         (0.833, 0.6)
     """
-    baselines: dict[str, Tensor] = {}
-    if features is not None:
-        baselines["feature norm"] = features.double().norm(dim=1)
-        baselines["max feature"] = features.amax(dim=1)
+    norm = None if features is None else features.double().norm(dim=1)
+    largest = None if features is None else features.amax(dim=1)
+    return _predicted(scores, correct, baseline_scores(norm, largest, logits), resamples, seed)
+
+
+def failure_prediction_store(
+    store: FeatureStore, scores: Tensor, outputs: ProbeOutputs, *, resamples: int = 1000, seed: int = 0
+) -> FailurePrediction:
+    """`failure_prediction` for a feature store of any size: its rows are read once for the label-free baselines.
+
+    Args:
+        store: the samples that were scored.
+        scores: Q-Scores `[N]` in the order of its rows, as `score_store` gives them.
+        outputs: a probe's answers for the same rows.
+        resamples, seed: as for `failure_prediction`.
+
+    Raises:
+        StoreError: the outputs are of other samples or of another model.
+        ValueError: as for `failure_prediction`.
+    """
+    require_same_rows(store, outputs)
+    norms, largest = [], []
+    for batch in store.batches(4096):
+        norms.append(batch.features.double().norm(dim=1))
+        largest.append(batch.features.amax(dim=1).float())
+    baselines = baseline_scores(torch.cat(norms), torch.cat(largest), outputs.logits)
+    return _predicted(scores, outputs.correct, baselines, resamples, seed)
+
+
+def _predicted(
+    scores: Tensor, correct: Tensor, baselines: dict[str, Tensor], resamples: int, seed: int
+) -> FailurePrediction:
+    scores, correct = torch.as_tensor(scores), torch.as_tensor(correct)
+    qscore = failure_curves(scores, correct)
+    curves = {name: failure_curves(values, correct) for name, values in baselines.items()}
+    intervals = {}
+    if resamples:
+        areas = bootstrap_areas({"Q-Score": scores, **baselines}, correct.bool(), resamples, seed)
+        for name, own in {"Q-Score": qscore, **curves}.items():
+            gain = areas["Q-Score"][:, 0] - areas[name][:, 0]
+            intervals[name] = FailureIntervals(
+                percentile_interval(own.auroc, areas[name][:, 0]),
+                percentile_interval(own.auprc, areas[name][:, 1]),
+                percentile_interval(qscore.auroc - own.auroc, gain),
+            )
+    return FailurePrediction(qscore, curves, float(correct.double().mean()), intervals)
+
+
+def baseline_scores(norm: Tensor | None, largest: Tensor | None, logits: Tensor | None) -> dict[str, Tensor]:
+    """The scores Q-Score is compared with, by name: of the feature norm and largest feature `[N]`, and of logits."""
+    scores: dict[str, Tensor] = {}
+    if norm is not None:
+        scores["feature norm"] = norm
+    if largest is not None:
+        scores["max feature"] = largest
     if logits is not None:
         log_probabilities = logits.double().log_softmax(dim=1)
-        baselines["confidence"] = log_probabilities.amax(dim=1).exp()
-        baselines["entropy"] = (log_probabilities.exp() * log_probabilities).sum(dim=1)
-        baselines["energy"] = logits.double().logsumexp(dim=1)
-    return FailurePrediction(
-        failure_curves(scores, correct),
-        {name: failure_curves(values, correct) for name, values in baselines.items()},
-        float(torch.as_tensor(correct).double().mean()),
-    )
+        scores["confidence"] = log_probabilities.amax(dim=1).exp()
+        scores["entropy"] = (log_probabilities.exp() * log_probabilities).sum(dim=1)
+        scores["energy"] = logits.double().logsumexp(dim=1)
+    return scores

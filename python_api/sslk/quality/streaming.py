@@ -21,7 +21,7 @@ from sslk.quality.discover import (
 )
 from sslk.quality.score import QScores, resolve_set
 
-BATCH_BYTES = 64 << 20  # on the CPU a batch is a view of the mapping; on an accelerator this much is copied at a time
+BATCH_BYTES = 16 << 20  # on the CPU a batch is a view of the mapping; on an accelerator this much is copied at a time
 
 
 def discover_store(

@@ -1,54 +1,232 @@
-"""One self-contained HTML page from sections of text, tables and figures."""
+"""One self-contained HTML page from any set of runs: what `sslk report` writes."""
 
 from __future__ import annotations
 
 import base64
-import io
+import hashlib
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+
+from sslk.report.collect import Group, LoadedRun, group_runs, load_runs, merged_tables, summaries
+from sslk.report.numbers import column_texts, text_of
+from sslk.report.paper import paper_table
+from sslk.report.run import RunFigure, RunTable
+
+_SUFFIXES = {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/csv", ".json": "application/json"}
+_MOST_ROWS = 300  # of one table on the page; the whole table is in its download
+_MOST_BARS = 16  # metrics drawn per group
 
 
-@dataclass(frozen=True)
-class Table:
-    """Column names and rows; numbers should come formatted."""
-
-    columns: list[str]
-    rows: list[list[str]]
-
-
-@dataclass(frozen=True, eq=False)
-class Section:
-    """A heading with text, an optional table and figures with their alternative texts."""
+@dataclass
+class _Table:
+    """A table as the template wants it: text and sort key of every cell."""
 
     title: str
-    text: str
-    table: Table | None = None
-    figures: list[tuple[Figure, str]] = field(default_factory=list)
+    columns: list[str]
+    rows: list[list[tuple[str, str]]]
+    csv: str | None = None
+    left_out: int = 0
+    paper: _Table | None = None
+
+    @cached_property
+    def numeric(self) -> set[int]:
+        """Columns with at least one number."""
+        return {i for row in self.rows for i, (_, key) in enumerate(row) if key}
 
 
-def write_page(path: Path, title: str, summary: list[str], sections: list[Section], provenance: dict[str, str]) -> None:
-    """Write the page atomically; figures are embedded as PNG and also saved beside it as `figure-<n>.png`."""
-    environment = Environment(loader=PackageLoader("sslk.report"), autoescape=True)
-    rendered = []
-    number = 0
-    for section in sections:
-        images = []
-        for figure, alt in section.figures:
-            number += 1
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=110)
-            plt.close(figure)
-            (path.parent / f"figure-{number}.png").write_bytes(buffer.getvalue())
-            images.append({"data": base64.b64encode(buffer.getvalue()).decode(), "alt": alt})
-        rendered.append({"title": section.title, "text": section.text, "table": section.table, "images": images})
-    html = environment.get_template("page.html").render(
-        title=title, summary=summary, sections=rendered, provenance=provenance
+@dataclass
+class _Figure:
+    title: str
+    alt: str
+    picture: str | None  # data URI, or None where the file is not embedded
+    file: str
+    note: str = ""
+    data: str | None = None
+    data_file: str = ""
+
+
+@dataclass
+class _Bars:
+    """One metric over the runs of a group, as shares of the drawing's width in percent."""
+
+    name: str
+    alt: str
+    zero: float
+    bars: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Budget:
+    """Bytes that pictures and data may still take on the page."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.left_out: list[str] = []
+
+    def embed(self, folder: Path, file: str) -> tuple[str | None, str]:
+        """A file of a run as a data URI, or None and why it is not embedded."""
+        path = (folder / file).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            return None, f"{file} lies outside the run's folder and was not read."
+        if path.suffix not in _SUFFIXES:
+            return None, f"{file} is of no kind that a page can hold ({', '.join(_SUFFIXES)})."
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            return None, f"{file} could not be read: {error.strerror}."
+        encoded = base64.b64encode(content).decode()
+        if len(encoded) > self.left:
+            self.left_out.append(str(folder / file))
+            return None, f"{file} ({len(content) / 1e6:.1f} MB) is too large for this page; it is in the run's folder."
+        self.left -= len(encoded)
+        return f"data:{_SUFFIXES[path.suffix]};base64,{encoded}", ""
+
+
+def render_page(
+    folders: Sequence[Path],
+    title: str | None = None,
+    waiting: Sequence[str] = (),
+    watch: bool = False,
+    max_megabytes: float = 8.0,
+) -> str:
+    """The page of the runs in `folders`, as HTML.
+
+    Args:
+        folders: run folders, as `sslk.report.collect.find_runs` gives them.
+        title: of the page; that of the run where there is only one.
+        waiting: sentences about runs that are not finished.
+        watch: the page asks its server for changes.
+        max_megabytes: pictures and data that would make the page larger are left in their folders, and named.
+
+    Raises:
+        ValueError: no run could be read and none is waited for.
+    """
+    runs, problems = load_runs(folders)
+    if not runs and not watch:
+        raise ValueError(" ".join(problems) or "no finished run was found: give folders that hold results.json.")
+    groups, notes = group_runs(runs)
+    budget = _Budget(int(max_megabytes * 1e6 * 0.9))  # the rest is text
+    sections = [_section(loaded, number, budget) for number, loaded in enumerate(runs, 1)]
+    if budget.left_out:
+        notes.append(f"Left out for the size of the page: {', '.join(budget.left_out)}.")
+    script = (files("sslk.report") / "templates" / "report.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=PackageLoader("sslk.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )  # fmt: skip
+    return environment.get_template("report.html").render(
+        title=title or (runs[0].run.title if len(runs) == 1 else f"Report on {len(runs)} runs"),
+        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        notes=[*problems, *notes, *waiting],
+        sections=sections,
+        groups=[_comparison(group, number) for number, group in enumerate(groups, 1) if len(group.runs) > 1],
+        script=script,
+        # Only this script may run, whatever a name in the data holds.
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        watch=watch,
     )
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, path)
+
+
+def write_page(path: str | os.PathLike[str], html: str) -> None:
+    """Write the page; what was there stays until the new page is whole."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.write_text(html, encoding="utf-8")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _section(loaded: LoadedRun, number: int, budget: _Budget) -> dict[str, Any]:
+    run = loaded.run
+    return {
+        "name": loaded.name,
+        "anchor": f"run-{number}",
+        "title": run.title,
+        "kind": run.kind,
+        "findings": run.findings,
+        "summary": [(name.replace("_", " "), text_of(value)) for name, value in run.summary.items()],
+        "tables": [_table(table) for table in run.tables],
+        "figures": [_figure(figure, loaded.folder, budget) for figure in run.figures],
+        "provenance": [
+            (key, value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False))
+            for key, value in {**run.provenance, "folder": str(loaded.folder)}.items()
+        ],
+    }
+
+
+def _comparison(group: Group, number: int) -> dict[str, Any]:
+    return {
+        "kind": group.kind,
+        "anchor": f"compare-{number}",
+        "names": [loaded.name for loaded in group.runs],
+        "table": _table(summaries(group)),
+        "bars": _bars(group),
+        "tables": [_table(table) for table in merged_tables(group)],
+        "differing": [{"name": name, "values": values} for name, values in group.differing],
+    }
+
+
+def _bars(group: Group) -> list[_Bars]:
+    """One bar per run for every headline number that all runs have."""
+    drawn = []
+    for name in group.runs[0].run.summary:
+        values = [loaded.run.summary.get(name) for loaded in group.runs]
+        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        if len(numbers) < len(values) or len(drawn) == _MOST_BARS:
+            continue
+        low, high = min(0, *numbers), max(0, *numbers)
+        scale = 100 / (high - low) if high > low else 0.0
+        shown = name.replace("_", " ")
+        pairs = list(zip(group.runs, numbers, strict=True))
+        alt = f"{shown}: " + ", ".join(f"{loaded.name} {text_of(value)}" for loaded, value in pairs)
+        drawn.append(_Bars(shown, alt, -low * scale, [
+            {"label": loaded.name, "text": text_of(value), "x": (min(value, 0) - low) * scale,
+             "width": abs(value) * scale} for loaded, value in pairs
+        ]))  # fmt: skip
+    return drawn
+
+
+def _table(table: RunTable) -> _Table:
+    width = len(table.columns)  # a row of another length is cut or filled, so that one run cannot cost the page
+    shown = [[*row[:width], *[None] * (width - len(row))] for row in table.rows[:_MOST_ROWS]]
+    texts = zip(*(column_texts(column) for column in zip(*shown, strict=True)), strict=True)
+    rows = [[(text, _sort_key(cell)) for text, cell in zip(line, row, strict=True)]
+            for line, row in zip(texts, shown, strict=True)]  # fmt: skip
+    left_out = max(0, len(table.rows) - _MOST_ROWS)
+    paper = paper_table(table.paper) if table.paper else None
+    return _Table(
+        table.title, table.columns, rows, _csv(table) if left_out else None, left_out, _table(paper) if paper else None
+    )
+
+
+def _figure(figure: RunFigure, folder: Path, budget: _Budget) -> _Figure:
+    picture, note = budget.embed(folder, figure.file)
+    data, data_note = budget.embed(folder, figure.data) if figure.data else (None, "")
+    return _Figure(
+        figure.title, figure.alt, picture, Path(figure.file).name, " ".join(filter(None, (note, data_note))), data,
+        Path(figure.data or "").name,
+    )  # fmt: skip
+
+
+def _sort_key(value: Any) -> str:
+    """The full number, or nothing: cells without it sort by their text."""
+    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
+
+
+def _csv(table: RunTable) -> str:
+    import csv
+    import io
+
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows([table.columns, *table.rows])
+    return "data:text/csv;base64," + base64.b64encode(buffer.getvalue().encode()).decode()

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["qscore", "finetune", "probe", "compression", "transfer", "ablation", "reverse", "masked", "interpret"]
+Kind = Literal["qscore", "finetune", "probe", "compression", "transfer", "ablation", "reverse", "masked", "interpret",
+               "evaluation"]  # fmt: skip
 RESULTS = "results.json"
 _FORMAT = "sslk-run-1"
 

@@ -1,0 +1,121 @@
+"""Fills the generated parts of the documentation while mkdocs builds it, so that no generated text is kept by hand.
+
+A line `{{ ops }}`, `{{ commands }}` or `{{ benchmarks }}` becomes the schemas in csrc/schemas.cpp, the commands in sslk.cli
+with their options, or the tables of bench/results/*.json. Equations between `$$` or `$` become MathML, which browsers draw
+themselves.
+"""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+
+ROOT = Path(__file__).resolve().parents[1]
+_CODE = re.compile(r"(^```.*?^```$|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    for name, make in (("ops", ops), ("commands", commands), ("benchmarks", benchmarks)):
+        marker = f"{{{{ {name} }}}}"
+        if marker in markdown:
+            markdown = markdown.replace(marker, make())
+    parts = _CODE.split(markdown)  # code stays as it is
+    return "".join(part if i % 2 else _equations(part) for i, part in enumerate(parts))
+
+
+def _equations(text: str) -> str:
+    text = re.sub(r"\$\$(.+?)\$\$", lambda found: _math(found[1], "block"), text, flags=re.DOTALL)
+    return re.sub(r"(?<![\\\w])\$([^$\n]+?)\$", lambda found: _math(found[1], "inline"), text)
+
+
+def _math(latex: str, display: str) -> str:
+    mathml = latex2mathml.converter.convert(" ".join(latex.split()), display=display)
+    # In a span: a line that began with the bare element would be taken for a block of HTML.
+    return f'<div class="math">{mathml}</div>' if display == "block" else f"<span>{mathml}</span>"
+
+
+def ops() -> str:
+    """A table of every schema; backward ops are called by autograd, not by hand."""
+    source = (ROOT / "csrc" / "schemas.cpp").read_text(encoding="utf-8")
+    schemas = ["".join(re.findall(r'"([^"]*)"', call)) for call in re.findall(r"m\.def\((.*?)\);", source, re.DOTALL)]
+    rows = []
+    for schema in schemas:
+        name = schema.partition("(")[0]
+        kind = "gradient" if name.endswith("_backward") else f"[`{name}`](#ssl_kernels.{name})"
+        rows.append(f"| {kind} | `{schema}` |")
+    return "\n".join(["| op | schema in `torch.ops.sslk` |", "|---|---|", *rows])
+
+
+def commands() -> str:
+    """Every command with its first sentence, examples and options, read from the source without importing it."""
+    sys.path.insert(0, str(ROOT / "python_api"))
+    from sslk.cli import COMMANDS
+
+    parts = []
+    for name, command in COMMANDS.items():
+        module, _, function = command.target.partition(":")
+        file = ROOT / "python_api" / Path(*module.split(".")).with_suffix(".py")
+        found = next(
+            node
+            for node in ast.parse(file.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.FunctionDef) and node.name == function
+        )
+        parts.append(_command(name, found, command.positional))
+    return "\n\n".join(parts)
+
+
+def _command(name: str, function: ast.FunctionDef, positional: tuple[str, ...]) -> str:
+    text = ast.get_docstring(function) or ""
+    examples = [line.strip().removeprefix("$ ") for line in text.splitlines() if line.strip().startswith("$ ")]
+    explained = dict(
+        re.findall(
+            r"^    (\w+): (.+?)(?=\n    \w+: |\n\n|\Z)", text.partition("\nArgs:\n")[2], re.DOTALL | re.MULTILINE
+        )
+    )
+    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+    defaults = [
+        *[None] * (len(function.args.args) - len(function.args.defaults)),
+        *function.args.defaults,
+        *function.args.kw_defaults,
+    ]
+    rows = []
+    for argument, default in zip(arguments, defaults, strict=True):
+        shown = argument.arg if argument.arg in positional else f"--{argument.arg.replace('_', '-')}"
+        value = "required" if default is None else f"`{ast.unparse(default)}`"
+        rows.append(
+            f"| `{shown}` | {value} | {html.escape(' '.join(explained.get(argument.arg, '').split()), quote=False)} |"
+        )
+    table = "\n".join(["| option | default | |", "|---|---|---|", *rows])
+    code = "\n".join(["```", *examples, "```"]) if examples else ""
+    return f"## sslk {name}\n\n{' '.join(text.partition(chr(10) * 2)[0].split())}\n\n{code}\n\n{table}"
+
+
+def benchmarks() -> str:
+    """One section per file of bench/results, with what it was measured on."""
+    return "\n\n".join(
+        _benchmark(file, json.loads(file.read_text(encoding="utf-8")))
+        for file in sorted((ROOT / "bench" / "results").glob("*.json"))
+    )
+
+
+def _benchmark(file: Path, content: dict[str, Any]) -> str:
+    rows = content.get("rows", [])
+    columns = list(
+        dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict | list))
+    )
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = (row.get(column, "") for column in columns)
+        lines.append(
+            "| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |"
+        )
+    about = {key: value for key, value in (content.get("provenance") or content).items() if isinstance(value, str)}
+    measured = "; ".join(f"{key} {value}" for key, value in about.items())
+    return f"## {file.name}\n\n{measured}\n\n" + "\n".join(lines)

@@ -1,0 +1,359 @@
+"""Compression, transfer, ablations and the comparison with a paper's table, from the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from sslk.commands.console import print_fields, progress_bar
+from sslk.commands.failure import _eps
+from sslk.commands.sources import Extraction, described, open_stores
+from sslk.features.extract import Progress
+from sslk.features.store import FeatureStore
+from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.source import check_same_model, require_same_rows
+from sslk.provenance import provenance
+from sslk.quality.ablation import LAMBDAS, Train, search_lambdas, sweep_thresholds
+from sslk.quality.compression import REDUCTIONS, SELECTIONS, Selection, compression_study
+from sslk.quality.streaming import discover_store
+from sslk.quality.transfer import transfer_study
+from sslk.report import study_figures
+from sslk.report.compare import compare
+from sslk.report.run import Run, RunTable
+from sslk.report.save import save_figure
+
+
+def compression(
+    out: str,
+    train: str | None = None,
+    test: str | None = None,
+    extraction: Extraction = Extraction(),  # noqa: B008 (frozen)
+    selections: list[Selection] = list(SELECTIONS),  # noqa: B006 (never written to)
+    reductions: list[float] = list(REDUCTIONS),  # noqa: B006
+    seeds: int = 4,
+    l2: list[float] = [1e-4],  # noqa: B006
+    eps: float | str = "auto",
+    lower: float = 50.0,
+    upper: float = 95.0,
+    tolerance: float = 1e-4,
+    max_iterations: int = 200,
+    device: str | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Accuracy of linear probes on subsets of the features: five selections, ten sizes, all trained as one batch.
+
+    Examples:
+        $ sslk compression --train runs/sample-train --test runs/sample-test --out runs/compression
+
+    Args:
+        out: folder of the run.
+        train: folder of the training set's feature store.
+        test: folder of the test set's.
+        extraction: a model and its data, in place of the stores.
+        selections: which features are kept.
+        reductions: percent of the features left out, below 100.
+        seeds: validation splits (and draws of random features).
+        l2: penalties to choose from on the validation split.
+        eps: threshold of the activation percentages, or auto.
+        lower: percentile towards which the discriminative selection narrows from below.
+        upper: percentile towards which it narrows from above.
+        tolerance: largest gradient entry at which a probe is done.
+        max_iterations: evaluations at most.
+        device: where to compute.
+        json: print one JSON object.
+        quiet: no progress bar.
+    """
+    folder = Path(out)
+    first, second = open_stores(train, test, extraction, folder, device, quiet)
+    found = discover_store(first, _eps(eps), lower, upper, device=device or "cpu")
+    bank, queries = first.load(), second.load()
+    assert bank.labels is not None and queries.labels is not None
+    with progress_bar("training", quiet) as update:
+        study = compression_study(
+            bank.features, bank.labels, queries.features, queries.labels, found.activation_percent,
+            selections=selections, reductions=reductions, seeds=seeds, l2=l2, lower=lower, upper=upper,
+            tolerance=tolerance, max_iterations=max_iterations, device=device, progress=update,
+        )  # fmt: skip
+    mean, std = 100 * study.top1.mean(2), 100 * study.top1.std(2, correction=0)
+    rows = [
+        [reduction, study.kept[r], *(float(v) for s in range(len(study.selections)) for v in (mean[s, r], std[s, r]))]
+        for r, reduction in enumerate(study.reductions)
+    ]
+    columns = ["left out [%]", "features"]
+    columns += [text for name in study.selections for text in (f"{name} top-1 [%]", f"{name} std")]
+    noise = 100 * (0.25 / len(queries.labels)) ** 0.5
+    findings = [
+        f"{name}: up to {study.lossless(name):g} % of the features can be left out within one point of all features' "
+        f"top-1 ({float(mean[s, 0]):.1f} %)."
+        for s, name in enumerate(study.selections)
+    ]
+    findings.append(
+        f"{len(queries.labels)} test samples: a top-1 has a standard error of at most {noise:.2f} points, beside the "
+        "deviation over seeds."
+    )
+    summary: dict[str, float | int | str | None] = {
+        f"lossless_{name.replace(' ', '_')}": study.lossless(name) for name in study.selections
+    }
+    summary |= {"top1_all_features": float(mean[0, 0]) / 100, "probes": study.top1.numel() * len(l2),
+                "converged": study.converged, "eps": found.eps}  # fmt: skip
+    data = {"left out [%]": [r[0] for r in rows], "features": [r[1] for r in rows]}
+    data |= {column: [row[2 + c] for row in rows] for c, column in enumerate(columns[2:])}
+    picture = save_figure(
+        study_figures.compression_curves(study), folder, "compression", "Accuracy of feature subsets (figure 2)",
+        "Top-1 over the share of features left out, for five selections.", data,
+    )  # fmt: skip
+    run = {"command": "compression", "train": described(first), "test": described(second), "seeds": seeds, "l2": l2,
+           "eps": found.eps, "lower": lower, "upper": upper, "tolerance": tolerance}  # fmt: skip
+    Run("compression", "Representation compression", findings, provenance(run), summary,
+        [RunTable(f"Top-1 on feature subsets, mean and deviation over {seeds} seeds", columns, rows)], [picture]).save(folder)  # fmt: skip
+    print_fields({**summary, "folder": out}, json)
+
+
+def transfer(
+    data: list[str],
+    model: str,
+    out: str,
+    weights: str | None = None,
+    checkpoint_format: str | None = None,
+    name: str | None = None,
+    arm: str = "baseline",
+    image_size: int | None = None,
+    root: str | None = None,
+    epochs: int = 100,
+    seed: int = 0,
+    batch_size: int = 256,
+    workers: int = 4,
+    device: str | None = None,
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Linear evaluation of one encoder on a list of data sets; interrupted, the same command goes on.
+
+    Examples:
+        $ sslk transfer cifar10 cifar100 stl10 flowers102 --model timm:resnet50 --weights pretrained --out runs/transfer
+        $ sslk transfer npz:train.npz+npz:test.npz sample --model embedded --out runs/transfer
+
+    Args:
+        data: names of data sets, or TRAIN+TEST for two that belong together.
+        model: torchvision:NAME, timm:NAME, hf:NAME, lightly:NAME, cifar:NAME or embedded.
+        out: folder of the run.
+        weights: checkpoint of the model.
+        checkpoint_format: layout of the checkpoint, detected by default.
+        name: of the method in the table, to compare with a paper's; the model's name by default.
+        arm: column of the table, baseline or qscore.
+        image_size: side of the image crop, the model's own by default.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        epochs: of the probe.
+        seed: of the probe.
+        batch_size: images per forward pass.
+        workers: loading processes.
+        device: where to compute.
+        json: print one JSON object.
+        quiet: no progress bar.
+    """
+    folder = Path(out)
+    with progress_bar("evaluating", quiet) as update:
+
+        def extracting(_: str, progress: Progress) -> None:
+            update(progress.done, progress.total)
+
+        def training(_: str, done: int, total: int) -> None:
+            update(done, total)
+
+        results = transfer_study(
+            model, data, folder, weights=weights, checkpoint_format=checkpoint_format, image_size=image_size,
+            root=root, epochs=epochs, seed=seed, batch_size=batch_size, workers=workers, device=device,
+            extracting=extracting, training=training,
+        )  # fmt: skip
+    label = name or model
+    rows = [
+        [label, r.dataset, 100 * r.top1, 100 * r.low, 100 * r.high, 100 * r.balanced_accuracy, r.train_samples,
+         r.test_samples]
+        for r in results
+    ]  # fmt: skip
+    columns = ["model", "dataset", arm, "low", "high", "balanced accuracy [%]", "train", "test"]
+    findings = [
+        f"{r.dataset}: top-1 {100 * r.top1:.2f} % (95 % interval {100 * r.low:.1f} to {100 * r.high:.1f} %), "
+        f"{r.classes} classes."
+        for r in results
+    ]
+    summary = {f"top1 {r.dataset}": r.top1 for r in results}
+    run = {
+        "command": "transfer",
+        "model": model,
+        "data": data,
+        "epochs": epochs,
+        "seed": seed,
+        "image_size": image_size,
+    }
+    Run("transfer", "Transfer", findings, provenance(run), dict(summary),
+        [RunTable("Linear evaluation, top-1 [%] with 95 % intervals", columns, rows, "tableA2")]).save(folder)  # fmt: skip
+    print_fields({**summary, "folder": out}, json)
+
+
+def thresholds(
+    train: str,
+    test: str,
+    outputs: str,
+    out: str,
+    eps: list[float] = [1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0],  # noqa: B006
+    bands: list[str] = ["50-95", "0-95", "50-100", "25-75"],  # noqa: B006
+    two_sided: bool | None = None,
+    device: str = "cpu",
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Sweep eps and the percentiles between which features are discriminative: AUROC of Q-Score at each.
+
+    Examples:
+        $ sslk ablation thresholds --train runs/sample-train --test runs/sample-test --outputs runs/linear --bands 50-95 0-100 --out runs/sweep
+
+    Args:
+        train: feature store the discriminative features are found on.
+        test: feature store whose samples are scored.
+        outputs: a probe's run, or its outputs.safetensors, for the test samples.
+        out: folder of the run.
+        eps: thresholds in standard deviations.
+        bands: percentiles as LOWER-UPPER.
+        two_sided: count large negative deviations too; where the features are signed by default.
+        device: where the kernels run.
+        json: print one JSON object.
+        quiet: no progress bar.
+    """  # noqa: E501
+    folder, first, second = Path(out), FeatureStore(train).require(), FeatureStore(test).require()
+    answers = ProbeOutputs.load(outputs)
+    check_same_model(first, second)
+    require_same_rows(second, answers)
+    with progress_bar("sweeping", quiet) as update:
+        points = sweep_thresholds(
+            first, second, answers.correct, eps=eps, bands=[_band(text) for text in bands], two_sided=two_sided,
+            device=device, progress=update,
+        )  # fmt: skip
+    columns = ["eps", "lower", "upper", "|S|", "mean |L_i| (train)", "empty sets (test)", "AUROC", "AUPRC"]
+    rows = [point.row() for point in points]
+    known = [point for point in points if point.auroc is not None]
+    best = max(known, key=lambda p: p.auroc or 0.0, default=None)
+    findings = ["No setting separates correct from wrong: all scores are alike."] if best is None else [
+        f"AUROC lies between {min(p.auroc or 0 for p in known):.3f} and {best.auroc:.3f}; the highest, at eps "
+        f"{best.eps:g} and P{best.lower:g} to P{best.upper:g}, was chosen on the test samples and is no estimate.",
+    ]  # fmt: skip
+    summary = {"auroc_highest": best.auroc if best else None, "eps_highest": best.eps if best else None,
+               "points": len(points)}  # fmt: skip
+    picture = save_figure(
+        study_figures.threshold_curves(points), folder, "thresholds", "AUROC over eps and percentiles",
+        "AUROC of Q-Score and share of empty sets over eps, one line per band of percentiles.",
+        {column: [row[c] for row in rows] for c, column in enumerate(columns)},
+    )  # fmt: skip
+    run = {
+        "command": "ablation thresholds",
+        "train": described(first),
+        "test": described(second),
+        "eps": eps,
+        "bands": bands,
+    }
+    Run("ablation", "Thresholds of Q-Score", findings, provenance(run), dict(summary),
+        [RunTable("Failure prediction over eps and percentiles", columns, rows)], [picture]).save(folder)  # fmt: skip
+    print_fields({**summary, "folder": out}, json)
+
+
+def lambdas(
+    train: str,
+    out: str,
+    lambda1: list[float] = list(LAMBDAS),  # noqa: B006
+    lambda2: list[float] = list(LAMBDAS),  # noqa: B006
+    seeds: list[int] = [0],  # noqa: B006
+    json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Search the regulariser's weights as the paper does: lambda1 at lambda2 = 0, then lambda2 at the best lambda1.
+
+    Examples:
+        $ sslk ablation lambdas --train my_training:train --lambda1 0 1e-4 1e-3 --seeds 0 1 2 --out runs/lambdas
+
+    Args:
+        train: MODULE:FUNCTION, called as function(lambda1, lambda2, seed); it trains further and returns the accuracy of
+            a probe on validation data.
+        out: folder of the run; finished trainings are kept in journal.json, an interrupted search goes on.
+        lambda1: values of the first stage.
+        lambda2: values of the second stage.
+        seeds: every pair is trained with each.
+        json: print one JSON object.
+        quiet: no progress bar.
+    """
+    folder = Path(out)
+    function = _imported(train)
+    folder.mkdir(parents=True, exist_ok=True)
+    with progress_bar("training", quiet) as update:
+        search = search_lambdas(
+            function, lambda1=lambda1, lambda2=lambda2, seeds=seeds, journal=folder / "journal.json", progress=update
+        )
+    rows = [[t.stage, t.lambda1, t.lambda2, t.seed, 100 * t.accuracy] for t in search.trials]
+    columns = ["stage", "lambda1", "lambda2", "seed", "validation top-1 [%]"]
+    means = {stage: [sum(v) / len(v) for _, v in search.curve(stage)] for stage in (1, 2)}
+    findings = [
+        f"The best pair is lambda1 = {search.lambda1:g}, lambda2 = {search.lambda2:g}, by validation accuracy "
+        f"({100 * max(means[2]):.2f} %).",
+        f"Means over {len(seeds)} seeds range over {100 * (max(means[1]) - min(means[1])):.2f} points in stage 1 and "
+        f"{100 * (max(means[2]) - min(means[2])):.2f} in stage 2.",
+    ]
+    summary = {"lambda1": search.lambda1, "lambda2": search.lambda2, "validation_top1": max(means[2])}
+    picture = save_figure(
+        study_figures.lambda_curves(search), folder, "lambdas", "Search for lambda1 and lambda2 (figure A.8)",
+        "Validation accuracy over lambda1 at lambda2 = 0, then over lambda2.",
+        {column: [row[c] for row in rows] for c, column in enumerate(columns)},
+    )  # fmt: skip
+    run = {"command": "ablation lambdas", "train": train, "lambda1": lambda1, "lambda2": lambda2, "seeds": seeds}
+    Run("ablation", "Search for the regulariser's weights", findings, provenance(run), dict(summary),
+        [RunTable("All trainings", columns, rows)], [picture]).save(folder)  # fmt: skip
+    print_fields({**summary, "folder": out}, json)
+
+
+def compare_run(run: str, paper: str, json: bool = False) -> None:
+    """Print a run's table beside a paper's, with the differences.
+
+    Examples:
+        $ sslk compare runs/transfer --paper tableA2
+
+    Args:
+        run: folder of a run.
+        paper: table1, tableA1, tableA2 (Q-Score), table2, table3, table4, table7 (reverse probing), or a full name such as
+            masked_table1.
+        json: print one JSON object.
+    """
+    found = compare(Run.load(run), paper)
+    if json:
+        print_fields({"paper": found.paper, "columns": found.table.columns, "rows": found.table.rows,
+                      "unmatched": found.unmatched}, True)  # fmt: skip
+        return
+    table = Table(*found.table.columns, title=found.table.title)
+    for row in found.table.rows:
+        table.add_row(*("" if v is None else f"{v:.2f}" if isinstance(v, float) else str(v) for v in row))
+    Console().print(table)
+    if found.unmatched:
+        print("not in the paper's table: " + "; ".join(found.unmatched))
+
+
+def _band(text: str) -> tuple[float, float]:
+    lower, _, upper = text.partition("-")
+    try:
+        return float(lower), float(upper)
+    except ValueError:
+        raise ValueError(f"bands must be percentiles as LOWER-UPPER, such as 50-95, got {text!r}.") from None
+
+
+def _imported(target: str) -> Train:
+    module, _, name = target.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a module in the working directory, as `python -m` finds it
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"train must be MODULE:FUNCTION, {target!r} cannot be imported: {error}.") from error
+    if not callable(function):
+        raise ValueError(f"train must name a function, {target!r} is a {type(function).__name__}.")
+    return function

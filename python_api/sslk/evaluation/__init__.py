@@ -1,0 +1,1 @@
+"""One evaluation of many models: a plan of commands, carried out step by step, resumable."""

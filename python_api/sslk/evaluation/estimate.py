@@ -1,0 +1,99 @@
+"""How long the steps of a plan will take, from a trial of each model and of this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from sslk.data import evaluation_transform, load_dataset
+from sslk.evaluation.plan import EvaluatedModel, EvaluationConfig, Step
+from sslk.models import load_backbone
+
+_TRIAL_IMAGES = 16
+_VARIANTS = 5  # of the masked study
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial of a model found: seconds per image (loading included), features, or why it failed."""
+
+    seconds_per_image: float = 0.0
+    num_features: int = 0
+    error: str | None = None
+
+
+def try_model(model: EvaluatedModel, config: EvaluationConfig) -> Trial:
+    """Load a model, run it over a few images twice and time the second pass."""
+    try:
+        device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        backbone = load_backbone(model.name, model.weights, image_size=config.image_size).to(device).eval()
+        transform = evaluation_transform(backbone, image_size=config.image_size)
+        data = load_dataset(config.data, config.test_split, root=config.root, transform=transform)
+        count = min(_TRIAL_IMAGES, len(data))
+        with torch.inference_mode():
+            for _ in range(2):
+                started = time.perf_counter()
+                images = torch.stack([data[i][0] for i in range(count)]).to(device)
+                features = backbone(images).cpu()
+                seconds = time.perf_counter() - started
+        return Trial(seconds / count, features.shape[1])
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+        return Trial(error=f"{type(error).__name__}: {error}")
+
+
+def split_sizes(config: EvaluationConfig) -> dict[str, int]:
+    """Images of the train and of the test split."""
+    return {
+        name: len(load_dataset(config.data, split, root=config.root))
+        for name, split in (("train", config.train_split), ("test", config.test_split))
+    }
+
+
+def estimate(
+    steps: Sequence[Step], trials: dict[str, Trial], sizes: dict[str, int], classes: int = 1000
+) -> dict[str, float]:
+    """Seconds of every step, roughly: forward passes from the trials, the rest from this machine's arithmetic and memory.
+
+    Args:
+        steps: the plan.
+        trials: by model label.
+        sizes: images per split.
+        classes: of the probes, at most.
+    """
+    bytes_per_second, flops_per_second = _machine()
+    seconds: dict[str, float] = {}
+    for step in steps:
+        known = [trials[label] for label in step.models if label in trials]
+        forward = sum(trial.seconds_per_image for trial in known)
+        width = max((trial.num_features for trial in known), default=0)
+        everything = sizes["train"] + sizes["test"]
+        products = 2.0 * sizes["train"] * width  # flops of one pass of one output over the training features
+        seconds[step.name] = {
+            "extract": forward * sizes.get(step.name.rpartition(" ")[2], 0),
+            "masked": _VARIANTS * forward * everything,
+            "discover": 3 * 4.0 * sizes["train"] * width / bytes_per_second,
+            "qscore": 4.0 * sizes["test"] * width / bytes_per_second,
+            "reverse-probe ranking": 5
+            * 5
+            * 100
+            * 100
+            * products
+            / flops_per_second,  # five clusterings of five restarts
+        }.get(step.command, 3 * 100 * min(classes, 1000) * products / flops_per_second)  # 100 epochs of a linear probe
+    return seconds
+
+
+def _machine() -> tuple[float, float]:
+    """Bytes read and floating-point operations per second, measured for a few milliseconds."""
+    vector, matrix = torch.ones(1 << 22), torch.ones(512, 512)
+    rates = []
+    for work, cost in ((vector.sum, vector.nbytes), (lambda: matrix @ matrix, 2 * 512**3)):
+        work()
+        started = time.perf_counter()
+        for _ in range(3):
+            work()
+        rates.append(3 * cost / (time.perf_counter() - started))
+    return rates[0], rates[1]

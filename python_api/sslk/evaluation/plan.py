@@ -1,0 +1,145 @@
+"""What an evaluation of several models consists of: the commands, their arguments, and what each waits for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+System = Literal["qscore", "reverse", "masked"]
+SYSTEMS: tuple[System, ...] = get_args(System)
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model to evaluate: its name for `load_backbone`, its checkpoint, and a folder name unique in the evaluation."""
+
+    name: str
+    weights: str | None
+    label: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the evaluation.
+
+    Attributes:
+        name: unique, `LABEL/WHAT`, or `WHAT` for a step over all models.
+        command: as in `sslk.cli.COMMANDS`.
+        arguments: of the command's function.
+        output: file or folder that exists when the step is done.
+        needs: steps whose output it reads; if one fails, this step is left out.
+        models: labels of the models it is about.
+    """
+
+    name: str
+    command: str
+    arguments: dict[str, Any]
+    output: Path
+    needs: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated on what.
+
+    Attributes:
+        models: names for `load_backbone`.
+        data: name for `load_dataset`.
+        weights: a checkpoint per model, "none" for a model without; none at all by default.
+        concepts: table that `sslk concepts build` wrote; without it there is no reverse probing.
+        systems: which of the three protocols.
+        train_split, test_split: of the data set.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        image_size: side of the crop, each model's own by default.
+        batch_size: images per forward pass.
+        workers: loading processes.
+        device: where to compute; a GPU where there is one.
+        seed: of everything random.
+    """
+
+    models: list[str]
+    data: str
+    weights: list[str] = field(default_factory=list)
+    concepts: str | None = None
+    systems: list[System] = field(default_factory=lambda: list(SYSTEMS))
+    train_split: str = "train"
+    test_split: str = "test"
+    root: str | None = None
+    image_size: int | None = None
+    batch_size: int = 256
+    workers: int = 4
+    device: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("models is empty: name at least one model.")
+        if self.weights and len(self.weights) != len(self.models):
+            raise ValueError(
+                f"weights must name one checkpoint per model ('none' for a model without), got {len(self.weights)} for "
+                f"{len(self.models)} models."
+            )
+        if self.train_split == self.test_split:
+            raise ValueError(
+                f"train_split and test_split are both {self.test_split!r}: what is fitted on the first is judged on the "
+                "second."
+            )
+        if unknown := [system for system in self.systems if system not in SYSTEMS]:
+            raise ValueError(f"systems must be among {', '.join(SYSTEMS)}, got {', '.join(unknown)}.")
+
+
+def labelled_models(config: EvaluationConfig) -> list[EvaluatedModel]:
+    """The models with folder names: the model's name, and the checkpoint's where names repeat.
+
+    >>> config = EvaluationConfig(["timm:vit", "timm:vit"], "sample", weights=["a/dino.pth", "a/mae.pth"])
+    >>> [model.label for model in labelled_models(config)]
+    ['timm-vit-dino', 'timm-vit-mae']
+    """
+    weights = [None if file == "none" else file for file in config.weights] or [None] * len(config.models)
+    made: list[EvaluatedModel] = []
+    for name, file in zip(config.models, weights, strict=True):
+        label = _as_folder(name)
+        if file is not None:
+            label += f"-{_as_folder(Path(file).name.partition('.')[0])}"
+        taken = [model.label for model in made]
+        unique = next(text for text in (label, *(f"{label}-{i}" for i in range(2, 999))) if text not in taken)
+        made.append(EvaluatedModel(name, file, unique))
+    return made
+
+
+def _as_folder(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name).strip("-.") or "model"
+
+
+def make_plan(config: EvaluationConfig, out: Path) -> list[Step]:
+    """The steps in an order in which each comes after those it needs."""
+    steps: list[Step] = []
+    models = labelled_models(config)
+    for model in models:
+        steps += _model_steps(config, model, out / model.label)
+    return steps
+
+
+def _model_steps(config: EvaluationConfig, model: EvaluatedModel, folder: Path) -> list[Step]:
+    def step(what: str, command: str, output: Path, *needs: str, **arguments: Any) -> Step:
+        needed = tuple(f"{model.label}/{name}" for name in needs)
+        return Step(f"{model.label}/{what}", command, arguments, output, needed, (model.label,))
+
+    train, test, found = folder / "train", folder / "test", folder / "discriminative.safetensors"
+    steps = [
+        step(f"extract {name}", "extract", store, model=model.name, weights=model.weights, data=config.data, split=split,
+             out=str(store), root=config.root, image_size=config.image_size, batch_size=config.batch_size,
+             workers=config.workers, device=config.device)
+        for name, split, store in (("train", config.train_split, train), ("test", config.test_split, test))
+    ]  # fmt: skip
+    if "qscore" in config.systems:
+        scores = folder / "scores.csv"
+        steps += [
+            step("discover", "discover", found, "extract train", store=str(train), out=str(found)),
+            step("qscore", "qscore", scores, "discover", "extract test", store=str(test), discriminative=str(found),
+                 out=str(scores)),
+        ]  # fmt: skip
+    return steps

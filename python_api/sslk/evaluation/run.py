@@ -1,0 +1,150 @@
+"""Carrying out a plan: finished steps are remembered, a failed step stops only what needs it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sslk.cli import COMMANDS
+from sslk.evaluation.plan import Step
+
+STATE = "evaluation.json"
+_FORMAT = "sslk-evaluation-1"
+State = Literal["waiting", "done", "failed", "left out"]
+# Other values of these give the same results: a step done with them stays done.
+_SPEED = {"workers", "batch_size", "device", "quiet"}
+# What every command may be given if it takes it; all other arguments must fit exactly.
+_OPTIONAL = ("device", "seed", "quiet", "workers", "batch_size", "root", "image_size")
+
+
+@dataclass
+class Outcome:
+    """How a step ended: its arguments then, seconds it took, and the error if it failed."""
+
+    state: State
+    arguments: dict[str, Any]
+    seconds: float | None = None
+    error: str | None = None
+
+
+class Evaluation:
+    """The steps of an evaluation and what became of them, kept in `evaluation.json` in its folder.
+
+    Args:
+        out: folder of the evaluation.
+        steps: the plan.
+        about: what the evaluation is of (data, splits); a folder that was begun with another is refused.
+
+    Raises:
+        ValueError: the folder holds an evaluation of something else, or its state is damaged.
+    """
+
+    def __init__(self, out: Path, steps: Sequence[Step], about: dict[str, Any]) -> None:
+        self.out, self.steps, self.about = out, list(steps), about
+        self.outcomes: dict[str, Outcome] = {}
+        path = out / STATE
+        if path.exists():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                begun, outcomes = content["about"], {name: Outcome(**value) for name, value in content["steps"].items()}
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path} is damaged ({error}); move it away to begin anew.") from None
+            if different := [key for key in about if begun.get(key) != about[key]]:
+                parts = ", ".join(f"{key} {begun.get(key)!r}, not {about[key]!r}" for key in different)
+                raise ValueError(f"{out} holds an evaluation with {parts}: give another --out.")
+            self.outcomes = outcomes
+
+    def is_done(self, step: Step) -> bool:
+        """Whether the step ended well with these arguments and its output is still there."""
+        outcome = self.outcomes.get(step.name)
+        return (
+            outcome is not None
+            and outcome.state == "done"
+            and _deciding(outcome.arguments) == _deciding(step.arguments)
+            and step.output.exists()
+        )
+
+    def missing_commands(self) -> list[str]:
+        """Commands of the plan that this installation does not have."""
+        return sorted({step.command for step in self.steps} - set(COMMANDS))
+
+    def run(self, on_step: Callable[[int, Step], None] | None = None, quiet: bool = False) -> dict[str, State]:
+        """Carry out what is not done yet, in order. An interruption leaves a state from which the next call goes on.
+
+        Args:
+            on_step: called with the number of a step, from 0, and the step, before it starts.
+            quiet: passed to the commands.
+
+        Returns:
+            The state of every step of the plan.
+        """
+        fresh: set[str] = set()
+        for number, step in enumerate(self.steps):
+            broken = [name for name in step.needs if self.outcomes[name].state != "done"]
+            if broken:
+                self._remember(step, Outcome("left out", step.arguments, error=f"needs {', '.join(broken)}"))
+                continue
+            if self.is_done(step) and fresh.isdisjoint(step.needs):
+                continue
+            if on_step:
+                on_step(number, step)
+            started = time.monotonic()
+            try:
+                call(step.command, step.arguments, quiet)
+            except Exception as error:
+                self._write_log(step)
+                self._remember(step, Outcome("failed", step.arguments, error=f"{type(error).__name__}: {error}"))
+                continue
+            fresh.add(step.name)
+            self._remember(step, Outcome("done", step.arguments, round(time.monotonic() - started, 2)))
+        return {step.name: self.outcomes[step.name].state for step in self.steps}
+
+    def log_of(self, step: Step) -> Path:
+        """Where the traceback of a failed step is."""
+        return self.out / "logs" / f"{step.name.replace('/', '-').replace(' ', '-')}.txt"
+
+    def _write_log(self, step: Step) -> None:
+        log = self.log_of(step)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+
+    def _remember(self, step: Step, outcome: Outcome) -> None:
+        self.outcomes[step.name] = outcome
+        content = {
+            "format": _FORMAT,
+            "about": self.about,
+            "steps": {name: asdict(outcome) for name, outcome in self.outcomes.items()},
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        temporary = self.out / f".{STATE}.tmp"
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(temporary, self.out / STATE)
+
+
+def _deciding(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name not in _SPEED}
+
+
+def call(command: str, arguments: dict[str, Any], quiet: bool = False) -> Any:
+    """Call the function behind a command of `sslk`, as the command line does.
+
+    Raises:
+        ValueError: there is no such command, or it does not take an argument.
+    """
+    if command not in COMMANDS:
+        raise ValueError(f"this installation has no command {command!r}.")
+    module, _, function = COMMANDS[command].target.partition(":")
+    target = getattr(importlib.import_module(module), function)
+    taken = inspect.signature(target).parameters
+    given = {**arguments, "quiet": quiet}
+    if wrong := [name for name in given if name not in taken and name not in _OPTIONAL]:
+        raise ValueError(f"sslk {command} takes no argument {', '.join(wrong)}.")
+    return target(**{name: value for name, value in given.items() if name in taken})

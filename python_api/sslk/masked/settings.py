@@ -1,0 +1,56 @@
+"""The settings of the masked-input study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ssl_kernels.masking import VARIANTS
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What the study computes and how.
+
+    Attributes:
+        variants: names, of the paper's five and of `sslk.masked.variants.OCCLUDERS`.
+        radius: of the disc, as a share of the shorter side; where disc and rest have equal areas by default.
+        images: sample of the data set, without replacement; all by default.
+        on_bad_mask: images whose mask is empty or full in the centre crop, or came in another size, are kept or dropped.
+        folds: of the cross-validation; fewer where a class has fewer samples, 0 leaves it out.
+        k: neighbours.
+        neighbor_metric: of the neighbours.
+        neighbor_images: at most so many images are pooled for the neighbours.
+        umap_share: of the images, for UMAP; 0 leaves it out.
+        resamples: of the bootstrap; 0 leaves the intervals out.
+        ridge: of the canonical correlations.
+        rbf_fraction: bandwidth of radial-kernel CKA as a share of the median distance; left out by default.
+        rbf_images: at most so many images for it.
+        seed: of the sample, folds, bootstrap, UMAP and random weights.
+    """
+
+    variants: tuple[str, ...] = VARIANTS
+    radius: float | None = None
+    images: int | None = None
+    on_bad_mask: Literal["keep", "drop"] = "keep"
+    folds: int = 5
+    k: int = 10
+    neighbor_metric: Literal["cosine", "euclidean"] = "cosine"
+    neighbor_images: int = 5000
+    umap_share: float = 0.1
+    resamples: int = 1000
+    ridge: float = 0.0
+    rbf_fraction: float | None = None
+    rbf_images: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.umap_share <= 1:
+            raise ValueError(f"umap_share must lie in [0, 1], got {self.umap_share}.")
+        if self.folds == 1 or self.folds < 0:
+            raise ValueError(f"folds must be 0 or at least 2, got {self.folds}.")
+        for name in ("k", "neighbor_images", "rbf_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.resamples < 0:
+            raise ValueError(f"resamples must be 0 or more, got {self.resamples}.")

@@ -1,0 +1,224 @@
+"""Many linear probes at once: one product of matrices serves all folds, sub-spaces and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sslk.probes.lbfgs import Objective, minimize
+from sslk.probes.softmax_loss import SoftmaxLoss, SubspacePreconditioner
+
+HISTORY = 8
+MEMORY_BYTES = 2 << 30  # of optimiser state; more probes than fit are trained in groups
+LOGIT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProbes:
+    """G trained multinomial logistic regressions on the same features.
+
+    Attributes:
+        weight: `[G, C, D]`, for standardised features; zero where a feature was masked out.
+        bias: `[G, C]`.
+        classes: int64 `[C]`, the sorted labels.
+        mean, scale: `[D]`, what standardises a feature: `(x - mean) / scale`.
+        loss: `[G]`, mean cross-entropy plus penalty at the end.
+        iterations: int64 `[G]`, evaluations of loss and gradient.
+        converged: bool `[G]`, whether the largest gradient entry fell below the tolerance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    classes: Tensor
+    mean: Tensor
+    scale: Tensor
+    loss: Tensor
+    iterations: Tensor
+    converged: Tensor
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Class scores `[G, N, C]` of features `[N, D]`; `predict` needs less memory."""
+        x = (features.to(self.weight) - self.mean) / self.scale
+        return torch.einsum("nd,gcd->gnc", x, self.weight) + self.bias[:, None]
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Predicted labels int64 `[G, N]` of features `[N, D]`."""
+        groups, classes, dim = self.weight.shape
+        flat = self.weight.reshape(groups * classes, dim)
+        parts = []
+        for rows in features.split(max(1, LOGIT_BYTES // (4 * groups * classes))):
+            x = (rows.to(self.weight) - self.mean) / self.scale
+            scores = (flat @ x.T).view(groups, classes, -1) + self.bias[..., None]
+            parts.append(self.classes[scores.argmax(1)])
+        return torch.cat(parts, dim=1) if parts else self.classes.new_zeros(groups, 0)
+
+    def accuracy(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Share of the rows whose label is predicted, float64 `[G]`."""
+        return (self.predict(features) == labels.to(self.classes)).double().mean(1)
+
+
+def fit_linear_probes(
+    features: Tensor,
+    labels: Tensor,
+    *,
+    l2: float | Tensor = 1e-4,
+    feature_masks: Tensor | None = None,
+    sample_masks: Tensor | None = None,
+    standardize: bool = True,
+    max_iterations: int = 200,
+    tolerance: float = 1e-4,
+    device: str | torch.device | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> LinearProbes:
+    """Train G multinomial logistic regressions on one feature matrix, all at once.
+
+    Probe g minimises `mean_i CE(W_g x_i + b_g, y_i) + l2_g / 2 ||W_g||^2` over its rows and features: what
+    scikit-learn's `LogisticRegression(C=1 / (l2 * n))` does on `StandardScaler().fit_transform(x[rows][:, columns])`.
+    All probes share one product `W [G C, D] @ X^T` per evaluation and its transpose for the gradient. The optimiser is
+    L-BFGS with one line search per probe, preconditioned by Boehning's bound `H <= (1/2) I (x) X^T X / n` on the
+    probe's own features, which saves most of the iterations.
+
+    G is the common length of `l2`, `feature_masks` and `sample_masks`; one of length 1 serves all probes. For a grid
+    (folds times settings, say) repeat the entries, e.g. with `Tensor.repeat` and `Tensor.repeat_interleave`.
+
+    Args:
+        features: `[N, D]`, floating point; float64 is computed in float64, all else in float32.
+        labels: integers `[N]`; classes need not be contiguous, nor all in every sample mask.
+        l2: weight of the penalty, a number or `[G]`. Biases are not penalised.
+        feature_masks: bool `[G, D]`, the features each probe may use; all by default.
+        sample_masks: bool `[G, N]`, the rows each probe is trained on; all by default.
+        standardize: give every feature zero mean and unit deviation over the probe's own rows; constant ones stay 0.
+        max_iterations: evaluations of loss and gradient at most.
+        tolerance: a probe is done when no entry of its gradient is larger.
+        device: where to compute; where the features are by default.
+        progress: called with the probes done and G.
+
+    Returns:
+        The probes, in the order of the masks, on `device`.
+
+    Raises:
+        TypeError, ValueError: shapes or dtypes do not match, features are not finite, l2 is negative, there are fewer
+            than two classes, or a mask selects nothing.
+
+    Example:
+        >>> x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long()
+        >>> masks = torch.eye(8, dtype=torch.bool)[:3]  # three probes of one feature each
+        >>> probes = fit_linear_probes(x, y, feature_masks=masks)
+        >>> [round(value, 1) for value in probes.accuracy(x, y).tolist()]
+        [1.0, 0.6, 0.6]
+    """
+    device = torch.device(features.device if device is None else device)
+    x = _checked_features(features, labels).to(device, non_blocking=True)
+    classes, targets = torch.unique(labels.to(device), return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"labels must hold at least two classes, got {len(classes)}.")
+    penalties = torch.as_tensor(l2, dtype=torch.float64).reshape(-1)
+    if not bool((penalties >= 0).all()):
+        raise ValueError(f"l2 must be zero or positive, got {penalties.min().item():g}.")
+    feature_masks = _checked_mask("feature_masks", feature_masks, x.shape[1])
+    sample_masks = _checked_mask("sample_masks", sample_masks, len(x))
+    groups = _common_length(l2=len(penalties), feature_masks=len(feature_masks), sample_masks=len(sample_masks))
+
+    mean, scale = _standardisation(x, standardize)
+    x = torch.cat([(x.to(mean) - mean) / scale, mean.new_ones(len(x), 1)], dim=1)  # the last column is the bias
+    per_probe = (2 * HISTORY + 6) * len(classes) * x.shape[1] * x.itemsize + x.shape[1] ** 2 * x.itemsize
+    at_once = max(1, MEMORY_BYTES // per_probe)
+    found = []
+    for start in range(0, groups, at_once):
+        chosen = slice(start, min(start + at_once, groups))
+        count = chosen.stop - chosen.start
+        loss = SoftmaxLoss(
+            x, targets, len(classes), _part(penalties, chosen).to(x), _part(sample_masks, chosen).to(device),
+            standardize and not bool(sample_masks.all()), LOGIT_BYTES,
+        )  # fmt: skip
+        masks = _part(feature_masks, chosen).to(device).expand(count, -1)
+        precondition = SubspacePreconditioner(x, masks, _part(penalties, chosen).expand(count))
+        free = torch.cat([masks, masks.new_ones(count, 1)], dim=1)[:, None]
+        objective = Objective(loss, precondition, free)
+        begin = x.new_zeros(count, len(classes), x.shape[1])
+        report = partial(_report, progress, start, groups)
+        result = minimize(
+            objective, begin, history=HISTORY, max_iterations=max_iterations, tolerance=tolerance, progress=report
+        )
+        found.append((loss.raw(result.position), result))
+    weights = torch.cat([weight for weight, _ in found])
+    return LinearProbes(
+        weights[..., :-1], weights[..., -1], classes, mean, scale,
+        torch.cat([result.value for _, result in found]),
+        torch.cat([result.evaluations for _, result in found]),
+        torch.cat([result.converged for _, result in found]),
+    )  # fmt: skip
+
+
+def _report(progress: Callable[[int, int], None] | None, start: int, groups: int, done: int) -> None:
+    if progress is not None:
+        progress(start + done, groups)
+
+
+def _checked_features(features: Tensor, labels: Tensor) -> Tensor:
+    if not isinstance(features, Tensor) or not features.is_floating_point() or features.ndim != 2:
+        kind = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"features must be a floating-point matrix [N, D], got {kind}.")
+    if labels.ndim != 1 or len(labels) != len(features) or labels.is_floating_point():
+        raise ValueError(
+            f"labels must be integers [N] with N = {len(features)}, got {labels.dtype} {list(labels.shape)}."
+        )
+    if not features.shape[1] or not len(features):
+        raise ValueError(f"features must hold at least one row and one column, got {list(features.shape)}.")
+    if not bool(torch.isfinite(features.sum(dim=1)).all()):
+        bad = int((~torch.isfinite(features).all(dim=1)).sum())
+        if bad:
+            raise ValueError(f"features must be finite, got {bad} rows with NaN or infinity: leave those samples out.")
+    return features
+
+
+def _checked_mask(name: str, mask: Tensor | None, width: int) -> Tensor:
+    if mask is None:
+        return torch.ones(1, width, dtype=torch.bool)
+    if mask.dtype != torch.bool or mask.ndim != 2 or mask.shape[1] != width:
+        raise ValueError(f"{name} must be bool [G, {width}], got {mask.dtype} {list(mask.shape)}.")
+    if not bool(mask.any(dim=1).all()):
+        raise ValueError(
+            f"{name} must select something for every probe, row {int(mask.any(1).int().argmin())} is empty."
+        )
+    return mask
+
+
+def _common_length(**lengths: int) -> int:
+    longest = max(lengths.values())
+    if any(length not in (1, longest) for length in lengths.values()):
+        raise ValueError(
+            "l2, feature_masks and sample_masks must have the same length G or length 1, got "
+            + ", ".join(f"{name} {length}" for name, length in lengths.items()) + "."
+        )  # fmt: skip
+    return longest
+
+
+def _part(values: Tensor, chosen: slice) -> Tensor:
+    return values if len(values) == 1 else values[chosen]
+
+
+def _standardisation(x: Tensor, standardize: bool) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every feature over all rows; a probe's own rows correct them where they differ."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if not standardize:
+        return torch.zeros(x.shape[1], dtype=dtype, device=x.device), torch.ones(
+            x.shape[1], dtype=dtype, device=x.device
+        )
+    total, square = (torch.zeros(x.shape[1], dtype=torch.float64, device=x.device) for _ in range(2))
+    for rows in x.split(65536):
+        total += rows.sum(0, dtype=torch.float64)
+    mean = total / len(x)
+    for rows in x.split(8192):
+        square += (rows.double() - mean).square().sum(0)
+    std = (square / len(x)).sqrt()
+    # What is constant up to rounding would be blown up to noise.
+    std = torch.where(std > 1e-6 * mean.abs(), std, 1.0)
+    return mean.to(dtype), std.to(dtype)

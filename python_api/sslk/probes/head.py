@@ -1,0 +1,64 @@
+"""A supervised encoder's own classifier as the probe: logits from stored features, without the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sslk.features.store import FeatureStore
+from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.source import source_of
+
+
+def head_outputs(store: FeatureStore, classifier: nn.Linear, columns: Tensor | None = None) -> ProbeOutputs:
+    """What a trained linear head says about every row of a labelled store.
+
+    Args:
+        store: features of the encoder the head was trained with.
+        classifier: the head, `[D] -> [K]`.
+        columns: int64 `[C]`, the head's output that stands for each label 0 ... C - 1; labels are outputs by default.
+            Outputs that no label stands for still count: predicting one is wrong.
+
+    Raises:
+        StoreError: the store is incomplete or has no labels.
+        ValueError: the head takes another D, or a label has no column.
+    """
+    labels = store.require(labels=True).labels()
+    if classifier.in_features != store.num_features:
+        raise ValueError(
+            f"classifier takes {classifier.in_features} features but {store.path} holds {store.num_features}: "
+            "it belongs to another model."
+        )
+    known = classifier.out_features if columns is None else len(columns)
+    if int(labels.min()) < 0 or int(labels.max()) >= known:
+        raise ValueError(f"labels must lie between 0 and {known - 1}, got {int(labels.min())} to {int(labels.max())}.")
+    with torch.inference_mode():
+        logits = torch.cat([classifier(batch.features.float()) for batch in store.batches(4096)])
+    wanted = labels if columns is None else columns[labels]
+    index = torch.cat([shard.indices for shard in store.shards()])
+    # Labels of the outputs are the head's own columns: predictions of classes the data set lacks stay visible.
+    return ProbeOutputs.from_logits(logits, torch.arange(logits.shape[1]), wanted, index, source_of(store, "head"))
+
+
+def imagenet_columns(classes: Sequence[str]) -> Tensor:
+    """The output of an ImageNet-1K classifier for every class name, int64 `[C]`: WordNet ids or their full names.
+
+    Raises:
+        ValueError: a name is no ImageNet class, or stands for two.
+
+    >>> imagenet_columns(["goldfish, Carassius auratus", "n01440764"]).tolist()
+    [1, 0]
+    """
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    places: dict[str, list[int]] = {}
+    for column in range(info.num_classes()):
+        for name in (info.index_to_label_name(column), info.index_to_description(column)):
+            places.setdefault(name.lower(), []).append(column)
+    for name in classes:
+        if len(places.get(name.lower(), [])) != 1:
+            raise ValueError(f"classes must be WordNet ids or full names of ImageNet-1K, {name!r} is not one of them.")
+    return torch.tensor([places[name.lower()][0] for name in classes])

@@ -1,0 +1,136 @@
+"""What a probe says about every sample, and how sure its accuracy is; kept in a file for failure prediction."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sslk.features.atomic import write_atomically
+
+_FORMAT = "sslk-probe-outputs-1"
+_TENSORS = ("index", "labels", "predictions", "confidence", "correct", "logits", "classes")
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeOutputs:
+    """A classifier's answer for every sample, in the order of the rows it was given.
+
+    Attributes:
+        index: int64 `[N]`, the sample's place in its data set (as in a feature store).
+        labels: int64 `[N]`.
+        predictions: int64 `[N]`, labels too.
+        confidence: float32 `[N]`, the largest softmax probability.
+        correct: bool `[N]`.
+        logits: float32 `[N, C]`; for k-NN the logarithm of the votes' shares.
+        classes: int64 `[C]`, the label of every column.
+        source: where they come from: `probe`, and `model`, `weights_hash`, `dataset` of the store where there is one.
+
+    >>> outputs = ProbeOutputs.from_logits(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([3, 7]),
+    ...                                    torch.tensor([3, 3]))
+    >>> outputs.predictions.tolist(), outputs.correct.tolist(), outputs.accuracy
+    ([3, 7], [True, False], 0.5)
+    """
+
+    index: Tensor
+    labels: Tensor
+    predictions: Tensor
+    confidence: Tensor
+    correct: Tensor
+    logits: Tensor
+    classes: Tensor
+    source: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_logits(
+        cls,
+        logits: Tensor,
+        classes: Tensor,
+        labels: Tensor,
+        index: Tensor | None = None,
+        source: dict[str, str] | None = None,
+    ) -> ProbeOutputs:
+        """Predictions, confidence and correctness of class scores `[N, C]`."""
+        logits, labels = logits.detach().float().cpu(), labels.cpu().long()
+        if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] != len(classes):
+            raise ValueError(
+                f"logits must be [N, C] with N = {len(labels)} labels and C = {len(classes)} classes, "
+                f"got {list(logits.shape)}."
+            )
+        predictions = classes.cpu()[logits.argmax(1)]
+        index = torch.arange(len(labels)) if index is None else index.cpu()
+        confidence = logits.softmax(1).amax(1)
+        return cls(index, labels, predictions, confidence, predictions == labels, logits, classes.cpu(), source or {})
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct predictions."""
+        return float(self.correct.double().mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes that occur of the share of correct predictions."""
+        return balanced_accuracy(self.predictions, self.labels)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one safetensors file, atomically."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
+        write_atomically(path, save(tensors, {"format": _FORMAT, "source": json.dumps(self.source)}))
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ProbeOutputs:
+        """Read what `save` wrote; of a run's folder its `outputs.safetensors`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged or holds something else.
+        """
+        path = Path(path)
+        path = path / "outputs.safetensors" if path.is_dir() else path
+        if not path.exists():
+            raise FileNotFoundError(f"No probe outputs at {path}: the file does not exist; `sslk probe` writes it.")
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
+                    raise ValueError(f"{path} holds no probe outputs (format {metadata.get('format')!r}).")
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                return cls(**tensors, source=json.loads(metadata["source"]))
+        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} cannot be read as probe outputs, it is damaged: {error}") from error
+
+
+def balanced_accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """Mean recall of the classes among `labels`; a class that is only predicted does not count.
+
+    >>> balanced_accuracy(torch.tensor([1, 1, 1, 9]), torch.tensor([1, 1, 1, 4]))
+    0.5
+    """
+    classes, inverse = torch.unique(labels, return_inverse=True)
+    hits = torch.zeros(len(classes), dtype=torch.float64, device=labels.device)
+    hits.index_add_(0, inverse, (predictions == labels).double())
+    return float((hits / torch.bincount(inverse, minlength=len(classes))).mean())
+
+
+def accuracy_interval(correct: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval of a share, 95 % by default: how far another test set of this size could be.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+
+    >>> [round(end, 3) for end in accuracy_interval(721, 1000)]
+    [0.692, 0.748]
+    """
+    share = correct / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return centre - half, centre + half

@@ -1,0 +1,52 @@
+"""Which model and data the features of a store come from, and whether two stores belong together."""
+
+from __future__ import annotations
+
+import torch
+
+from sslk.features.manifest import StoreError
+from sslk.features.store import FeatureStore
+from sslk.probes.outputs import ProbeOutputs
+
+_DECISIVE = ("model", "weights_hash", "num_features")
+
+
+def source_of(store: FeatureStore, probe: str) -> dict[str, str]:
+    """What probe outputs record about their store."""
+    spec = store.spec
+    return {"probe": probe, "model": spec.model, "weights_hash": spec.weights_hash, "dataset": spec.dataset}
+
+
+def check_same_model(train: FeatureStore, test: FeatureStore) -> None:
+    """Refuse two stores whose features mean different things.
+
+    Raises:
+        StoreError: model, weights or D differ; the message names them.
+    """
+    for name in _DECISIVE:
+        here, there = getattr(train.spec, name), getattr(test.spec, name)
+        if here != there:
+            raise StoreError(
+                f"{test.path} is of another model than {train.path}: {name} is {str(there)[:40]!r} there and "
+                f"{str(here)[:40]!r} here."
+            )
+
+
+def require_same_rows(store: FeatureStore, outputs: ProbeOutputs) -> None:
+    """Refuse probe outputs that are not about the rows of a store.
+
+    Raises:
+        StoreError: the model or the samples differ; said which.
+    """
+    recorded = outputs.source.get("weights_hash")
+    if recorded is not None and recorded != store.spec.weights_hash:
+        raise StoreError(
+            f"the probe outputs are of another model than {store.path}: weights {recorded[:12]} there and "
+            f"{store.spec.weights_hash[:12]} here ({outputs.source.get('model')} and {store.spec.model})."
+        )
+    index = torch.cat([shard.indices for shard in store.require().shards()])
+    if not torch.equal(index, outputs.index):
+        raise StoreError(
+            f"the probe outputs are of other samples than {store.path}: {len(outputs.index)} there "
+            f"({outputs.source.get('dataset')}) and {len(index)} here ({store.spec.dataset})."
+        )

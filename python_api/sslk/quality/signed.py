@@ -1,0 +1,148 @@
+"""One-sided against two-sided Q-Score for signed features, at the same mean number of active features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+import ssl_kernels
+from sslk.features.store import FeatureStore
+from sslk.quality.bootstrap import Interval, bootstrap_areas, percentile_interval
+from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.failure import FailureCurves, failure_curves
+from sslk.quality.score import QScores
+from sslk.quality.streaming import discover_store, score_store
+
+BINS_PER_UNIT = 1000
+READ_ROWS = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Sidedness:
+    """Failure prediction with one-sided and two-sided sets at matched mean `|L_i|`.
+
+    Attributes:
+        one_sided, two_sided: the discriminative features.
+        scores: Q-Scores of the test store by side, `one-sided` and `two-sided`.
+        curves: AUROC and AUPRC by side.
+        auroc: with 95 % bootstrap intervals, by side.
+        gain: AUROC two-sided less one-sided, on the same resamples.
+        negative_share: share of the features of the train store that are negative.
+    """
+
+    one_sided: DiscriminativeFeatures
+    two_sided: DiscriminativeFeatures
+    scores: dict[str, QScores]
+    curves: dict[str, FailureCurves]
+    auroc: dict[str, Interval]
+    gain: Interval
+    negative_share: float
+
+
+def matching_eps(features: Iterator[Tensor], mean_active: float, *, two_sided: bool = True) -> float:
+    """The threshold, in standard deviations, at which rows have `mean_active` highly activating features on average.
+
+    One pass: z-scores are counted in bins of 0.001, so the mean is met to what one bin holds.
+
+    Args:
+        features: batches `[n, D]`.
+        mean_active: wanted mean `|L_i|`, positive and below D.
+        two_sided: count `|h_ij - mu_i| > eps sigma_i`.
+
+    Raises:
+        ValueError: mean_active cannot be reached with a positive threshold.
+
+    >>> h = torch.randn(2000, 100, generator=torch.Generator().manual_seed(0))
+    >>> round(matching_eps(iter([h]), 4.55), 2)  # two standard deviations leave 4.55 % of a normal distribution
+    1.99
+    """
+    counts = torch.zeros(1, dtype=torch.float64)
+    rows = width = 0
+    for h in features:
+        x = h.double()
+        z = (x - x.mean(1, keepdim=True)) / x.std(1, correction=0, keepdim=True).clamp(min=1e-30)
+        z = z.abs() if two_sided else z[z > 0]
+        found = torch.bincount((z.flatten() * BINS_PER_UNIT).long(), minlength=len(counts)).double()
+        found[: len(counts)] += counts
+        counts, rows, width = found, rows + len(h), h.shape[1]
+    above = counts.flip(0).cumsum(0).flip(0) / max(rows, 1)  # mean number of z-scores at or above the bin
+    if not 0 < mean_active <= float(above[0]):
+        raise ValueError(
+            f"mean_active must lie between 0 and {float(above[0]):.1f}, the features of D = {width} that deviate, "
+            f"got {mean_active:g}."
+        )
+    return int((above >= mean_active).nonzero()[-1]) / BINS_PER_UNIT
+
+
+def compare_sides(
+    train: FeatureStore,
+    test: FeatureStore,
+    correct: Tensor,
+    *,
+    eps: float | Literal["auto"] = "auto",
+    lower: float = 50.0,
+    upper: float = 95.0,
+    resamples: int = 1000,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Sidedness:
+    """Discover and score twice, one-sided and two-sided, and compare how well each predicts failures.
+
+    The two-sided threshold is chosen so that the mean `|L_i|` on the training features equals the one-sided one: the
+    comparison is then of the sides and not of the sizes of the sets. (The paper leaves signed features to future work.)
+
+    Args:
+        train: store the discriminative features are found on.
+        test: store whose samples are scored.
+        correct: bool `[N]`, whether a classifier was right, in the order of the test store's rows.
+        eps: one-sided threshold, or `auto`.
+        lower, upper: percentiles of the discriminative features.
+        resamples, seed: of the bootstrap.
+        device: where the kernels run.
+        progress: called after each of the four passes.
+
+    Raises:
+        StoreError, ValueError: as for `discover_store`, `score_store` and `failure_curves`.
+    """
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(done, 4)
+
+    one = discover_store(train, eps, lower, upper, two_sided=False, device=device)
+    report(1)
+    matched = matching_eps(_batches(train), one.mean_active)
+    report(2)
+    two = discover_store(train, matched, lower, upper, two_sided=True, device=device)
+    report(3)
+    scores = {
+        "one-sided": score_store(test, one, device=device),
+        "two-sided": score_store(test, two, device=device),
+    }
+    curves = {side: failure_curves(found.scores, correct) for side, found in scores.items()}
+    areas = bootstrap_areas({side: found.scores for side, found in scores.items()}, correct, resamples, seed)
+    auroc = {side: percentile_interval(curves[side].auroc, areas[side][:, 0]) for side in scores}
+    gain = percentile_interval(
+        curves["two-sided"].auroc - curves["one-sided"].auroc, areas["two-sided"][:, 0] - areas["one-sided"][:, 0]
+    )
+    negative = sum(float((batch < 0).sum()) for batch in _batches(train)) / (len(train) * train.num_features)
+    report(4)
+    return Sidedness(one, two, scores, curves, auroc, gain, negative)
+
+
+def mean_active(features: Tensor, eps: float, two_sided: bool) -> float:
+    """Mean `|L_i|` of `[N, D]`.
+
+    >>> mean_active(torch.eye(4, 32), 4.0, False)
+    1.0
+    """
+    return float(ssl_kernels.activation_counts(features, eps, two_sided)[1].double().mean())
+
+
+def _batches(store: FeatureStore) -> Iterator[Tensor]:
+    return (batch.features for batch in store.batches(READ_ROWS))
