@@ -50,3 +50,16 @@ wheel: $(SETUP)
 
 clean:
 	rm -rf build dist *.egg-info ssl_kernels/*.so
+
+# The documentation site; every warning is an error.
+docs: $(SETUP)
+	$(PY) -m pip install --quiet --constraint constraints.txt mkdocs-material "mkdocstrings[python]" latex2mathml
+	$(PY) -m mkdocs build --strict
+
+# The source distribution, checked as an index would.
+sdist: $(SETUP)
+	$(PY) -m pip install --quiet build twine
+	$(PY) -m build --sdist --no-isolation --outdir dist
+	$(PY) -m twine check --strict dist/*.tar.gz
+
+.PHONY: docs sdist
