@@ -15,7 +15,7 @@ $(SETUP): pyproject.toml constraints.txt setup.py $(shell find csrc -type f)
 	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
 	$(PY) -m pip install --quiet --constraint constraints.txt torch torchvision
 	$(PY) -m pip install --quiet --constraint constraints.txt ninja pybind11
-	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[all,test,bench,docs]"
+	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[all,test,bench,docs,notebook]"
 	touch $@
 
 demo: $(SETUP)
@@ -50,3 +50,16 @@ wheel: $(SETUP)
 
 clean:
 	rm -rf build dist *.egg-info ssl_kernels/*.so
+
+# The documentation site; every warning is an error.
+docs: $(SETUP)
+	$(PY) -m pip install --quiet --constraint constraints.txt mkdocs-material "mkdocstrings[python]" latex2mathml
+	$(PY) -m mkdocs build --strict
+
+# The source distribution, checked as an index would.
+sdist: $(SETUP)
+	$(PY) -m pip install --quiet build twine
+	$(PY) -m build --sdist --no-isolation --outdir dist
+	$(PY) -m twine check --strict dist/*.tar.gz
+
+.PHONY: docs sdist

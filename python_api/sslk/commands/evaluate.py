@@ -11,6 +11,7 @@ def evaluate(
     out: str,
     weights: list[str] | None = None,
     concepts: str | None = None,
+    segmenter: str = "grabcut",
     systems: list[Literal["qscore", "reverse", "masked"]] | None = None,
     train_split: str = "train",
     test_split: str = "test",
@@ -38,6 +39,7 @@ def evaluate(
         out: folder of everything; the report is report.html in it.
         weights: a checkpoint per model, none for a model without.
         concepts: table of concepts; without it reverse probing is left out.
+        segmenter: finds the foreground in the masked study: grabcut, labels:CLASS,..., boxes, files:FOLDER, deeplab or sam.
         systems: which protocols: qscore, reverse, masked; all by default.
         train_split: split on which sets, clusters and probes are fitted.
         test_split: split on which they are judged.
@@ -55,7 +57,7 @@ def evaluate(
     from sslk.evaluation.plan import SYSTEMS, EvaluationConfig
 
     config = EvaluationConfig(
-        models, data, weights or [], concepts, systems or list(SYSTEMS), train_split, test_split, root, image_size,
+        models, data, weights or [], concepts, segmenter, systems or list(SYSTEMS), train_split, test_split, root, image_size,
         batch_size, workers, device, seed,
     )  # fmt: skip
     if dry_run:

@@ -76,6 +76,7 @@ def estimate(
             "masked": _VARIANTS * forward * everything,
             "discover": 3 * 4.0 * sizes["train"] * width / bytes_per_second,
             "qscore": 4.0 * sizes["test"] * width / bytes_per_second,
+            "failure": 1e-3 * sizes["test"],  # a thousand bootstrap samples of every score
             "reverse-probe ranking": 5
             * 5
             * 100

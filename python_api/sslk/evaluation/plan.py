@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from sslk.report.run import RESULTS
 
 System = Literal["qscore", "reverse", "masked"]
 SYSTEMS: tuple[System, ...] = get_args(System)
@@ -49,6 +52,7 @@ class EvaluationConfig:
         models: names for `load_backbone`.
         data: name for `load_dataset`.
         weights: a checkpoint per model, "none" for a model without; none at all by default.
+        segmenter: of the masked study, as for `sslk masked`.
         concepts: table that `sslk concepts build` wrote; without it there is no reverse probing.
         systems: which of the three protocols.
         train_split, test_split: of the data set.
@@ -64,6 +68,7 @@ class EvaluationConfig:
     data: str
     weights: list[str] = field(default_factory=list)
     concepts: str | None = None
+    segmenter: str = "grabcut"
     systems: list[System] = field(default_factory=lambda: list(SYSTEMS))
     train_split: str = "train"
     test_split: str = "test"
@@ -114,12 +119,21 @@ def _as_folder(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-.") or "model"
 
 
-def make_plan(config: EvaluationConfig, out: Path) -> list[Step]:
-    """The steps in an order in which each comes after those it needs."""
+def make_plan(config: EvaluationConfig, out: Path, failing: Collection[str] = ()) -> list[Step]:
+    """The steps in an order in which each comes after those it needs.
+
+    Args:
+        config: what is evaluated.
+        out: folder of the evaluation.
+        failing: labels of models that cannot be loaded: steps over all models are made without them.
+    """
     steps: list[Step] = []
     models = labelled_models(config)
     for model in models:
         steps += _model_steps(config, model, out / model.label)
+    working = [model for model in models if model.label not in failing]
+    if "masked" in config.systems and working:
+        steps.append(_masked_step(config, working, out / "masked"))
     return steps
 
 
@@ -141,5 +155,18 @@ def _model_steps(config: EvaluationConfig, model: EvaluatedModel, folder: Path) 
             step("discover", "discover", found, "extract train", store=str(train), out=str(found)),
             step("qscore", "qscore", scores, "discover", "extract test", store=str(test), discriminative=str(found),
                  out=str(scores)),
+            step("probe", "probe linear", folder / "probe" / RESULTS, "extract train", "extract test", train=str(train),
+                 test=str(test), out=str(folder / "probe"), seed=config.seed, device=config.device),
+            step("failure", "failure", folder / "failure" / RESULTS, "discover", "probe", test=str(test),
+                 outputs=str(folder / "probe"), discriminative=str(found), out=str(folder / "failure"), seed=config.seed),
         ]  # fmt: skip
     return steps
+
+
+def _masked_step(config: EvaluationConfig, models: Sequence[EvaluatedModel], out: Path) -> Step:
+    named = [model.name if model.weights is None else f"{model.name}@{model.weights}" for model in models]
+    sizes = None if config.image_size is None else [config.image_size] * len(models)
+    arguments = {"models": named, "data": config.data, "split": config.test_split, "out": str(out), "root": config.root,
+                 "image_sizes": sizes, "segmenter": config.segmenter, "study.seed": config.seed, "workers": config.workers,
+                 "device": config.device}  # fmt: skip
+    return Step("masked", "masked", arguments, out / RESULTS, (), tuple(model.label for model in models))

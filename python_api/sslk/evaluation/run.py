@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -144,7 +145,14 @@ def call(command: str, arguments: dict[str, Any], quiet: bool = False) -> Any:
     module, _, function = COMMANDS[command].target.partition(":")
     target = getattr(importlib.import_module(module), function)
     taken = inspect.signature(target).parameters
-    given = {**arguments, "quiet": quiet}
-    if wrong := [name for name in given if name not in taken and name not in _OPTIONAL]:
-        raise ValueError(f"sslk {command} takes no argument {', '.join(wrong)}.")
-    return target(**{name: value for name, value in given.items() if name in taken})
+    given: dict[str, Any] = {}
+    for name, value in {**arguments, "quiet": quiet}.items():
+        owner, _, setting = name.partition(".")
+        if owner not in taken:
+            if name not in _OPTIONAL:
+                raise ValueError(f"sslk {command} takes no argument {name}.")
+        elif setting:  # `study.seed`: one field of a parameter that is a dataclass
+            given[owner] = dataclasses.replace(given.get(owner, taken[owner].default), **{setting: value})
+        elif value is not None:
+            given[name] = value
+    return target(**given)
