@@ -15,7 +15,7 @@ $(SETUP): pyproject.toml constraints.txt setup.py $(shell find csrc -type f)
 	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
 	$(PY) -m pip install --quiet --constraint constraints.txt torch torchvision
 	$(PY) -m pip install --quiet --constraint constraints.txt ninja pybind11
-	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[protocols,test,bench]"
+	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[all,test,bench,docs]"
 	touch $@
 
 demo: $(SETUP)

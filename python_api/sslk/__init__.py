@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssl_kernels.version import __version__ as __version__
+    from sslk.interpret.heatmaps import feature_heatmaps as feature_heatmaps
     from sslk.models import load_backbone as load_backbone
     from sslk.probes.linear import LinearProbe as LinearProbe
     from sslk.probes.linear import linear_probe as linear_probe
@@ -34,6 +35,7 @@ _MODULE_OF = {
     "discover": "sslk.quality.discover",
     "eps_sweep": "sslk.quality.discover",
     "failure_prediction": "sslk.quality.failure",
+    "feature_heatmaps": "sslk.interpret.heatmaps",
     "linear_probe": "sslk.probes.linear",
     "load_backbone": "sslk.models",
     "qscore": "sslk.quality.score",

@@ -39,6 +39,7 @@ COMMANDS = {
     "discover": Command(
         "sslk.commands.qscore:discover_features", "Find the discriminative features of a store", ("store",)
     ),
+    "finetune": Command("sslk.commands.finetune:run", "Train an encoder further, with and without the Q-Score penalty"),
     "qscore": Command("sslk.commands.qscore:score", "Q-Score of every sample of a feature store", ("store",)),
     "evaluate": Command("sslk.commands.evaluate:evaluate", "Evaluate several models with every protocol, one report"),
     "report": Command("sslk.commands.report:report", "Put finished runs on one page, or serve it meanwhile", ("runs",)),
@@ -62,6 +63,12 @@ COMMANDS = {
     "masks build": Command("sslk.commands.masked:build", "Find the foreground of every image of a data set"),
     "masks preview": Command("sslk.commands.masked:preview", "Draw images with their masks", ("masks",)),
     "masked": Command("sslk.commands.masked:masked", "Compare representations of images with parts removed"),
+    "interpret heatmaps": Command("sslk.commands.interpret:heatmaps", "Draw what discriminative features look at"),
+    "interpret miou": Command("sslk.commands.interpret:miou", "Agreement of heatmaps with core and spurious masks"),
+    "interpret atlas": Command(
+        "sslk.commands.galleries:atlas", "Write a browsable page about the features", ("store",)
+    ),
+    "interpret gallery": Command("sslk.commands.galleries:gallery", "Draw galleries of heatmaps"),
 }
 
 

@@ -152,3 +152,24 @@ def assert_answer(value: Any, expected: dict[str, Tensor], tolerance: float = 1e
 
 
 assert ssl_kernels  # registers the ops before a spawned rank unpickles a case
+
+
+def iou_oracle(heat: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    has_map, has_mask = heat.flatten(1).sum(1) > 0, mask.flatten(1).any(1)
+    region = (heat.double() > 0.2, mask)
+    inside = (heat.double() * (region[0] & region[1])).sum((1, 2))
+    around = (heat.double() * (region[0] | region[1])).sum((1, 2))
+    kept = has_map & has_mask
+    return {
+        "miou": (inside[kept] / around[kept]).mean(),
+        "images": kept.sum(),
+        "without_map": (~has_map).sum(),
+        "without_mask": (~has_mask).sum(),
+    }
+
+
+_heat = torch.rand(N, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+_heat[3::10] = 0
+_mask = torch.rand(N, 3, 5, generator=torch.Generator().manual_seed(6)) > 0.6
+_mask[4::9] = False
+CASES["heatmap_iou"] = Case(lambda: metrics.HeatmapIoU(0.2), (_heat, _mask), iou_oracle)

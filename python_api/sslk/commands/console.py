@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def progress_bar(task: str, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error with elapsed and remaining time; yields `update(done, total)`."""
+def progress_bar(task: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """A bar on standard error with elapsed and remaining time; yields `update(done, total, task)`, the task optional."""
     console = Console(stderr=True, quiet=quiet)
     columns = (
         TextColumn("{task.description}"),
@@ -24,7 +24,14 @@ def progress_bar(task: str, quiet: bool = False) -> Iterator[Callable[[int, int]
     )
     with Progress(*columns, console=console) as bar:
         row = bar.add_task(task, total=None)
-        yield lambda done, total: bar.update(row, completed=done, total=total)
+
+        def update(done: int, total: int, name: str | None = None) -> None:
+            nonlocal row, task
+            if name is not None and name != task:  # the next stage has a bar of its own
+                row, task = bar.add_task(name, total=total), name
+            bar.update(row, completed=done, total=total)
+
+        yield update
 
 
 def print_fields(fields: dict[str, Any], as_json: bool) -> None:

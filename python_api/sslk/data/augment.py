@@ -81,6 +81,15 @@ class BatchSimCLRTransform(nn.Module):
             ValueError: If `images` is not `[N, 3, H, W]`.
             TypeError: If `images` is neither uint8 nor floating point.
         """
+        return self.render(images, self.draw(len(images), generator, images.device))
+
+    def draw(self, count: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
+        """The random numbers `[11, count]` of as many views, uniform in [0, 1): a column decides all about one view."""
+        return torch.rand(11, count, generator=generator, device=device)
+
+    @torch.no_grad()
+    def render(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """The views that `numbers` `[11, N]` describe; `forward` is `render(images, draw(...))`."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be [N, 3, H, W], got {list(images.shape)}")
         if images.dtype == torch.uint8:
@@ -89,10 +98,8 @@ class BatchSimCLRTransform(nn.Module):
             images = images.float()
         else:
             raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
-        # One row of uniform numbers per random decision: the number drawn never depends on the values drawn.
-        u = torch.rand(11, len(images), generator=generator, device=images.device)
-        views = self._crop_and_flip(images, u[:5])
-        return (self._recolour(views, u[5:]).clamp_(0, 1) - self.mean) / self.std
+        views = self._crop_and_flip(images, numbers[:5])
+        return (self._recolour(views, numbers[5:]).clamp_(0, 1) - self.mean) / self.std
 
     def _crop_and_flip(self, images: Tensor, u: Tensor) -> Tensor:
         area = self.scale[0] + (self.scale[1] - self.scale[0]) * u[0]

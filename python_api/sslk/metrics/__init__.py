@@ -4,6 +4,7 @@ from sslk.metrics.activation import ActivationRate
 from sslk.metrics.cca import CCA
 from sslk.metrics.column_l1 import ColumnL1
 from sslk.metrics.failure import FailureAUPRC, FailureAUROC
+from sslk.metrics.heatmap_iou import HeatmapIoU
 from sslk.metrics.linear_cka import LinearCKA
 from sslk.metrics.moments import FeatureMoments
 from sslk.metrics.qscore import QScoreSummary
@@ -16,6 +17,7 @@ __all__ = [
     "FailureAUPRC",
     "FailureAUROC",
     "FeatureMoments",
+    "HeatmapIoU",
     "LinearCKA",
     "QScoreSummary",
     "Similarity",

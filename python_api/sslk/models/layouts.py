@@ -132,6 +132,7 @@ LAYOUTS: tuple[Layout, ...] = (
             "student": ("student_backbone.",),
             "student_projector": ("student_head.",),
             "decoder": ("decoder.",),
+            "criterion": ("criterion.",),  # of this package's own runs: MoCo's queue, DINO's centre
         },
     ),
     Layout(

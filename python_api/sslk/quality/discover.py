@@ -36,6 +36,7 @@ class DiscriminativeFeatures:
         num_samples: N, how many samples A was computed from.
         mean_active: mean `|L_i|`, highly activating features per sample.
         empty_share: share of samples with an empty `L_i` in S, NaN if it was not computed.
+        weights_hash: SHA-256 of the model's weights, where they are known; the set belongs to no other model.
     """
 
     mask: Tensor
@@ -49,6 +50,7 @@ class DiscriminativeFeatures:
     num_samples: int
     mean_active: float
     empty_share: float
+    weights_hash: str | None = None
 
     @property
     def num_features(self) -> int:
@@ -122,7 +124,7 @@ class DiscriminativeFeatures:
         settings = {
             name: getattr(self, name)
             for name in ("eps", "lower", "upper", "lower_percent", "upper_percent", "two_sided", "num_samples",
-                         "mean_active", "empty_share")
+                         "mean_active", "empty_share", "weights_hash")
         }  # fmt: skip
         temporary = path.with_name(path.name + ".tmp")
         try:

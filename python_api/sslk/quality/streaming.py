@@ -21,7 +21,7 @@ from sslk.quality.discover import (
 )
 from sslk.quality.score import QScores, resolve_set
 
-BATCH_BYTES = 64 << 20  # on the CPU a batch is a view of the mapping; on an accelerator this much is copied at a time
+BATCH_BYTES = 16 << 20  # on the CPU a batch is a view of the mapping; on an accelerator this much is copied at a time
 
 
 def discover_store(
@@ -68,15 +68,17 @@ def discover_store(
     check_percentiles(lower, upper)
     two_sided = store.spec.signed if two_sided is None else two_sided
     if eps == "auto":
-        return _discover_auto(store, lower, upper, two_sided, torch.device(device), progress)
+        found = _discover_auto(store, lower, upper, two_sided, torch.device(device), progress)
+        return replace(found, weights_hash=store.spec.weights_hash)
     eps = float(eps)
     if not eps >= 0:
         raise ValueError(f"eps must be zero or positive, or 'auto', got {eps}.")
     warn_if_unreachable(eps, store.num_features)
     counts = _count(store, [eps], two_sided, torch.device(device), progress, passes=1)[0]
-    return DiscriminativeFeatures.from_counts(
+    found = DiscriminativeFeatures.from_counts(
         counts, len(store), eps=eps, lower=lower, upper=upper, two_sided=two_sided
     )
+    return replace(found, weights_hash=store.spec.weights_hash)
 
 
 def score_store(

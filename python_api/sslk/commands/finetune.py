@@ -1,0 +1,124 @@
+"""Q-Score-regularised further training from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from sslk.commands.console import progress_bar
+from sslk.data import load_dataset
+from sslk.models import load_backbone, read_checkpoint
+from sslk.models.embedded import load_embedded_projector
+from sslk.provenance import provenance
+from sslk.quality.discover import DiscriminativeFeatures
+from sslk.report.run import Run, RunTable
+from sslk.training.config import ARMS, Arm, MethodName, TrainingConfig
+from sslk.training.finetune import ArmResult, finetune
+from sslk.training.run import world
+
+_COLUMNS = ["arm", "probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "final SSL loss"]
+
+
+def run(
+    method: MethodName,
+    out: str,
+    arms: list[Arm | Literal["all"]] | None = None,
+    model: str = "embedded",
+    weights: str | None = None,
+    checkpoint_format: str | None = None,
+    data: str = "sample",
+    split: str = "train",
+    test_data: str | None = None,
+    test_split: str | None = "test",
+    root: str | None = None,
+    discriminative: str | None = None,
+    options: dict[str, Any] | None = None,
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008 (frozen)
+    quiet: bool = False,
+) -> None:
+    """Train an encoder further with a self-supervised method, with and without the Q-Score regulariser.
+
+    Examples:
+        $ sslk finetune --method simclr --out runs/simclr --training.epochs 2 --training.learning_rate 0.3
+        $ sslk finetune --method byol --weights byol.safetensors --model cifar:compact --arms qscore --out runs/byol
+        $ torchrun --nproc-per-node 8 -m sslk.cli finetune --method dino --model timm:resnet50 --data imagenet --out runs/dino
+
+    Args:
+        method: simclr, swav, moco, byol, dino, simsiam, vicreg or barlow-twins.
+        out: folder for checkpoints, logs, models and results; the same command goes on with what it holds.
+        arms: baseline (no penalty), lasso, qscore, or all (default), one after the other from the same start.
+        model: the encoder: embedded, torchvision:NAME, timm:NAME, cifar:NAME, lightly:NAME.
+        weights: its checkpoint; the method's heads are taken from it where they are in it.
+        checkpoint_format: layout of the checkpoint, detected by default.
+        data: training images: sample, npz:PATH, folder:PATH, cifar10, imagenet, ...
+        split: of these.
+        test_data: images for the evaluation, the same set by default.
+        test_split: of these; none for no test set.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        discriminative: file of `sslk discover` for this encoder; found on the training images by default.
+        options: settings of the method, such as --options.hidden_dim 512.
+        training: settings of the training.
+        quiet: no progress bars.
+    """
+    chosen = _arms(arms)
+    backbone = load_backbone(model, weights, checkpoint_format=checkpoint_format)
+    parts: dict[str, Any] = {}
+    if weights is not None and weights != "pretrained":
+        assert backbone.checkpoint is not None
+        parts = read_checkpoint(weights, checkpoint_format or backbone.checkpoint.layout).parts
+    elif model == "embedded" and method == "simclr":
+        parts = {"projector": load_embedded_projector().state_dict()}
+    found = None if discriminative is None else DiscriminativeFeatures.load(discriminative)
+    images = load_dataset(data, split, root=root)
+    test = None if test_split is None else load_dataset(test_data or data, test_split, root=root)
+    with progress_bar("starting", quiet) as update:
+        results = finetune(
+            method, backbone, parts, images, out, training, arms=chosen, test=test, discriminative=found,
+            options=options, report=lambda stage, done, total: update(done, total, stage),
+        )  # fmt: skip
+    if world()[0] != 0:
+        return
+    settings = {"method": method, "model": model, "weights": weights, "weights_hash": backbone.weights_hash,
+                "data": images.name, "options": options or {}, "training": vars(training)}  # fmt: skip
+    rows = [_row(arm, result) for arm, result in results.items()]
+    Run(
+        "finetune",
+        f"Further training of {model} with {method}",
+        _findings(results, len(images)),
+        provenance({"command": "sslk finetune", "seed": training.seed, "config": settings}),
+        {f"{arm}_top1": result.top1 for arm, result in results.items()},
+        [RunTable("Arms from the same start", _COLUMNS, rows)],
+    ).save(out)
+    print(f"{'  '.join(_COLUMNS)}")
+    for row in rows:
+        print("  ".join("-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    print(f"results: {Path(out) / 'results.json'}")
+
+
+def _arms(arms: list[Arm | Literal["all"]] | None) -> list[Arm]:
+    if not arms or "all" in arms:
+        return list(ARMS)
+    return [arm for arm in ARMS if arm in arms]
+
+
+def _row(arm: str, r: ArmResult) -> list[Any]:
+    top1 = None if r.top1 is None else 100 * r.top1
+    last = r.log[-1]["loss"] if r.log else None
+    return [arm, top1, r.auroc, r.mean_q, r.mean_active, 100 * r.empty_share, last]
+
+
+def _findings(results: dict[str, ArmResult], images: int) -> list[str]:
+    before = results["before"]
+    findings = [f"Before, mean Q is {before.mean_q:.4f} and {100 * before.empty_share:.1f} % of the sets are empty."]
+    baseline, qscore = results.get("baseline"), results.get("qscore")
+    if baseline and qscore:
+        findings.append(
+            f"After training on {images:,} images mean Q is {qscore.mean_q:.4f} with the regulariser and "
+            f"{baseline.mean_q:.4f} without."
+        )
+        if baseline.top1 is not None and qscore.top1 is not None:
+            findings.append(
+                f"The linear probe is {100 * (qscore.top1 - baseline.top1):+.2f} points from the baseline arm's; one seed "
+                "says nothing about smaller differences than the spread over seeds."
+            )
+    return findings

@@ -1,0 +1,64 @@
+"""A data set with its masks by name, as the command line gives them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sslk.data import Dataset, load_dataset
+from sslk.interpret.masks import BoxMasks, ClassMasks, MaskFolder, MaskSource
+from sslk.interpret.salient_imagenet import salient_imagenet
+
+
+def data_and_masks(
+    data: str,
+    split: str,
+    root: str | None,
+    masks: str,
+    core: list[str] | None,
+    void: list[str] | None,
+    answers: str | None,
+    images: str | None,
+) -> tuple[Dataset, MaskSource]:
+    """The data set and its masks: `annotation` (boxes, or classes per pixel with `core`), `folder:PATH`, `salient:PATH`.
+
+    Raises:
+        ValueError: another name, or something that this kind of masks needs is missing.
+    """
+    kind, _, path = masks.partition(":")
+    if kind == "salient" and path:
+        if answers is None:
+            raise ValueError("masks=salient:PATH needs --answers, the table discover_spurious_features.csv.")
+        return salient_imagenet(path, answers, images)
+    dataset = load_dataset(data, split, root=root)
+    if kind == "folder" and path:
+        return dataset, MaskFolder(path, dataset)
+    if masks != "annotation":
+        raise ValueError(f"masks must be annotation, folder:PATH or salient:PATH, got {masks!r}.")
+    annotation = dataset.annotation(0)
+    if annotation.boxes is not None:
+        return dataset, BoxMasks(dataset)
+    if core is None:
+        raise ValueError(f"masks=annotation of {dataset.name} needs --core with some of: {', '.join(dataset.classes)}.")
+    return dataset, ClassMasks(dataset, core, void=void or (), per_class=True)
+
+
+def limited(dataset: Dataset, source: MaskSource, limit: int) -> tuple[Dataset, MaskSource]:
+    """Some images, evenly spread, and their masks."""
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}.")
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(int))
+    labels = None if dataset.labels is None else dataset.labels[chosen]
+    names = [dataset.image_name(index) for index in chosen.tolist()]
+    part = Dataset(dataset.name, lambda i: dataset[int(chosen[i])][0], names, labels, dataset.classes)
+
+    return part, _Chosen(source, chosen)
+
+
+class _Chosen:
+    """The masks of some images of a source."""
+
+    def __init__(self, source: MaskSource, chosen: np.ndarray) -> None:
+        self.kinds, self._source, self._chosen = source.kinds, source, chosen
+
+    def __call__(self, index: int, height: int, width: int) -> dict[str, np.ndarray]:
+        return self._source(int(self._chosen[index]), height, width)

@@ -1,0 +1,203 @@
+"""Raw maps of (image, feature) pairs: in closed form for pooled channels, by captum for other layers, from tokens."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from sslk.models import Backbone
+
+Method = Literal["closed form", "GradCAM", "gradient x token"]
+
+
+@dataclass(frozen=True, eq=False)
+class RawMaps:
+    """The representations of a batch and a way to ask where single features of single images look.
+
+    Attributes:
+        features: `[n, D]`, what the model (or the head on it) puts out.
+        pairs: (rows, columns, signs) int64, int64, float, each `[K]`, rows ascending -> maps `[K, h, w]`, not negative
+            and not scaled: GradCAM of `signs[k] * features[rows[k], columns[k]]`.
+    """
+
+    features: Tensor
+    pairs: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class MapMethod:
+    """How the maps of a model are computed; made by `map_method`, called with batches of images `[n, C, H, W]`.
+
+    Attributes:
+        name: `closed form` (relu of the channel), `GradCAM` (captum) or `gradient x token`.
+        layer: dotted name of the layer whose output is looked at.
+        model: the backbone.
+        head: a module on the representations whose outputs take the place of the features; None for the features.
+    """
+
+    name: Method
+    layer: str
+    model: Backbone
+    head: nn.Module | None
+
+    def __call__(self, images: Tensor) -> RawMaps:
+        from sslk.interpret.gradcam import gradcam_maps
+        from sslk.interpret.vit import token_maps
+
+        compute = {"closed form": closed_form_maps, "GradCAM": gradcam_maps, "gradient x token": token_maps}[self.name]
+        return compute(self, images)
+
+    def output(self, images: Tensor) -> Tensor:
+        """Features, or the head's outputs, `[n, D]`."""
+        features = self.model(images)
+        return features if self.head is None else self.head(features)
+
+
+def closed_form_maps(method: MapMethod, images: Tensor) -> RawMaps:
+    """Without a backward pass: `h_j = mean(A_j)`, so the gradient's weight is `1 / (h w)` on channel j, 0 elsewhere.
+
+    GradCAM of `h_j` at that layer is therefore `relu(A_j)` up to its scale, and that of a linear head's output k is
+    `relu(sum_j W_kj A_j)` (Zhou et al., 2016). `h` is the pooled feature itself, before any division by its norm.
+    """
+    outputs: list[Tensor] = []
+    hook = method.model.get_submodule(method.layer).register_forward_hook(lambda m, i, output: outputs.append(output))
+    try:
+        with torch.no_grad():
+            features = method.output(images)
+    finally:
+        hook.remove()
+    channels = outputs[-1].detach()
+
+    def pairs(rows: Tensor, columns: Tensor, signs: Tensor) -> Tensor:
+        if isinstance(method.head, nn.Linear):
+            used, position = columns.unique(return_inverse=True)
+            weight = method.head.weight.detach()[used].to(channels)
+            chosen = torch.einsum("cd,ndhw->nchw", weight, channels)[rows, position]
+        else:
+            chosen = channels[rows, columns]
+        return (chosen * signs.to(chosen)[:, None, None]).relu_()
+
+    return RawMaps(features, pairs)
+
+
+def map_method(
+    model: nn.Module, image_shape: tuple[int, ...], *, layer: str | None = None, head: nn.Module | None = None
+) -> MapMethod:
+    """Choose how to compute a model's maps; anything but the closed form is announced by a warning.
+
+    Args:
+        model: a `Backbone`, or any module from images `[N, C, H, W]` to `[N, D]`, whose layers are then looked at once.
+        image_shape: `(C, H, W)` of the images to come.
+        layer: dotted name of the layer to look at; the closed form's by default where there is one, else the last
+            feature map of a CNN, or the last tokens of a transformer that the features depend on.
+        head: a module on the representations whose outputs are explained instead of the features.
+
+    Raises:
+        ValueError: the layer does not exist, or none can be found.
+
+    Example:
+        >>> from sslk.models import load_backbone
+        >>> method = map_method(load_backbone("embedded"), (3, 32, 32))
+        >>> method.name, method.layer
+        ('closed form', 'net.stages')
+    """
+    backbone = model if isinstance(model, Backbone) else _as_backbone(model, image_shape)
+    if layer is not None:
+        layer = _resolve(backbone, layer)
+    linear = head is None or isinstance(head, nn.Linear)
+    if backbone.feature_layer is not None and linear and layer in (None, backbone.feature_layer):
+        return MapMethod("closed form", backbone.feature_layer, backbone, head)
+    name, found = _general_method(backbone, image_shape, layer)
+    reason = (
+        "the layer is another one" if backbone.pooled and linear else "its features are no spatial means of channels"
+    )
+    if backbone.pooled and not linear:
+        reason = "the head is not linear"
+    warnings.warn(
+        f"{backbone.name}: the closed form does not apply ({reason}); using {name} at {found}, which needs backward "
+        "passes.",
+        stacklevel=3,
+    )
+    return MapMethod(name, found, backbone, head)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; its training flags are restored."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _as_backbone(model: nn.Module, image_shape: tuple[int, ...]) -> Backbone:
+    training = [module for module in model.modules() if module.training]
+    try:
+        return Backbone(model, name=type(model).__name__, input_size=(image_shape[-2], image_shape[-1]))
+    finally:  # a Backbone puts its network into eval mode
+        for module in training:
+            module.training = True
+
+
+def _resolve(backbone: Backbone, layer: str) -> str:
+    names = {name for name, _ in backbone.named_modules()}
+    for name in (layer, f"net.{layer}"):
+        if name and name in names:
+            return name
+    raise ValueError(
+        f"layer must be the dotted name of a module of {backbone.name!r}, such as net.layer4, got {layer!r}."
+    )
+
+
+def _general_method(backbone: Backbone, image_shape: tuple[int, ...], layer: str | None) -> tuple[Method, str]:
+    """GradCAM or gradient x token, and the layer, from what the modules put out for one image."""
+    from sslk.interpret.vit import token_layer
+
+    outputs: list[tuple[str, Tensor]] = []
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            tensor = output[0] if isinstance(output, tuple) and output else output
+            if isinstance(tensor, Tensor) and tensor.ndim in (3, 4) and math.prod(tensor.shape[1:]) > tensor.shape[1]:
+                outputs.append((name, tensor))
+
+        return hook
+
+    modules = [(name, module) for name, module in backbone.named_modules() if name.startswith("net.")]
+    handles = [module.register_forward_hook(record(name)) for name, module in modules]
+    weight = next(backbone.parameters())
+    try:
+        with evaluating(backbone), torch.no_grad():
+            backbone(torch.zeros(1, *image_shape).to(weight))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if layer is not None:
+        tensor = next((tensor for name, tensor in outputs if name == layer), None)
+        if tensor is None:
+            raise ValueError(f"layer must put out a feature map [n, C, h, w] or tokens [n, T, C], {layer!r} does not.")
+        return ("GradCAM" if tensor.ndim == 4 else "gradient x token"), layer
+    if not outputs:
+        raise ValueError(f"{backbone.name!r} has no layer with a feature map or tokens to draw a heatmap from.")
+    if outputs[-1][1].ndim == 3:
+        with evaluating(backbone):
+            return "gradient x token", token_layer(backbone, image_shape)
+    maps = [(name, tensor) for name, tensor in outputs if tensor.ndim == 4 and tensor.shape[2] * tensor.shape[3] > 1]
+    if maps and maps[-1][1].shape[-1] == backbone.num_features != maps[-1][1].shape[1]:
+        raise ValueError(
+            f"the last feature map of {backbone.name!r} is channels-last, {list(maps[-1][1].shape)}: "
+            "give layer=NAME of one that puts out [n, C, h, w]."
+        )
+    if not maps:
+        raise ValueError(f"{backbone.name!r} has no layer with a feature map [n, C, h, w] to draw a heatmap from.")
+    return "GradCAM", maps[-1][0]

@@ -1,0 +1,210 @@
+"""Agreement of a model's heatmaps with annotated regions: mIoU with core and spurious masks, with controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sslk.data import Dataset, EvaluationTransform
+from sslk.interpret.controls import centre_prior, random_features
+from sslk.interpret.heatmaps import active_features, combine
+from sslk.interpret.intervals import Interval, group_difference, mean_interval, paired_difference
+from sslk.interpret.maps import evaluating, map_method
+from sslk.interpret.masks import MaskSource
+from sslk.metrics import HeatmapIoU
+from sslk.quality.discover import DiscriminativeFeatures
+
+#: The maps that are compared with the masks: the model's, and what it has to beat.
+MAPS = ("discriminative", "random features", "centre prior", "uniform")
+
+
+@dataclass(frozen=True, eq=False)
+class MaskAgreement:
+    """How well heatmaps agree with masks, image by image.
+
+    Attributes:
+        overlaps: (map, mask kind) -> float64 `[N]`, in the order of the data set; NaN where an image has no map or no
+            mask of that kind. Maps are those of `MAPS`.
+        without_mask: mask kind -> number of images that lack it, or of which the crop leaves nothing.
+        without_map: number of images with an empty `L_i` in S, or a map without heat.
+        images: N.
+        threshold: heat above which a pixel belongs to the map's region.
+        method: how the maps were computed.
+        representations: float `[N, D]`, where asked for.
+        correct: bool `[N]`, whether a classifier was right on the image; None where unknown.
+    """
+
+    overlaps: dict[tuple[str, str], np.ndarray]
+    without_mask: dict[str, int]
+    without_map: int
+    images: int
+    threshold: float
+    method: str
+    representations: Tensor | None = None
+    correct: np.ndarray | None = None
+
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of masks."""
+        return list(self.without_mask)
+
+    def miou(self, kind: str = "core", which: str = "discriminative", correct: bool | None = None) -> Interval:
+        """mIoU of one map with one kind of mask, over all images or those classified correctly or incorrectly.
+
+        Raises:
+            KeyError: no such map or kind.
+            ValueError: the split is asked for where it is unknown.
+        """
+        return mean_interval(self._values(kind, which, correct))
+
+    def compared(self) -> dict[str, Interval]:
+        """The differences that the paper's claims and the controls are about, by name, positive where the claim holds."""
+        out: dict[str, Interval] = {}
+        if {"core", "spurious"} <= set(self.kinds):
+            both = self._values("core", "discriminative"), self._values("spurious", "discriminative")
+            out["core - spurious"] = paired_difference(*both)
+        for kind in self.kinds:
+            if self.correct is not None:
+                groups = [self._values(kind, "discriminative", side) for side in (True, False)]
+                out[f"{kind}: correct - incorrect"] = group_difference(*groups)
+            for control in MAPS[1:]:
+                pair = self._values(kind, "discriminative"), self._values(kind, control)
+                out[f"{kind}: discriminative - {control}"] = paired_difference(*pair)
+        return out
+
+    def _values(self, kind: str, which: str, correct: bool | None = None) -> np.ndarray:
+        if (which, kind) not in self.overlaps:
+            raise KeyError(f"no overlaps of {which!r} with {kind!r}; there are {sorted(self.overlaps)}.")
+        values = self.overlaps[which, kind]
+        if correct is None:
+            return values
+        if self.correct is None:
+            raise ValueError("correct is unknown: give it to mask_agreement, or set it with dataclasses.replace.")
+        return values[self.correct == correct]
+
+
+def mask_agreement(
+    model: nn.Module,
+    dataset: Dataset,
+    masks: MaskSource,
+    discriminative: DiscriminativeFeatures | Tensor,
+    transform: EvaluationTransform,
+    *,
+    correct: Sequence[bool] | np.ndarray | Tensor | None = None,
+    eps: float | None = None,
+    two_sided: bool | None = None,
+    threshold: float = 0.0,
+    layer: str | None = None,
+    keep_representations: bool = False,
+    batch_size: int = 64,
+    workers: int = 0,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> MaskAgreement:
+    """mIoU of the discriminative features' heatmaps with every kind of mask, and of three controls with the same masks.
+
+    `mIoU = mean_i s(R & M) / s(R | M)` with R the pixels above the threshold and s the sum of heat (Kalibhat et al.,
+    AAAI 2024). The controls see the same images: as many random features (maps of those above zero in the image), a
+    Gaussian at the centre, and uniform heat, whose mIoU is the mask's share of the image. At the threshold 0 the mIoU is
+    the share of the heat inside the mask, so a mask that covers more of the image has a larger one by that alone.
+
+    One batch of images and masks is in memory at a time; a few numbers per image are kept.
+
+    Args:
+        model: a `Backbone` or module, on its device.
+        dataset: of PIL images: its own `transform` must be None.
+        masks: called with index, height and width; see `sslk.interpret.masks`. A mask that has not the image's size
+            must have the size of the model's input.
+        discriminative, eps, two_sided, layer: as for `feature_heatmaps`.
+        transform: of images and masks into the model's input.
+        correct: bool `[N]`, whether a classifier is right on each image.
+        threshold: in units of heat, which is in [0, 1].
+        keep_representations: also return `[N, D]`.
+        batch_size, workers: of the loading.
+        seed: of the random features.
+        progress: called with the images done and to do, after every batch.
+
+    Raises:
+        ValueError: the data set has a transform, `correct` has another length, a mask has another size than allowed.
+    """
+    if dataset.transform is not None:
+        raise ValueError("dataset must give untransformed images here, its transform must be None; pass transform=.")
+    if correct is not None and len(correct) != len(dataset):
+        raise ValueError(f"correct must hold one value per image, got {len(correct)} for {len(dataset)}.")
+    kinds = masks.kinds
+    device = next(model.parameters()).device
+    method = map_method(model, (3, *transform.size), layer=layer)
+    generator = torch.Generator().manual_seed(seed)
+    metrics = {(name, kind): HeatmapIoU(threshold).to(device) for name in MAPS for kind in kinds}
+    prior = centre_prior(*transform.size).to(device)
+    kept: list[Tensor] = []
+    loader = DataLoader(_Annotated(dataset, masks, transform), batch_size, num_workers=workers)
+    done = 0
+    with evaluating(method.model):
+        for images, regions in loader:
+            images, regions = images.to(device), regions.to(device)
+            raw = method(images)
+            active, signs = active_features(raw.features, discriminative, eps, two_sided)
+            heat = combine(raw, active, signs, transform.size)
+            has_map = heat.flatten(1).amax(1, keepdim=True)[..., None] > 0
+            at_random = random_features(raw.features, active, generator)
+            shown = {
+                "discriminative": heat,
+                "random features": combine(raw, at_random, torch.ones_like(signs), transform.size),
+                # Controls are taken on the images that have a map, so that differences are paired.
+                "centre prior": prior * has_map,
+                "uniform": torch.ones_like(heat) * has_map,
+            }
+            for (name, kind), metric in metrics.items():
+                metric.update(shown[name], regions[:, kinds.index(kind)])
+            if keep_representations:
+                kept.append(raw.features.float().cpu())
+            done += len(images)
+            if progress is not None:
+                progress(done, len(dataset))
+    first = metrics["discriminative", kinds[0]]
+    return MaskAgreement(
+        overlaps={key: metric.values().cpu().numpy() for key, metric in metrics.items()},
+        without_mask={kind: int(metrics["discriminative", kind].without_mask) for kind in kinds},
+        without_map=int(first.without_map),
+        images=len(dataset),
+        threshold=threshold,
+        method=method.name,
+        representations=torch.cat(kept) if kept else None,
+        correct=None if correct is None else np.asarray(correct).astype(bool),
+    )
+
+
+class _Annotated(torch.utils.data.Dataset):
+    """Images `[3, H, W]` with their masks, bool `[kinds, H, W]`, all false where there is none."""
+
+    def __init__(self, dataset: Dataset, masks: MaskSource, transform: EvaluationTransform) -> None:
+        self.dataset, self.masks, self.transform = dataset, masks, transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        image, _ = self.dataset[index]
+        found = self.masks(index, image.height, image.width)
+        regions = torch.zeros(len(self.masks.kinds), *self.transform.size, dtype=torch.bool)
+        for number, kind in enumerate(self.masks.kinds):
+            if kind in found:
+                regions[number] = self._fitted(found[kind], image.height, image.width, index)
+        return self.transform(image), regions
+
+    def _fitted(self, mask: np.ndarray, height: int, width: int, index: int) -> Tensor:
+        if mask.shape == (height, width):
+            return self.transform.mask(mask)
+        if mask.shape == self.transform.size:
+            return torch.from_numpy(mask)
+        raise ValueError(
+            f"the mask of {self.dataset.image_name(index)} is {list(mask.shape)}; it must have the image's size "
+            f"{[height, width]} or that of the model's input {list(self.transform.size)}."
+        )

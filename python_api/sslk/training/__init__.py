@@ -1,0 +1,1 @@
+"""Self-supervised training, from scratch or further, with and without the Q-Score regulariser."""

@@ -1,0 +1,91 @@
+"""Writes the state of a training run whole or not at all, and reads it back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from sslk.features.atomic import write_atomically
+
+LAST = "last.ckpt"
+
+
+class NonFiniteError(ValueError):
+    """A loss or a weight became NaN or infinite; the message names the step and the last good checkpoint."""
+
+
+class KeepState(pl.Callback):
+    """Writes `last.ckpt` every so many optimiser steps and at the end: everything that resuming needs.
+
+    The file is replaced only by a whole one, and only while every weight is finite.
+
+    Args:
+        folder: where `last.ckpt` goes.
+        every: optimiser steps between two checkpoints.
+        last_step: the step after which the run ends.
+
+    Raises:
+        NonFiniteError: a weight is NaN or infinite; the last checkpoint stays.
+    """
+
+    def __init__(self, folder: Path, every: int, last_step: int) -> None:
+        self.folder, self.every, self.last_step = folder, every, last_step
+        self.saved_step = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *unused: Any) -> None:
+        step = trainer.global_step
+        if step == self.saved_step or (step % self.every and step != self.last_step) or not step:
+            return
+        self.saved_step = step
+        for name, parameter in module.named_parameters():
+            if not parameter.isfinite().all():
+                raise NonFiniteError(
+                    f"{name} is not finite after step {step}: lower the learning rate or the penalty's weights; "
+                    f"{last_good(self.folder)}"
+                )
+        temporary = self.folder / f".{LAST}.tmp"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.folder / LAST)
+        trainer.strategy.barrier()
+
+
+def last_good(folder: Path) -> str:
+    """Where the last checkpoint is, as the end of an error message."""
+    path = folder / LAST
+    return f"the last good checkpoint is {path}." if path.exists() else "there is no checkpoint before it."
+
+
+def save_method(method: nn.Module, path: Path, metadata: Mapping[str, Any], half: bool = False) -> None:
+    """A method's whole state as safetensors, atomically; `load_backbone(..., weights=path)` reads its encoder.
+
+    Args:
+        method: encoder, heads, momentum copies, queue.
+        path: the file; its folder exists.
+        metadata: stored in the file's header, values as JSON.
+        half: floating-point tensors as float16.
+    """
+    tensors = {
+        name: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous().clone()
+        for name, value in method.state_dict().items()
+        if isinstance(value, torch.Tensor)
+    }
+    header = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
+    write_atomically(path, save(tensors, header))
+
+
+def load_method(method: nn.Module, path: Path) -> None:
+    """Read what `save_method` wrote into a method of the same shape."""
+    from safetensors.torch import load_file
+
+    method.load_state_dict(load_file(path))

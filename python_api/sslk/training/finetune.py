@@ -1,0 +1,220 @@
+"""Further training of one encoder in three arms from the same start, and what it does to representations and scores."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import sslk
+from sslk.data import Dataset, evaluation_transform
+from sslk.features import FeatureStore, extract
+from sslk.models.backbone import Backbone
+from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.streaming import discover_store
+from sslk.training.checkpoints import load_method, save_method
+from sslk.training.config import ARMS, Arm, TrainingConfig
+from sslk.training.heads import Parts, build_method
+from sslk.training.methods import Method, MomentumMethod
+from sslk.training.run import train, world
+from sslk.training.transforms import image_transform
+from sslk.training.views import ImageViews, TensorViews, images_in_memory
+
+SMALL_IMAGE = 64  # pixels; sets of such images are kept in memory and augmented a batch at a time
+START, SET, MODEL = "start.safetensors", "discriminative.safetensors", "model.safetensors"
+Report = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One encoder after (or before) further training.
+
+    Attributes:
+        mean_q, mean_active, empty_share: over the evaluation images, with the set S of the start.
+        top1, auroc: of a linear probe on them, and of Q-Score as its failure predictor; None without labels.
+        log: the logged steps; empty before training.
+    """
+
+    mean_q: float
+    mean_active: float
+    empty_share: float
+    top1: float | None
+    auroc: float | None
+    log: list[dict[str, float]]
+
+
+def finetune(
+    method: str,
+    backbone: Backbone,
+    parts: Parts | None,
+    data: Dataset,
+    out: str | Path,
+    config: TrainingConfig,
+    *,
+    arms: Sequence[Arm] = ARMS,
+    test: Dataset | None = None,
+    discriminative: DiscriminativeFeatures | None = None,
+    options: Mapping[str, Any] | None = None,
+    report: Report = lambda stage, done, total: None,
+    trainer_options: dict[str, Any] | None = None,
+) -> dict[str, ArmResult]:
+    """Train copies of an encoder further, one per arm, with the same batches and budget, and evaluate them.
+
+    Interrupted at any moment, the same call goes on. The start (encoder and heads, warmed up where asked for) is
+    written once and shared by the arms.
+
+    Args:
+        method: one of `METHODS`.
+        backbone: the encoder; not modified.
+        parts: heads of its checkpoint, `read_checkpoint(...).parts`; None for fresh ones.
+        data: training images.
+        out: folder: `start.safetensors`, `discriminative.safetensors` and, per arm, checkpoints, logs and
+            `model.safetensors`.
+        config: settings.
+        arms: which penalties.
+        test: evaluation images; with labels in both sets a linear probe is trained on `data` and tested here.
+        discriminative: the set S; found on `data` with `eps="auto"` by default.
+        options: arguments of the method's class, such as `hidden_dim`.
+        report: called with the stage, the steps done and all steps.
+        trainer_options: further arguments of `pytorch_lightning.Trainer`.
+
+    Returns:
+        Results by arm; `before` is the encoder at the start.
+
+    Raises:
+        ValueError: settings that do not fit, a set of another model, or another run in `out`; each named.
+        NonFiniteError: the loss became NaN.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for arm in arms:
+        if arm not in ARMS:
+            raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}.")
+    if discriminative is not None:
+        check_set(discriminative, backbone)
+    views = make_views(method, data, backbone, config)
+    build, fresh = _builder(method, backbone, parts, options, config.seed)
+    identity = {"method": method, "options": dict(options or {}), "weights": backbone.weights_hash,
+                "data": [data.name, data.fingerprint]}  # fmt: skip
+
+    def run(model: Method, folder: Path, stage: str, **settings: Any) -> list[dict[str, float]]:
+        return train(
+            model, views, len(data), folder, identity=identity, trainer_options=trainer_options,
+            on_step=lambda done, total: report(stage, done, total), **settings,
+        )  # fmt: skip
+
+    before = copy.deepcopy(backbone)
+    if discriminative is None:
+        if (out / SET).exists():
+            discriminative = DiscriminativeFeatures.load(out / SET)
+            check_set(discriminative, backbone)
+        else:
+            discriminative = discover_store(_features(before, data, out / "before" / "train", config), "auto")
+    discriminative.save(out / SET)
+    if not (out / START).exists():
+        start = build()
+        if config.head_warmup_epochs and fresh:
+            warm = replace(config, epochs=config.head_warmup_epochs, learning_rate=config.head_learning_rate)
+            run(start, out / "heads", "warming up heads", config=warm, frozen=True)
+            if isinstance(start, MomentumMethod):
+                start.reset_momentum()
+        if world()[0] == 0:
+            save_method(start, out / START, {"method": method, "config": asdict(config)})
+    _wait()
+    results = {"before": _evaluate(before, data, test, out / "before", discriminative, config, [])}
+    for arm in arms:
+        model = build()
+        load_method(model, out / START)
+        log = run(model, out / arm, arm, config=config, arm=arm, discriminative=discriminative)
+        if world()[0] == 0:
+            save_method(model, out / arm / MODEL, {"method": method, "arm": arm, "config": asdict(config), **identity})
+        trained = copy.deepcopy(backbone)
+        trained.net.load_state_dict(model.backbone.state_dict())
+        results[arm] = _evaluate(trained, data, test, out / arm, discriminative, config, log)
+    return results
+
+
+def check_set(discriminative: DiscriminativeFeatures, backbone: Backbone) -> None:
+    """Refuse a set that was found on another model.
+
+    Raises:
+        ValueError: D or the weights differ.
+    """
+    if discriminative.num_features != backbone.num_features:
+        raise ValueError(
+            f"discriminative was found for D={discriminative.num_features} features but {backbone.name!r} has "
+            f"D={backbone.num_features}: it belongs to another model."
+        )
+    stated, own = discriminative.weights_hash, backbone.weights_hash
+    if stated is not None and stated != own:
+        raise ValueError(
+            f"discriminative was found on weights {stated[:12]} but {backbone.name!r} has {own[:12]}: it belongs to "
+            "another model; find the set of this one with `sslk discover`."
+        )
+
+
+def make_views(method: str, data: Dataset, backbone: Backbone, config: TrainingConfig) -> TensorViews | ImageViews:
+    """Batched augmentation in memory where all images are small, lightly's transforms in loading processes otherwise."""
+    size = config.view_size or backbone.input_size[0]
+    if max(data[0][0].size) <= SMALL_IMAGE:
+        images = images_in_memory(data)
+        return TensorViews(images, config.batch_size, size, backbone.mean, backbone.std, config.local_views)
+    transform = image_transform(method, size, backbone.mean, backbone.std, config.local_views)
+    return ImageViews(data, transform, config.workers)
+
+
+def _builder(
+    method: str, backbone: Backbone, parts: Parts | None, options: Mapping[str, Any] | None, seed: int
+) -> tuple[Callable[[], Method], list[str]]:
+    """What makes a method around a copy of the encoder, and which of its heads are fresh (said once)."""
+    _, fresh = build_method(method, copy.deepcopy(backbone.net), backbone.num_features, parts or {}, options, seed)
+
+    def build() -> Method:
+        return build_method(method, copy.deepcopy(backbone.net), backbone.num_features, parts, options, seed, False)[0]
+
+    return build, fresh
+
+
+def _features(backbone: Backbone, data: Dataset, out: Path, config: TrainingConfig) -> FeatureStore:
+    images = copy.copy(data)
+    images.transform = evaluation_transform(backbone)
+    workers = 0 if max(data[0][0].size) <= SMALL_IMAGE else config.workers
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return extract(backbone, images, out, workers=workers, device=device)
+
+
+def _evaluate(
+    backbone: Backbone,
+    data: Dataset,
+    test: Dataset | None,
+    out: Path,
+    found: DiscriminativeFeatures,
+    config: TrainingConfig,
+    log: list[dict[str, float]],
+) -> ArmResult:
+    train_rows = _features(backbone, data, out / "train", config).load()
+    rows = train_rows if test is None else _features(backbone, test, out / "test", config).load()
+    scores = sslk.qscore(rows.features, found)
+    top1 = auroc = None
+    if test is not None and test.labels is not None and data.labels is not None:
+        labels = [torch.as_tensor(d.labels) for d in (data, test)]
+        probe = sslk.linear_probe(train_rows.features, labels[0], rows.features, labels[1], seed=config.seed)
+        top1 = probe.top1
+        auroc = sslk.failure_prediction(scores.scores, probe.correct).qscore.auroc
+    return ArmResult(
+        _mean(scores.scores), scores.mean_active, scores.empty_share, top1, auroc, log
+    )  # fmt: skip
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().nanmean())
+
+
+def _wait() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()

@@ -1,0 +1,183 @@
+"""Trains one arm, resumably: what `sslk finetune` and `examples/pretrain.py` both run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from sslk.features.atomic import write_atomically
+from sslk.quality.discover import DiscriminativeFeatures
+from sslk.training.checkpoints import LAST, KeepState
+from sslk.training.config import CARRIED_OUT, Arm, TrainingConfig
+from sslk.training.methods import Method
+from sslk.training.module import TrainingModule
+from sslk.training.views import Batches, ImageViews, TensorViews
+
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner and its hints about devices
+
+
+def train(
+    method: Method,
+    views: TensorViews | ImageViews,
+    count: int,
+    folder: Path,
+    config: TrainingConfig,
+    arm: Arm = "baseline",
+    discriminative: DiscriminativeFeatures | None = None,
+    *,
+    identity: dict[str, Any] | None = None,
+    stop_epoch: int | None = None,
+    frozen: bool = False,
+    on_step: Callable[[int, int], None] | None = None,
+    trainer_options: dict[str, Any] | None = None,
+) -> list[dict[str, float]]:
+    """Train `method` in place, from the start or from where `folder` stands; interrupted at any moment, it goes on.
+
+    On a CPU the weights at the end are bitwise the same, however often the run was interrupted.
+
+    Args:
+        method: encoder and heads at the start of the run; holds the trained weights afterwards.
+        views: gives the batches.
+        count: images in the set.
+        folder: of this run: `config.json`, `last.ckpt`, `logs/`, `tensorboard/`.
+        config: settings.
+        arm: which penalty is added to the method's loss.
+        discriminative: the set S of the encoder at the start.
+        identity: what else must be equal for a resumed run (weights, data), JSON.
+        stop_epoch: end here for now; the schedules still run over `config.epochs`.
+        frozen: train the heads alone.
+        on_step: called with the optimiser steps done and the number of all.
+        trainer_options: further arguments of `pytorch_lightning.Trainer`, such as `devices`.
+
+    Returns:
+        The logs, one dictionary per logged step.
+
+    Raises:
+        ValueError: the folder holds another run (naming the first setting that differs), or see `Batches`.
+        NonFiniteError: the loss or a weight became NaN; names the step and the last good checkpoint.
+    """
+    per_epoch = count // config.batch_size
+    steps = config.epochs * per_epoch // config.accumulate
+    until = steps if stop_epoch is None else min(steps, stop_epoch * per_epoch // config.accumulate)
+    trainer = pl.Trainer(
+        accelerator="auto" if torch.cuda.is_available() else "cpu",
+        max_epochs=1,  # to Lightning the whole run is one epoch: it can then stop and go on anywhere in the same way
+        max_steps=until,
+        precision=config.precision,
+        sync_batchnorm=torch.cuda.is_available(),
+        **{**_places(), **(trainer_options or {})},
+        accumulate_grad_batches=config.accumulate,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        logger=[
+            CSVLogger(folder, "logs", flush_logs_every_n_steps=1),
+            TensorBoardLogger(folder, "tensorboard", version=""),
+        ],
+    )
+    batches = Batches(
+        count, config.batch_size, config.epochs, config.seed, views, trainer.global_rank, trainer.world_size
+    )
+    if until < 1:
+        raise ValueError(
+            f"accumulate must leave at least one step, got {config.accumulate} for {len(batches)} batches."
+        )
+    module = TrainingModule(method, views, arm, config, steps, folder, discriminative, frozen)
+    if config.compile:
+        method.backbone.compile()
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, {"arm": arm, "config": asdict(config), **(identity or {})}, trainer.is_global_zero)
+    done = 0
+    if (folder / LAST).exists():
+        done = torch.load(folder / LAST, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    trainer.callbacks.append(KeepState(folder, config.checkpoint_every, until))  # type: ignore[attr-defined]
+    if on_step is not None:
+        trainer.callbacks.append(_Progress(on_step, until))  # type: ignore[attr-defined]
+    if done >= until:
+        state = torch.load(folder / LAST, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+    else:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=".*(does not have many workers|in eval mode|treespec|logging interval).*"
+            )
+            trainer.fit(module, batches, ckpt_path=folder / LAST if done else None, weights_only=True)
+    method.backbone.requires_grad_(True)
+    return read_logs(folder)
+
+
+def world() -> tuple[int, int]:
+    """Rank of this process and how many there are: as `torchrun` or Slurm started them, else `(0, 1)`."""
+    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ and size in os.environ:
+            return int(os.environ[rank]), int(os.environ[size])
+    return 0, 1
+
+
+def _places() -> dict[str, Any]:
+    """Devices per machine, machines and strategy for the processes that were started."""
+    _, size = world()
+    if size == 1:
+        return {"devices": 1}
+    local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or size)
+    return {"devices": local, "num_nodes": size // local, "strategy": "ddp"}
+
+
+class _Progress(pl.Callback):
+    def __init__(self, on_step: Callable[[int, int], None], total: int) -> None:
+        self.on_step, self.total = on_step, total
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
+        self.on_step(trainer.global_step, self.total)
+
+
+def _claim(folder: Path, run: dict[str, Any], write: bool) -> None:
+    """Remember what the run in `folder` is, or refuse to go on with another."""
+    path = folder / "config.json"
+    run = json.loads(json.dumps(run))
+    if path.exists():
+        before = json.loads(path.read_text())
+        for key, value in _flat(before).items():
+            now = _flat(run).get(key)
+            if now != value and key.rpartition(".")[2] not in CARRIED_OUT:
+                raise ValueError(
+                    f"{folder} holds a run with {key} = {value!r}, this one has {now!r}: give another folder, or the "
+                    "same settings to go on."
+                )
+    elif write:
+        write_atomically(path, json.dumps(run, indent=1).encode())
+
+
+def _flat(run: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in run.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def read_logs(folder: Path) -> list[dict[str, float]]:
+    """The logged steps of a run, in order; where an interrupted run was repeated, the later numbers count."""
+    rows: dict[int, dict[str, float]] = {}
+    versions: Sequence[Path] = sorted((folder / "logs").glob("version_*/metrics.csv"), key=_version)
+    for path in versions:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                rows[int(row["step"])] = {key: float(value) for key, value in row.items() if value and key != "epoch"}
+    return [rows[step] for step in sorted(rows)]
+
+
+def _version(path: Path) -> int:
+    return int(path.parent.name.rpartition("_")[2])

@@ -1,0 +1,193 @@
+"""mIoU against its equation in exact sums, what is missing counted, intervals and controls."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sslk.data import Annotation, Dataset, EvaluationTransform
+from sslk.interpret.controls import centre_prior, random_features
+from sslk.interpret.heatmaps import feature_heatmaps
+from sslk.interpret.intervals import group_difference, mean_interval, paired_difference
+from sslk.interpret.masks import BoxMasks, ClassMasks
+from sslk.interpret.miou import MAPS, mask_agreement
+from sslk.metrics import HeatmapIoU
+from tests.interpret.small import cnn
+
+TRANSFORM = EvaluationTransform((16, 16), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+EVERY = torch.ones(12, dtype=torch.bool)
+
+
+def iou_oracle(heat, mask, threshold):
+    """`s(R & M) / s(R | M)`, pixel by pixel with sums that do not round."""
+    pixels = [(float(h), bool(m)) for h, m in zip(heat.flatten(), mask.flatten(), strict=True)]
+    both = math.fsum(h for h, m in pixels if h > threshold and m)
+    either = math.fsum(h for h, m in pixels if h > threshold or m)
+    return both / either if either else 0.0
+
+
+class Float32(torch.nn.Module):
+    """The float64 test model for float32 images."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = cnn().float().net
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def scenes(n=11, unannotated=(3,), outside=(5,)):
+    """Random images of 24 x 16 with three classes; some without a mask, some with core only outside the centre crop."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (n, 16, 24, 3), dtype=np.uint8)
+    masks = rng.integers(0, 3, (n, 16, 24), dtype=np.uint8)
+    for i in outside:
+        masks[i][masks[i] == 0] = 1
+        masks[i, :, 0] = 0
+    names = [f"scene{i}" for i in range(n)]
+    annotate = lambda i: Annotation(mask=None if i in unannotated else masks[i])  # noqa: E731
+    data = Dataset(
+        "scenes", lambda i: Image.fromarray(pixels[i]), names, None, ["core", "rest", "void"], annotate=annotate
+    )
+    return data, masks
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+def test_miou_equals_the_equation_on_cropped_masks(threshold):
+    data, masks = scenes()
+    model = Float32()
+    found = mask_agreement(
+        model, data, ClassMasks(data, ["core"], void=["void"], per_class=True), EVERY, TRANSFORM, eps=1.0,
+        threshold=threshold, batch_size=4, keep_representations=True,
+    )  # fmt: skip
+    x = torch.stack([TRANSFORM(data[i][0]) for i in range(len(data))])
+    heat = feature_heatmaps(model, x, discriminative=EVERY, eps=1.0)
+    wanted = {"core": [], "spurious": []}
+    for i in range(len(data)):
+        crop = masks[i][:, 4:20]
+        for kind, number in (("core", 0), ("spurious", 1)):
+            region = crop == number
+            known = i != 3 and region.any() and heat.has_map[i]
+            wanted[kind].append(iou_oracle(heat.combined[i].double(), region, threshold) if known else np.nan)
+    for kind, values in wanted.items():
+        np.testing.assert_allclose(found.overlaps["discriminative", kind], values, rtol=1e-5, atol=1e-7)
+        assert found.miou(kind).mean == pytest.approx(np.nanmean(values), rel=1e-5)
+    assert found.without_mask == {"core": 2, "spurious": 1, "rest": 1} | {"core": 2}
+    assert found.without_map == int((~heat.has_map).sum()) and found.images == 11
+    torch.testing.assert_close(found.representations, heat.representations, rtol=1e-5, atol=1e-6)
+    if threshold == 0:
+        area = [(masks[i][:, 4:20] == 1).mean() for i in range(11)]
+        kept = ~np.isnan(found.overlaps["uniform", "spurious"])
+        np.testing.assert_allclose(found.overlaps["uniform", "spurious"][kept], np.array(area)[kept], rtol=1e-6)
+
+
+def test_images_without_map_or_mask_are_counted_and_never_zero():
+    metric = HeatmapIoU()
+    heat = torch.rand(5, 4, 4)
+    heat[1] = 0
+    mask = torch.rand(5, 4, 4) > 0.5
+    mask[2] = False
+    metric.update(heat, mask)
+    metric.update(heat[:1], mask[:1], has_mask=torch.tensor([False]))
+    assert metric.values().isnan().tolist() == [False, True, True, False, False, True]
+    out = metric.compute()
+    assert (out["images"], out["without_map"], out["without_mask"]) == (3, 1, 2)
+    assert out["miou"] == pytest.approx(
+        np.mean([iou_oracle(heat[i].double(), mask[i], 0) for i in (0, 3, 4)]), rel=1e-6
+    )
+    assert HeatmapIoU().compute()["miou"].isnan()
+    # A mask that the heat misses is a true zero.
+    metric.reset()
+    left = torch.zeros(1, 4, 4)
+    left[..., 0] = 1
+    metric.update(left, left.bool().flip(2))
+    assert metric.compute()["miou"] == 0 and metric.compute()["images"] == 1
+
+
+def test_wrong_updates_are_refused():
+    metric = HeatmapIoU()
+    with pytest.raises(ValueError, match=r"mask bool of that shape, got torch.float32 \[2, 3, 3\]"):
+        metric.update(torch.rand(2, 3, 3), torch.rand(2, 3, 3))
+    with pytest.raises(ValueError, match=r"has_mask must be bool \[2\]"):
+        metric.update(torch.rand(2, 3, 3), torch.rand(2, 3, 3) > 0.5, torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="heat must not be NaN, got it in 1 of 2"):
+        metric.update(torch.tensor([1.0, torch.nan])[:, None, None].expand(2, 2, 2), torch.ones(2, 2, 2).bool())
+
+
+def test_split_by_correctness_and_comparisons():
+    data, _ = scenes(unannotated=(), outside=())
+    correct = np.arange(11) % 3 == 0
+    found = mask_agreement(
+        Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, correct=correct, eps=0.5, batch_size=5
+    )
+    values = found.overlaps["discriminative", "core"]
+    assert found.miou(correct=True).mean == pytest.approx(np.nanmean(values[correct]))
+    assert found.miou(correct=False).mean == pytest.approx(np.nanmean(values[~correct]))
+    compared = found.compared()
+    assert compared["core: correct - incorrect"].mean == pytest.approx(
+        np.nanmean(values[correct]) - np.nanmean(values[~correct])
+    )
+    assert compared["core - spurious"].mean == pytest.approx(
+        np.nanmean(values - found.overlaps["discriminative", "spurious"])
+    )
+    assert {f"core: discriminative - {name}" for name in MAPS[1:]} <= set(compared)
+    with pytest.raises(KeyError, match="no overlaps of 'discriminative' with 'shadow'"):
+        found.miou("shadow")
+    with pytest.raises(ValueError, match="one value per image, got 3 for 11"):
+        mask_agreement(Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, correct=[True] * 3)
+    data.transform = TRANSFORM
+    with pytest.raises(ValueError, match="must give untransformed images"):
+        mask_agreement(Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM)
+
+
+def test_workers_and_batches_do_not_change_the_numbers():
+    data, _ = scenes()
+    model, source = Float32(), ClassMasks(data, ["core"])
+    one = mask_agreement(model, data, source, EVERY, TRANSFORM, eps=0.5, batch_size=11)
+    two = mask_agreement(model, data, source, EVERY, TRANSFORM, eps=0.5, batch_size=11, workers=1)
+    for key in one.overlaps:
+        np.testing.assert_array_equal(one.overlaps[key], two.overlaps[key])
+
+
+def test_intervals_cover_the_mean_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    covered = [low <= 0.5 <= high for _, low, high, _ in (mean_interval(rng.random(60), seed) for seed in range(120))]
+    assert 0.87 <= np.mean(covered) <= 1.0
+    x = rng.random(200)
+    close, wide = paired_difference(x + 0.01 * rng.random(200), x), group_difference(x + 0.005, rng.permutation(x))
+    assert close.high - close.low < 0.01 < wide.high - wide.low
+    assert close.low < 0.005 < close.high and wide.low < 0.005 < wide.high
+    values = rng.random(30)
+    assert mean_interval(values) == mean_interval(values[::-1])
+    assert math.isnan(mean_interval(np.array([np.nan])).mean) and mean_interval(np.array([0.5])).images == 1
+
+
+def test_controls_draw_as_many_features_and_prefer_the_centre():
+    g = torch.Generator().manual_seed(0)
+    features = torch.rand(400, 20, generator=g) - 0.3
+    active = torch.rand(400, 20, generator=g) > 0.8
+    chosen = random_features(features, active, g)
+    assert not (chosen & (features <= 0)).any()
+    assert torch.equal(chosen.sum(1), torch.minimum(active.sum(1), (features > 0).sum(1)))
+    rates = chosen.double().mean(0)
+    assert (rates - rates.mean()).abs().max() < 0.08  # no feature is preferred
+    prior = centre_prior(8, 12)
+    assert prior.shape == (8, 12) and prior.max() == 1
+    torch.testing.assert_close(prior, prior.flip(0, 1))
+    assert prior[3, 5] > prior[3, 3] > prior[3, 0] > prior[0, 0] > 0
+
+
+def test_boxes_become_masks_of_their_pixels():
+    image = Image.new("RGB", (8, 6))
+    boxes = [np.array([[1, 2, 4, 5]], np.float32), np.zeros((0, 4), np.float32), np.array([[-1, 0, 2, 9]], np.float32)]
+    data = Dataset("b", lambda i: image, ["0", "1", "2"], None, annotate=lambda i: Annotation(boxes=boxes[i]))
+    core = BoxMasks(data)(0, 6, 8)["core"]
+    assert core.sum() == 9 and core[2:5, 1:4].all()
+    assert BoxMasks(data)(1, 6, 8) == {}
+    both = BoxMasks(data)(2, 6, 8)
+    assert both["core"].sum() == 12 and not (both["core"] & both["spurious"]).any()
+    with pytest.raises(ValueError, match="must name classes of b"):
+        ClassMasks(data, ["dog"])

@@ -1,0 +1,1 @@
+"""Tests of self-supervised training."""
