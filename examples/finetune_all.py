@@ -1,6 +1,6 @@
 """Eight methods, three arms, several seeds: further training of one encoder on the embedded CIFAR-10 images, as a table.
 
-    python examples/finetune_all.py --out DIR [--checkpoints DIR] [--seeds 0 1] [--epochs 4]
+    python examples/finetune_all.py --out DIR [--checkpoints DIR] [--seeds 0 1] [--epochs 2]
 
 `--checkpoints` holds METHOD/model.safetensors as `examples/pretrain.py` leaves them. A method without one starts from
 the embedded SimCLR encoder with fresh heads, which are trained first with the encoder frozen; the table says which.
@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path)
     parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=0.3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=0.05)
     args = parser.parse_args()
 
     rows = []

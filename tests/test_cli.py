@@ -133,7 +133,7 @@ def documented_commands() -> list[tuple[str, str]]:
     for file in [root / "README.md", *sorted((root / "docs").rglob("*.md"))]:
         for block in re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```", file.read_text(), re.DOTALL | re.MULTILINE):
             for line in block.replace("\\\n", " ").splitlines():
-                words = line.strip().removeprefix("$ ").partition("#")[0]
+                words = re.split(r" [#>|] ?", line.strip().removeprefix("$ "))[0]
                 if words.startswith("sslk "):
                     found.append((file.relative_to(root).as_posix(), words.strip()))
     return found
@@ -147,7 +147,10 @@ def test_every_documented_command_is_understood(file, line):
         return
     assert name in COMMANDS, f"{file}: {line}"
     module, _, function = COMMANDS[name].target.partition(":")
-    _parse(name, getattr(importlib.import_module(module), function), words[len(name.split()) :])
+    try:
+        _parse(name, getattr(importlib.import_module(module), function), words[len(name.split()) :])
+    except SystemExit as stop:  # --print_config and --help end here
+        assert not stop.code, f"{file}: {line}"
 
 
 def test_options_from_yaml(tmp_path, capsys):
