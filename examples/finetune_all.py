@@ -13,9 +13,9 @@ import json
 import statistics
 from pathlib import Path
 
+from pretrain import SETTINGS
 from safetensors import safe_open
 
-from examples.pretrain import SETTINGS
 from sslk.commands.finetune import run
 from sslk.report.run import Run
 from sslk.training.config import ARMS, TrainingConfig
@@ -57,21 +57,18 @@ def main() -> None:
             run(method, str(out), model=model, weights=weights, options=options, training=config, quiet=True)
             result = Run.load(out)
             for arm, *values in result.tables[0].rows:
-                rows.append(
-                    {
-                        "method": method,
-                        "start": start,
-                        "seed": seed,
-                        "arm": arm,
-                        **dict(zip(MEASURES, values, strict=True)),
-                    }
-                )
+                named = dict(zip(MEASURES, values, strict=True))
+                rows.append({"method": method, "start": start, "seed": seed, "arm": arm, **named})
+            write(rows, args.out)
             print(json.dumps({"method": method, "seed": seed, "commit": result.provenance.get("commit")}), flush=True)
-    with open(args.out / "arms.csv", "w", newline="") as file:
+
+
+def write(rows: list[dict], out: Path) -> None:
+    with open(out / "arms.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    (args.out / "arms.md").write_text(markdown(rows))
+    (out / "arms.md").write_text(markdown(rows))
 
 
 def markdown(rows: list[dict]) -> str:
