@@ -88,9 +88,10 @@ def probe(train_store: Path, images: Path, out: Path) -> None:
 
 def train(train: Path, set: Path, out: Path, images: int, epochs: int, learning_rate: float) -> None:
     """Further SimCLR training of the embedded encoder without and with the Q-Score penalty, from the same start."""
+    from sslk.quality.finetune import FinetuneConfig, further_train
+
     from sslk.models.embedded import load_embedded, load_embedded_projector
     from sslk.quality.discover import DiscriminativeFeatures
-    from sslk.quality.finetune import FinetuneConfig, further_train
 
     out.mkdir(parents=True, exist_ok=True)
     with np.load(train) as arrays:
