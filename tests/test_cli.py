@@ -148,6 +148,8 @@ def test_every_documented_command_is_understood(file, line):
     assert name in COMMANDS, f"{file}: {line}"
     module, _, function = COMMANDS[name].target.partition(":")
     target = getattr(importlib.import_module(module), function)
+    if "--config" in words:  # a file of the reader's
+        return
     if {"--help", "--print_config"} & set(words):
         with pytest.raises(SystemExit, match=r"^(0|None)$"):
             _parse(name, target, words[len(name.split()) :])
