@@ -1,6 +1,7 @@
 """The `sslk` command: every help text, every example in one, exit codes, near names, and the store commands end to end."""
 
 import csv
+import functools
 import importlib
 import inspect
 import json
@@ -140,17 +141,17 @@ def documented_commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("file", "line"), documented_commands())
-def test_every_documented_command_is_understood(file, line):
+def test_every_documented_command_is_understood(file, line, monkeypatch):
     words = shlex.split(line)[1:]
     name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
     if name.startswith("-"):
         return
     assert name in COMMANDS, f"{file}: {line}"
     module, _, function = COMMANDS[name].target.partition(":")
-    try:
-        _parse(name, getattr(importlib.import_module(module), function), words[len(name.split()) :])
-    except SystemExit as stop:  # --print_config and --help end here
-        assert not stop.code, f"{file}: {line}"
+    target = getattr(importlib.import_module(module), function)
+    stand_in = functools.wraps(target)(lambda **_: None)  # understood, not carried out
+    monkeypatch.setattr(importlib.import_module(module), function, stand_in)
+    assert main(words) == 0
 
 
 def test_options_from_yaml(tmp_path, capsys):
