@@ -1,6 +1,6 @@
 """Eight methods, three arms, several seeds: further training of one encoder on the embedded CIFAR-10 images, as a table.
 
-    python examples/finetune_all.py --out DIR [--checkpoints DIR] [--seeds 0 1] [--epochs 4]
+    python examples/finetune_all.py --out DIR [--checkpoints DIR] [--seeds 0 1] [--epochs 2]
 
 `--checkpoints` holds METHOD/model.safetensors as `examples/pretrain.py` leaves them. A method without one starts from
 the embedded SimCLR encoder with fresh heads, which are trained first with the encoder frozen; the table says which.
@@ -13,9 +13,9 @@ import json
 import statistics
 from pathlib import Path
 
+from pretrain import SETTINGS
 from safetensors import safe_open
 
-from examples.pretrain import SETTINGS
 from sslk.commands.finetune import run
 from sslk.report.run import Run
 from sslk.training.config import ARMS, TrainingConfig
@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--checkpoints", type=Path)
     parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--learning-rate", type=float, default=0.3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--learning-rate", type=float, default=0.05)
     args = parser.parse_args()
 
     rows = []
@@ -57,21 +57,18 @@ def main() -> None:
             run(method, str(out), model=model, weights=weights, options=options, training=config, quiet=True)
             result = Run.load(out)
             for arm, *values in result.tables[0].rows:
-                rows.append(
-                    {
-                        "method": method,
-                        "start": start,
-                        "seed": seed,
-                        "arm": arm,
-                        **dict(zip(MEASURES, values, strict=True)),
-                    }
-                )
+                named = dict(zip(MEASURES, values, strict=True))
+                rows.append({"method": method, "start": start, "seed": seed, "arm": arm, **named})
+            write(rows, args.out)
             print(json.dumps({"method": method, "seed": seed, "commit": result.provenance.get("commit")}), flush=True)
-    with open(args.out / "arms.csv", "w", newline="") as file:
+
+
+def write(rows: list[dict], out: Path) -> None:
+    with open(out / "arms.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    (args.out / "arms.md").write_text(markdown(rows))
+    (out / "arms.md").write_text(markdown(rows))
 
 
 def markdown(rows: list[dict]) -> str:

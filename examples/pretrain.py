@@ -22,7 +22,7 @@ from sslk.provenance import provenance
 from sslk.training.checkpoints import save_method
 from sslk.training.config import TrainingConfig
 from sslk.training.heads import build_method
-from sslk.training.run import train
+from sslk.training.run import steps_done, train
 from sslk.training.views import TensorViews, images_in_memory
 
 # Heads for 256 features, and peak learning rates of SGD for batches of 256.
@@ -72,6 +72,8 @@ def main() -> None:
             method, _ = build_method(name, CifarResNet(), 256, options=options, seed=args.seed)
             views = TensorViews(images, args.batch_size, args.size, CIFAR10_MEAN, CIFAR10_STD)
             folder, started = args.out / name, time.time()
+            if steps_done(folder) > until * (len(images) // args.batch_size):
+                continue  # it is further already: the command was given again
             identity = {"method": name, "options": options, "data": [dataset.name, dataset.fingerprint, len(images)]}
             with progress_bar(f"{name}, epoch {until} of {args.epochs}") as update:
                 logs = train(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,23 @@ from rich.progress import (
 from rich.table import Table as ConsoleTable
 from torch import Tensor, nn
 
+from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD
 from sslk.data.sample import CLASSES, load_sample
 from sslk.models.embedded import load_embedded, load_embedded_projector, normalize_images
 from sslk.probes.linear import LinearProbe, linear_probe
 from sslk.provenance import provenance
 from sslk.quality.discover import DiscriminativeFeatures, discover, eps_sweep
 from sslk.quality.failure import FailurePrediction, failure_prediction
-from sslk.quality.finetune import ARMS, FinetuneConfig, further_train
 from sslk.quality.score import qscore
 from sslk.report import figures
 from sslk.report.numbers import column_texts
 from sslk.report.page import render_page, write_page
 from sslk.report.run import Run, RunFigure, RunTable
 from sslk.report.save import save_figure
+from sslk.training.config import ARMS, Arm, TrainingConfig
+from sslk.training.heads import build_method
+from sslk.training.run import train
+from sslk.training.views import TensorViews
 
 EPS_GRID = [1.0, 1.5, 2.0, 2.5, 3.0, 4.0]
 _ARM_COLUMNS = ["arm", "probe top-1 [%]", "AUROC", "AUPRC", "mean Q", "mean |L_i|", "empty sets [%]"]
@@ -69,6 +75,22 @@ class _Evaluation:
                 float(self.scores.scores.mean()), self.scores.mean_active, 100 * self.scores.empty_share]  # fmt: skip
 
 
+def _train(
+    arm: Arm,
+    images: Tensor,
+    config: TrainingConfig,
+    found: DiscriminativeFeatures,
+    on_step: Callable[[int, int], None],
+) -> tuple[nn.Module, dict[str, list[float]]]:
+    """The embedded encoder after one arm of further training, and the logged values by name."""
+    head = {"projector": load_embedded_projector().state_dict()}
+    method, _ = build_method("simclr", load_embedded()[0], found.num_features, head)
+    views = TensorViews(images, config.batch_size, config.view_size or 32, CIFAR10_MEAN, CIFAR10_STD)
+    with tempfile.TemporaryDirectory() as folder:  # a demo is over in minutes: it need not be resumed
+        log = train(method, views, len(images), Path(folder), config, arm, found, on_step=on_step)
+    return method.backbone.eval(), {name: [row[name] for row in log] for name in ("loss", "penalty")}
+
+
 def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, seed: int = 0, quiet: bool = False) -> Run:
     """Extract, discover, score, probe, predict failures, train three arms; leaves a run and its page `index.html`.
 
@@ -86,7 +108,9 @@ def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, see
     torch.manual_seed(seed)
     data = {split: load_sample(split) for split in ("train", "test")}
     encoder, metadata = load_embedded()
-    config = FinetuneConfig(epochs=epochs, learning_rate=learning_rate, seed=seed)
+    config = TrainingConfig(
+        epochs=epochs, learning_rate=learning_rate, seed=seed, view_size=24, log_every=1, checkpoint_every=10_000
+    )
 
     columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
                TimeRemainingColumn())  # fmt: skip
@@ -103,12 +127,11 @@ def run(out: str = "runs/demo", epochs: int = 4, learning_rate: float = 0.3, see
             total = epochs * (len(data["train"][0]) // config.batch_size)
             task = progress.add_task(f"further training: {arm}", total=total)
 
-            def advance(step: int, total: int, loss: float, task: TaskID = task) -> None:
+            def advance(step: int, total: int, task: TaskID = task) -> None:
                 progress.update(task, completed=step)
 
-            projector = load_embedded_projector()
-            trained = further_train(encoder, projector, data["train"][0], arm, config, before.found, advance)
-            arms[arm], logs[arm] = _Evaluation(trained.encoder, data, before.found, seed), trained.log
+            trained, logs[arm] = _train(arm, data["train"][0], config, before.found, advance)
+            arms[arm] = _Evaluation(trained, data, before.found, seed)
 
     info = {"command": "sslk demo", "data": "sample", "model": "embedded", "encoder": metadata_line(metadata),
             "seed": seed, "config": vars(config), "seconds": round(time.time() - started, 1)}  # fmt: skip

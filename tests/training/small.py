@@ -19,7 +19,7 @@ FEATURES = 32
 OPTIONS: dict[str, dict[str, Any]] = {
     "simclr": {"hidden_dim": 16, "output_dim": 8},
     "swav": {"hidden_dim": 16, "output_dim": 8, "prototypes": 12},
-    "moco": {"hidden_dim": 16, "output_dim": 8, "queue_size": 40},
+    "moco": {"hidden_dim": 16, "output_dim": 8, "queue_size": 64},
     "byol": {"hidden_dim": 16, "output_dim": 8},
     "dino": {"hidden_dim": 16, "bottleneck_dim": 8, "output_dim": 24},
     "simsiam": {"hidden_dim": 16, "output_dim": 16, "prediction_dim": 8},

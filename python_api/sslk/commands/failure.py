@@ -248,7 +248,7 @@ def before_after_study(
            "after": described(stores[1]), "eps": found.eps}  # fmt: skip
     columns = ["quantity", "before", "after", "change", "low", "high"]
     Run("qscore", "Before and after further training", findings, provenance(run), dict(summary),
-        [RunTable("Means over the samples; 95 % bootstrap intervals of the change", columns, rows)], [picture]).save(folder)  # fmt: skip
+        [RunTable("Means, and intervals of the change", columns, rows)], [picture]).save(folder)  # fmt: skip
     print_fields({**summary, "folder": out}, json)
 
 

@@ -18,6 +18,9 @@ from sslk.training.run import world
 
 _COLUMNS = ["arm", "probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "final SSL loss"]
 
+_PAPER_NAMES = {"simclr": "SimCLR", "swav": "SwAV", "moco": "MoCo", "byol": "BYOL", "dino": "DINO", "simsiam": "SimSiam",
+                "vicreg": "VICReg", "barlow-twins": "Barlow Twins"}  # fmt: skip
+
 
 def run(
     method: MethodName,
@@ -87,7 +90,7 @@ def run(
         _findings(results, len(images)),
         provenance({"command": "sslk finetune", "seed": training.seed, "config": settings}),
         {f"{arm}_top1": result.top1 for arm, result in results.items()},
-        [RunTable("Arms from the same start", _COLUMNS, rows)],
+        [RunTable("Arms from the same start", _COLUMNS, rows), *_paper_table(method, images.name, results)],
     ).save(out)
     print(f"{'  '.join(_COLUMNS)}")
     for row in rows:
@@ -105,6 +108,15 @@ def _row(arm: str, r: ArmResult) -> list[Any]:
     top1 = None if r.top1 is None else 100 * r.top1
     last = r.log[-1]["loss"] if r.log else None
     return [arm, top1, r.auroc, r.mean_q, r.mean_active, 100 * r.empty_share, last]
+
+
+def _paper_table(method: str, data: str, results: dict[str, ArmResult]) -> list[RunTable]:
+    """The probe's accuracy in the layout of the paper's tables, where all three arms have one."""
+    top1 = [results[arm].top1 if arm in results else None for arm in ARMS]
+    if any(value is None for value in top1):
+        return []
+    row = [_PAPER_NAMES[method], data.partition("/")[0], *(100 * value for value in top1 if value is not None)]
+    return [RunTable("Probe top-1 [%] by arm", ["model", "dataset", *ARMS], [row], "tableA1")]
 
 
 def _findings(results: dict[str, ArmResult], images: int) -> list[str]:

@@ -103,7 +103,7 @@ def gallery(
 
     Examples:
         $ sslk interpret gallery --kind samples --model embedded --data sample --discriminative S --out D
-        $ sslk interpret gallery --kind classes --store runs/test --labels 3 --model embedded --data sample --discriminative S --out D
+        $ sslk interpret gallery --kind classes --store runs/test --model embedded --data sample --discriminative S --out D
 
     Args:
         kind: samples (of any data set, seen or unseen), classes (needs --store), pca (needs --store), compare (images that

@@ -110,7 +110,7 @@ def compression(
     run = {"command": "compression", "train": described(first), "test": described(second), "seeds": seeds, "l2": l2,
            "eps": found.eps, "lower": lower, "upper": upper, "tolerance": tolerance}  # fmt: skip
     Run("compression", "Representation compression", findings, provenance(run), summary,
-        [RunTable(f"Top-1 on feature subsets, mean and deviation over {seeds} seeds", columns, rows)], [picture]).save(folder)  # fmt: skip
+        [RunTable(f"Top-1 on subsets, over {seeds} seeds", columns, rows)], [picture]).save(folder)  # fmt: skip
     print_fields({**summary, "folder": out}, json)
 
 

@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+import ssl_kernels  # noqa: F401 (registers the ops)
+
 EPS_STEP = 0.25
 MAX_AUTO_EPS = 8.0
 MAX_EMPTY_SHARE = 0.05

@@ -20,7 +20,7 @@ from sslk.quality.streaming import discover_store
 from sslk.training.checkpoints import load_method, save_method
 from sslk.training.config import ARMS, Arm, TrainingConfig
 from sslk.training.heads import Parts, build_method
-from sslk.training.methods import Method, MomentumMethod
+from sslk.training.methods import METHODS, Method, MomentumMethod
 from sslk.training.run import train, world
 from sslk.training.transforms import image_transform
 from sslk.training.views import ImageViews, TensorViews, images_in_memory
@@ -97,6 +97,8 @@ def finetune(
             raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}.")
     if discriminative is not None:
         check_set(discriminative, backbone)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     views = make_views(method, data, backbone, config)
     build, fresh = _builder(method, backbone, parts, options, config.seed)
     identity = {"method": method, "options": dict(options or {}), "weights": backbone.weights_hash,
@@ -160,6 +162,8 @@ def check_set(discriminative: DiscriminativeFeatures, backbone: Backbone) -> Non
 
 def make_views(method: str, data: Dataset, backbone: Backbone, config: TrainingConfig) -> TensorViews | ImageViews:
     """Batched augmentation in memory where all images are small, lightly's transforms in loading processes otherwise."""
+    if config.local_views and not METHODS[method].multi_crop:
+        raise ValueError(f"local_views must be 0 for {method}: only swav and dino use local crops.")
     size = config.view_size or backbone.input_size[0]
     if max(data[0][0].size) <= SMALL_IMAGE:
         images = images_in_memory(data)

@@ -107,6 +107,8 @@ def _sizes(name: str, parts: Parts) -> dict[str, Any]:
             sizes["batch_norm"] = any(n.endswith("running_mean") for n in projector)
             sizes["hidden_dim"] = weights[1].shape[0] if len(weights) > 1 else weights[0].shape[0]
         return sizes
+    if (queue := parts.get("criterion", {}).get("memory_bank.bank")) is not None:
+        sizes["queue_size"] = queue.shape[0]
     if weights:
         sizes["hidden_dim"], sizes["output_dim"] = weights[0].shape[0], weights[-1].shape[0]
     if predictor := parts.get("predictor"):

@@ -100,9 +100,7 @@ def train(
         method.backbone.compile()
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, {"arm": arm, "config": asdict(config), **(identity or {})}, trainer.is_global_zero)
-    done = 0
-    if (folder / LAST).exists():
-        done = torch.load(folder / LAST, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    done = steps_done(folder)
     trainer.callbacks.append(KeepState(folder, config.checkpoint_every, until))  # type: ignore[attr-defined]
     if on_step is not None:
         trainer.callbacks.append(_Progress(on_step, until))  # type: ignore[attr-defined]
@@ -117,6 +115,13 @@ def train(
             trainer.fit(module, batches, ckpt_path=folder / LAST if done else None, weights_only=True)
     method.backbone.requires_grad_(True)
     return read_logs(folder)
+
+
+def steps_done(folder: Path) -> int:
+    """Optimiser steps in a run's last checkpoint; 0 before the first."""
+    if not (folder / LAST).exists():
+        return 0
+    return torch.load(folder / LAST, map_location="cpu", weights_only=True, mmap=True)["global_step"]
 
 
 def world() -> tuple[int, int]:

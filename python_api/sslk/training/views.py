@@ -158,8 +158,12 @@ class ImageViews(nn.Module):
         samples = ([(i, (seed * _MIX + row) % 2**63) for i, row in zip(index.tolist(), rows.tolist(), strict=True)]
                    for index, rows, seed in keys)  # fmt: skip
         yield from DataLoader(
-            self.items, batch_sampler=samples, num_workers=self.workers, pin_memory=torch.cuda.is_available()
-        )  # type: ignore[arg-type]
+            self.items,
+            batch_sampler=samples,  # type: ignore[arg-type]
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # seeds the loading processes; from the global one it would move that one
+        )
 
     def forward(self, batch: list[Tensor]) -> list[Tensor]:
         return list(batch)
