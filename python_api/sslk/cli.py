@@ -1,6 +1,6 @@
 """The `sslk` command. Every sub-command is a typed Python function; its options and help come from its signature.
 
-The functions are imported only when they run, so that `sslk --help` and `sslk --version` start at once.
+The functions are imported only when they run; help and completion read their source (`sslk.command_source`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple, NoReturn
+
+from sslk.command_source import help_text, read_command
 
 
 class Command(NamedTuple):
@@ -114,6 +116,9 @@ def main(argv: list[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     module, _, function = COMMANDS[name].target.partition(":")
     try:
+        if "--help" in rest or "-h" in rest:
+            print(help_text(name, read_command(COMMANDS[name].target), COMMANDS[name].positional), flush=True)
+            return 0
         target = getattr(importlib.import_module(module), function)
         target(**_parse(name, target, [word for word in rest if word != "--verbose"]))
     except SystemExit as stop:  # the parser's own: 0 after --help, 2 after a usage error it has printed
@@ -152,15 +157,11 @@ def _command_name(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _parse(name: str, target: Callable[..., Any], arguments: list[str]) -> dict[str, Any]:
-    from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+    from jsonargparse import ActionConfigFile, ArgumentParser
 
     from sslk.config_file import ConfigFileError, option_lines
 
     lines: dict[str, tuple[str, int]] = {}  # where in which --config file an option stands
-
-    class _Formatter(DefaultHelpFormatter):
-        def _fill_text(self, text: str, width: int, indent: str) -> str:  # examples keep their lines
-            return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
 
     class _Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -170,14 +171,7 @@ def _parse(name: str, target: Callable[..., Any], arguments: list[str]) -> dict[
                 message = f"{file}, line {line}: {message}"
             super().error(message, ex)
 
-    text = inspect.cleandoc(target.__doc__ or "")
-    examples = text.partition("\nExamples:\n")[2].partition("\n\n")[0]
-    parser = _Parser(
-        prog=f"sslk {name}",
-        description=text.partition("\n\n")[0],
-        epilog="examples:\n" + examples if examples else None,
-        formatter_class=_Formatter,
-    )
+    parser = _Parser(prog=f"sslk {name}")
     parser.add_argument("--config", action=ActionConfigFile, help="Read options from a YAML file.")
     parser.add_function_arguments(target, as_group=False, as_positional=False)
     parameters = inspect.signature(target).parameters
