@@ -23,7 +23,7 @@ from sslk.training.heads import Parts, build_method
 from sslk.training.methods import METHODS, Method, MomentumMethod
 from sslk.training.run import join_processes, train, world
 from sslk.training.transforms import image_transform
-from sslk.training.views import ImageViews, TensorViews, images_in_memory
+from sslk.training.views import Batches, ImageViews, TensorViews, images_in_memory
 
 SMALL_IMAGE = 64  # pixels; sets of such images are kept in memory and augmented a batch at a time
 START, SET, MODEL = "start.safetensors", "discriminative.safetensors", "model.safetensors"
@@ -101,6 +101,7 @@ def finetune(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     views = make_views(method, data, backbone, config)
+    Batches(len(data), config.batch_size, config.epochs, config.seed, views, *world())  # refuses before any work
     build, fresh = _builder(method, backbone, parts, options, config.seed)
     identity = {"method": method, "options": dict(options or {}), "weights": backbone.weights_hash,
                 "data": [data.name, data.fingerprint]}  # fmt: skip
