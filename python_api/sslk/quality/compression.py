@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -170,7 +171,7 @@ def compression_study(
             train, labels, l2=torch.tensor(l2, dtype=torch.float64).repeat(len(masks)),
             feature_masks=masks.repeat_interleave(len(l2), 0), sample_masks=rows.repeat_interleave(len(l2), 0),
             standardize=False, tolerance=tolerance, max_iterations=max_iterations,
-            progress=None if progress is None else lambda n, _, before=done: progress(before + n, total),
+            progress=partial(_report, progress, done, total),
         )  # fmt: skip
         done += len(probes)
         converged += float(probes.converged.sum())
@@ -184,6 +185,11 @@ def compression_study(
         top1[places] = on_test.gather(-1, best[..., None]).squeeze(-1)
         chosen[places] = torch.tensor(l2, dtype=torch.float64)[best]
     return Compression(tuple(selections), tuple(float(r) for r in reductions), kept, top1, chosen, converged / total)
+
+
+def _report(progress: Callable[[int, int], None] | None, before: int, total: int, done: int, _: int) -> None:
+    if progress is not None:
+        progress(before + done, total)
 
 
 def _standardised(train: Tensor, test: Tensor, device: str | torch.device | None) -> tuple[Tensor, Tensor]:
