@@ -21,7 +21,7 @@ from sslk.features import FeatureStore
 from sslk.probes.batched import fit_linear_probes
 from sslk.probes.kfold import stratified_folds
 from sslk.probes.linear import linear_probe
-from sslk.quality.compression import REDUCTIONS, _fit_rows, _standardised, compression_study, subset_masks
+from sslk.quality.compression import REDUCTIONS, compression_study, standardised, subset_masks, training_rows
 
 L2 = 1e-4
 
@@ -46,13 +46,13 @@ def compression(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
     start = time.perf_counter()
     study = compression_study(x[:cut], y[:cut], x[cut:], y[cut:], percent, l2=(L2,))
     batched = time.perf_counter() - start
-    train, test = _standardised(x[:cut], x[cut:], None)
+    train, test = standardised(x[:cut], x[cut:], None)
     times, differences = [], []
     for reduction, name, seed in ((0, "random", 0), (20, "upper tail", 1), (40, "random", 2), (50, "lower tail", 3),
                                   (70, "discriminative", 0), (90, "random", 1)):  # fmt: skip
         r, s = REDUCTIONS.index(reduction), study.selections.index(name)  # type: ignore[arg-type]
         columns = subset_masks(percent, name, study.kept[r], seed=seed)  # type: ignore[arg-type]
-        rows = _fit_rows(cut, 0.1, seed)
+        rows = training_rows(cut, 0.1, seed)
         inputs, targets = train[rows][:, columns].numpy(), y[:cut][rows].numpy()
         start = time.perf_counter()
         model = LogisticRegression(C=1 / (L2 * len(inputs)), max_iter=1000).fit(inputs, targets)
