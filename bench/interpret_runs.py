@@ -64,7 +64,7 @@ def folds(store: Path, out: Path) -> None:
     from sslk.interpret.correctness import out_of_fold_correct
 
     rows = FeatureStore(store).load()
-    write_correct(out_of_fold_correct(rows.features.float(), rows.labels, epochs=15), out)
+    write_correct(out_of_fold_correct(rows.features.float(), rows.labels, epochs=6), out)
 
 
 def probe(train_store: Path, images: Path, out: Path) -> None:

@@ -69,6 +69,9 @@ class MaskAgreement:
         if {"core", "spurious"} <= set(self.kinds):
             both = self._values("core", "discriminative"), self._values("spurious", "discriminative")
             out["core - spurious"] = paired_difference(*both)
+            even = self._values("core", "uniform"), self._values("spurious", "uniform")
+            # Masks differ in size: what counts is by how much the heat prefers each over its share of the image.
+            out["core - spurious beyond uniform heat"] = paired_difference(both[0] - even[0], both[1] - even[1])
         for kind in self.kinds:
             if self.correct is not None:
                 groups = [self._values(kind, "discriminative", side) for side in (True, False)]
