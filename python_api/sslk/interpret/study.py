@@ -109,7 +109,7 @@ def _figure(arms: dict[str, MaskAgreement], folder: Path) -> RunFigure:
     bars: list[tuple[str, str, Interval]] = []
     for arm, found in arms.items():
         prefix = f"{arm}\n" if len(arms) > 1 else ""
-        sides = [("all", None)] if found.correct is None else [("correct", True), ("incorrect", False)]
+        sides = [("discriminative", None)] if found.correct is None else [("correct", True), ("incorrect", False)]
         for side, correct in sides:
             bars += [(f"{prefix}{side}", kind, found.miou(kind, correct=correct)) for kind in _shown(found)]
     found = next(iter(arms.values()))
@@ -127,7 +127,7 @@ def _figure(arms: dict[str, MaskAgreement], folder: Path) -> RunFigure:
     ax.set_xticks(range(len(groups)), groups, fontsize=8)
     ax.set_ylabel("mIoU")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, title="mask", fontsize=8)
+    ax.legend(frameon=False, title="mask", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(folder / "miou.svg")
     plt.close(figure)
     with (folder / "miou.csv").open("w", newline="") as stream:
