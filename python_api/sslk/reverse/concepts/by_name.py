@@ -29,8 +29,8 @@ def expert_by_name(name: str, dataset: Dataset, *, threshold: float | None = Non
             `detector:NAME` and `segmenter:NAME` of torchvision with its published weights; `clip:FILE` with a JSON
             object of concept -> prompt. `GROUP=` in front sets the group of the columns.
         dataset: whose classes the labels are.
-        threshold: of classifiers, in place of the arg-max; of the others, in place of 0.5 (of the share of pixels for
-            colour).
+        threshold: of classifiers, in place of the arg-max; of the others, in place of 0.5; of colour and
+            label maps, the share of pixels.
         device: of classifiers.
 
     Raises:
@@ -47,7 +47,7 @@ def expert_by_name(name: str, dataset: Dataset, *, threshold: float | None = Non
         "labels": lambda: ClassLabels(dataset.classes),
         "attributes": lambda: ClassAttributes(what, dataset.classes),
         "colour": lambda: Colours() if threshold is None else Colours(threshold),
-        "label-maps": lambda: _label_maps(dataset),
+        "label-maps": lambda: _label_maps(dataset, threshold or 0.0),
         "classifier": lambda: _classifier(what, threshold, device),
         "detector": lambda: _detector(what, threshold),
         "segmenter": lambda: _segmenter(what),
@@ -64,9 +64,9 @@ def expert_by_name(name: str, dataset: Dataset, *, threshold: float | None = Non
     return expert
 
 
-def _label_maps(dataset: Dataset) -> LabelMaps:
+def _label_maps(dataset: Dataset, min_share: float) -> LabelMaps:
     ignore = [value for value, name in enumerate(dataset.classes) if name in ("unlabelled", "void", "background")]
-    return LabelMaps(dataset.classes, ignore)
+    return LabelMaps(dataset.classes, ignore, min_share)
 
 
 def _classifier(what: str, threshold: float | None, device: str) -> Expert:
