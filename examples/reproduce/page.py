@@ -1,0 +1,2 @@
+def write_page(out, page, compare=None):
+    return page
