@@ -115,7 +115,7 @@ def _masked(study: Study, kind: str) -> list[EncoderResults]:
     return [found for found in study.of_kind(kind) if "masked" in found.runs]
 
 
-_GRABCUT = "Foregrounds are GrabCut's on 32-pixel images, not Segment Anything's: many hold most of the image or little of the object."
+_GRABCUT = "Foregrounds are GrabCut's on 32-pixel images, not Segment Anything's; many cover most of the image or little of it."
 
 CLAIMS = [
     Claim("m-nearest", PAPER, "CKA matrices", "Original and foreground, original and center are represented most alike.",

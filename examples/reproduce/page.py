@@ -121,8 +121,8 @@ def _failure(study: Study) -> str:
     if not rows:
         return ""
     facts = [
-        f"{found.encoder.name} eps {s['eps']:g}, \\|S\\| {s['discriminative']}, mean \\|L_i\\| {s['mean_active']:.1f}, empty sets "
-        f"{100 * s['empty_share']:.1f} %"
+        f"{found.encoder.name} eps {s['eps']:g}, \\|S\\| {s['discriminative']}, mean \\|L_i\\| "
+        f"{s['mean_active']:.1f}, empty sets {100 * s['empty_share']:.1f} %"
         for found in study.encoders if "failure" in found.runs for s in [found.runs["failure"].summary]
     ]  # fmt: skip
     columns = ["encoder", "score", "AUROC", "AUPRC", "trivial AUPRC"]
@@ -133,9 +133,11 @@ def _reverse(study: Study) -> str:
     rows = []
     for found in study.encoders:
         if "reverse" in found.runs:
-            for row in records(table(found.runs["reverse"], "Clusters")):
-                rows.append([found.encoder.name, row["K"], row["concepts"], row["M"], f"{row['NMI']:.3f} ± {row['NMI std']:.3f}",
-                             f"{row['AMI']:.3f}", f"{100 * row['top-1']:.1f}", f"{row['I / H']:.3f}"])  # fmt: skip
+            rows += [
+                [found.encoder.name, row["K"], row["concepts"], row["M"], f"{row['NMI']:.3f} ± {row['NMI std']:.3f}",
+                 f"{row['AMI']:.3f}", f"{100 * row['top-1']:.1f}", f"{row['I / H']:.3f}"]
+                for row in records(table(found.runs["reverse"], "Clusters"))
+            ]  # fmt: skip
     columns = ["encoder", "K", "concepts", "M", "NMI", "AMI", "top-1 [%]", "I / H"]
     return "### Reverse probing\n\nMean ± deviation over clusterings.\n\n" + _markdown(columns, rows) if rows else ""
 
@@ -144,11 +146,11 @@ def _arms(study: Study) -> str:
     rows = []
     for found in study.encoders:
         for seed, run in found.arms.items():
-            for row in records(table(run, "Arms")):
-                rows.append([
-                    found.encoder.name, seed, row["arm"], f"{row['probe top-1 [%]']:.2f}", f"{row['Q-Score AUROC']:.3f}",
-                    f"{row['mean Q']:.4f}", f"{row['mean |L_i|']:.2f}", f"{row['empty sets [%]']:.1f}",
-                ])  # fmt: skip
+            rows += [
+                [found.encoder.name, seed, row["arm"], f"{row['probe top-1 [%]']:.2f}", f"{row['Q-Score AUROC']:.3f}",
+                 f"{row['mean Q']:.4f}", f"{row['mean |L_i|']:.2f}", f"{row['empty sets [%]']:.1f}"]
+                for row in records(table(run, "Arms"))
+            ]  # fmt: skip
     if not rows:
         return ""
     config = study.config
