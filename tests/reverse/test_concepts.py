@@ -116,7 +116,7 @@ def test_attributes_of_classes(tmp_path):
     with pytest.raises(ConceptError, match="missing: \\['ship'\\]"):
         ClassAttributes(file, ["car", "ship"])
     file.write_text("class,wings\nbird,yes\n")
-    with pytest.raises(ConceptError, match="'bird'.*0 or 1"):
+    with pytest.raises(ConceptError, match=r"'bird'.*0 or 1"):
         ClassAttributes(file, ["bird"])
     with pytest.raises(ConceptError, match="needs a label"):
         expert([sample(Image.new("RGB", (2, 2)))])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -32,7 +33,7 @@ def regression_scatter(
 
 
 def lines(
-    x: Sequence[float] | Sequence[str], series: dict[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str
+    x: Sequence[float] | Sequence[str], series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str
 ) -> Figure:  # fmt: skip
     """Curves of means with a band of one standard deviation (figures 4, 6, 7)."""
     figure, ax = _axes()
@@ -49,7 +50,7 @@ def lines(
     return figure
 
 
-def bars(names: Sequence[str], series: dict[str, tuple[Sequence[float], Sequence[float]]], ylabel: str) -> Figure:
+def bars(names: Sequence[str], series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ylabel: str) -> Figure:
     """Groups of bars with standard deviations (table 3 as a picture)."""
     figure, ax = _axes()
     width = 0.8 / len(series)
@@ -77,7 +78,8 @@ def cluster_pair(
     columns = max(map(len, images), default=1) or 1
     rows = -(-columns // 3)
     figure = plt.figure(figsize=(11, 1.2 + 1.15 * rows), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=[1, 1.4, 1])
+    parts: Any = figure.subfigures(1, 3, width_ratios=[1, 1.4, 1])
+    left, middle, right = parts
     for part, side, title, color in ((left, images[0], titles[0], BLUE), (right, images[1], titles[1], ORANGE)):
         grid = part.subplots(rows, 3, squeeze=False)
         part.suptitle(title, color=color, fontsize=10)

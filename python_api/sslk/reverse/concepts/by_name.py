@@ -80,7 +80,7 @@ def _classifier(what: str, threshold: float | None, device: str) -> Expert:
 def _detector(what: str, threshold: float | None) -> Detector:
     from torchvision import models
 
-    weights = models.get_model_weights(what).DEFAULT  # type: ignore[attr-defined]
+    weights = models.get_model_weights(what).DEFAULT
     network = models.get_model(what, weights=weights)
     return Detector(network, weights.meta["categories"], 0.5 if threshold is None else threshold, title=what)
 
@@ -88,6 +88,6 @@ def _detector(what: str, threshold: float | None) -> Detector:
 def _segmenter(what: str) -> Segmenter:
     from torchvision import models
 
-    weights = models.get_model_weights(what).DEFAULT  # type: ignore[attr-defined]
+    weights = models.get_model_weights(what).DEFAULT
     network = models.get_model(what, weights=weights).eval()
     return Segmenter(network, weights.meta["categories"], weights.transforms(), ignore=[0], title=what)

@@ -22,7 +22,7 @@ def cumulative(concepts: ConceptTable, order: Sequence[str], labels: str | None)
     ['labels', 'labels + colour', 'labels + colour + scene', 'colour', 'colour + scene']
     """
     tables = {}
-    for first in ([[labels]] if labels else []) + [[]]:  # type: ignore[list-item]
+    for first in ([[labels]] if labels else []) + [[]]:
         for stop in range(0 if first else 1, len(order) + 1):
             groups = [*first, *order[:stop]]
             tables[" + ".join(groups)] = concepts.select(groups)
