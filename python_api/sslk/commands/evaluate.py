@@ -59,8 +59,8 @@ def evaluate(
     from sslk.evaluation.plan import SYSTEMS, EvaluationConfig
 
     config = EvaluationConfig(
-        models, data, weights or [], concepts, segmenter, clusters, systems or list(SYSTEMS), train_split, test_split, root, image_size,
-        batch_size, workers, device, seed,
+        models, data, weights or [], concepts, segmenter, clusters, systems or list(SYSTEMS), train_split, test_split,
+        root, image_size, batch_size, workers, device, seed,
     )  # fmt: skip
     if dry_run:
         show_plan(config, out, json)
