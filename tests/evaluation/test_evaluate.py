@@ -106,6 +106,7 @@ def test_labels_are_unique_folder_names():
         ({"models": []}, "models is empty"),
         ({"weights": ["a", "b"]}, "one checkpoint per model .* got 2 for 1 models"),
         ({"train_split": "test"}, "are both 'test'"),
+        ({"systems": ["reverse"]}, "which needs concepts"),
         ({"systems": ["qscor"]}, "systems must be among qscore, reverse, masked, got qscor"),
     ],
 )
@@ -119,7 +120,8 @@ def test_every_step_of_the_plan_fits_its_command(tmp_path):
     import importlib
     import inspect
 
-    config = EvaluationConfig(["embedded", "cifar:compact"], "sample", concepts=str(tmp_path / "concepts"))
+    concepts = str(tmp_path / "concepts") if "reverse-probe run" in COMMANDS else None
+    config = EvaluationConfig(["embedded", "cifar:compact"], "sample", concepts=concepts)
     seen: set[str] = set()
     for step in make_plan(config, tmp_path):
         module, _, function = COMMANDS[step.command].target.partition(":")
@@ -131,6 +133,17 @@ def test_every_step_of_the_plan_fits_its_command(tmp_path):
         assert required <= arguments, step
         assert set(step.needs) <= seen
         seen.add(step.name)
+
+
+def test_steps_over_all_models_leave_out_those_that_cannot_be_loaded(tmp_path):
+    config = EvaluationConfig(["embedded", "nonsense"], "sample", concepts="c", image_size=32)
+    masked, reverse = (
+        next(step for step in make_plan(config, tmp_path, {"nonsense"}) if step.name == name)
+        for name in ("masked", "reverse-probe")
+    )
+    assert masked.arguments["models"] == ["embedded"] and masked.arguments["image_sizes"] == [32]
+    assert reverse.arguments["stores"] == [f"embedded={tmp_path / 'embedded' / 'train'}"]
+    assert reverse.needs == ("embedded/extract train",)
 
 
 def test_two_models_of_which_one_cannot_be_loaded(tmp_path, capsys):

@@ -53,7 +53,8 @@ class EvaluationConfig:
         data: name for `load_dataset`.
         weights: a checkpoint per model, "none" for a model without; none at all by default.
         segmenter: of the masked study, as for `sslk masked`.
-        concepts: table that `sslk concepts build` wrote; without it there is no reverse probing.
+        clusters: K of reverse probing.
+        concepts: table that `sslk concepts build` wrote for the train split; without it there is no reverse probing.
         systems: which of the three protocols.
         train_split, test_split: of the data set.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
@@ -69,6 +70,7 @@ class EvaluationConfig:
     weights: list[str] = field(default_factory=list)
     concepts: str | None = None
     segmenter: str = "grabcut"
+    clusters: int = 1000
     systems: list[System] = field(default_factory=lambda: list(SYSTEMS))
     train_split: str = "train"
     test_split: str = "test"
@@ -91,6 +93,10 @@ class EvaluationConfig:
             raise ValueError(
                 f"train_split and test_split are both {self.test_split!r}: what is fitted on the first is judged on the "
                 "second."
+            )
+        if self.systems == ["reverse"] and not self.concepts:
+            raise ValueError(
+                "systems asks for reverse, which needs concepts: a table that `sslk concepts build` wrote."
             )
         if unknown := [system for system in self.systems if system not in SYSTEMS]:
             raise ValueError(f"systems must be among {', '.join(SYSTEMS)}, got {', '.join(unknown)}.")
@@ -132,6 +138,8 @@ def make_plan(config: EvaluationConfig, out: Path, failing: Collection[str] = ()
     for model in models:
         steps += _model_steps(config, model, out / model.label)
     working = [model for model in models if model.label not in failing]
+    if "reverse" in config.systems and config.concepts and working:
+        steps.append(_reverse_step(config, config.concepts, working, out))
     if "masked" in config.systems and working:
         steps.append(_masked_step(config, working, out / "masked"))
     return steps
@@ -161,6 +169,17 @@ def _model_steps(config: EvaluationConfig, model: EvaluatedModel, folder: Path) 
                  outputs=str(folder / "probe"), discriminative=str(found), out=str(folder / "failure"), seed=config.seed),
         ]  # fmt: skip
     return steps
+
+
+def _reverse_step(config: EvaluationConfig, concepts: str, models: Sequence[EvaluatedModel], out: Path) -> Step:
+    folder = out / "reverse"
+    stores = [f"{model.label}={out / model.label / 'train'}" for model in models]
+    arguments = {"stores": stores, "concepts": concepts, "out": str(folder), "kmeans.clusters": config.clusters,
+                 "kmeans.seed": config.seed,
+                 "probe.seed": config.seed}  # fmt: skip
+    labels = tuple(model.label for model in models)
+    needs = tuple(f"{label}/extract train" for label in labels)
+    return Step("reverse-probe", "reverse-probe run", arguments, folder / RESULTS, needs, labels)
 
 
 def _masked_step(config: EvaluationConfig, models: Sequence[EvaluatedModel], out: Path) -> Step:
