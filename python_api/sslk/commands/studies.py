@@ -38,7 +38,7 @@ def compression(
     eps: float | str = "auto",
     lower: float = 50.0,
     upper: float = 95.0,
-    tolerance: float = 1e-4,
+    tolerance: float = 3e-4,
     max_iterations: int = 200,
     device: str | None = None,
     json: bool = False,
