@@ -47,10 +47,10 @@ COMMANDS = {
     ),
     "before-after": Command("sslk.commands.failure:before_after_study", "What further training changed, per sample"),
     "compression": Command("sslk.commands.studies:compression", "Probes on subsets of the features, as one batch"),
-    "transfer": Command("sslk.commands.studies:transfer", "Linear evaluation on a list of data sets", ("data",)),
+    "transfer": Command("sslk.commands.transfer:transfer", "Linear evaluation on a list of data sets", ("data",)),
     "ablation thresholds": Command("sslk.commands.studies:thresholds", "Sweep eps and the percentiles of Q-Score"),
     "ablation lambdas": Command("sslk.commands.studies:lambdas", "Two-stage search for the regulariser's weights"),
-    "compare": Command("sslk.commands.studies:compare_run", "A run's table beside a paper's", ("run",)),
+    "compare": Command("sslk.commands.transfer:compare_run", "A run's table beside a paper's", ("run",)),
 }
 
 
