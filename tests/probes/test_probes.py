@@ -222,6 +222,8 @@ def test_head_of_a_supervised_encoder(tmp_path):
     outputs = head_outputs(store, head, columns)
     expected = head(x).argmax(1)
     assert torch.equal(outputs.predictions, expected) and torch.equal(outputs.correct, expected == columns[y])
+    among = head_outputs(store, head, columns, restrict=True)
+    assert torch.equal(among.predictions, head(x)[:, columns].argmax(1)) and torch.equal(among.labels, y)
     with pytest.raises(ValueError, match="another model"):
         head_outputs(store, nn.Linear(47, 10))
     with pytest.raises(ValueError, match="labels must lie between 0 and 1"):

@@ -12,14 +12,16 @@ from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import source_of
 
 
-def head_outputs(store: FeatureStore, classifier: nn.Linear, columns: Tensor | None = None) -> ProbeOutputs:
+def head_outputs(
+    store: FeatureStore, classifier: nn.Linear, columns: Tensor | None = None, restrict: bool = False
+) -> ProbeOutputs:
     """What a trained linear head says about every row of a labelled store.
 
     Args:
         store: features of the encoder the head was trained with.
         classifier: the head, `[D] -> [K]`.
         columns: int64 `[C]`, the head's output that stands for each label 0 ... C - 1; labels are outputs by default.
-            Outputs that no label stands for still count: predicting one is wrong.
+        restrict: choose among the outputs in `columns` only; otherwise predicting another one is wrong.
 
     Raises:
         StoreError: the store is incomplete or has no labels.
@@ -36,8 +38,11 @@ def head_outputs(store: FeatureStore, classifier: nn.Linear, columns: Tensor | N
         raise ValueError(f"labels must lie between 0 and {known - 1}, got {int(labels.min())} to {int(labels.max())}.")
     with torch.inference_mode():
         logits = torch.cat([classifier(batch.features.float()) for batch in store.batches(4096)])
-    wanted = labels if columns is None else columns[labels]
     index = torch.cat([shard.indices for shard in store.shards()])
+    if restrict and columns is not None:
+        chosen = torch.arange(len(columns))
+        return ProbeOutputs.from_logits(logits[:, columns], chosen, labels, index, source_of(store, "head, restricted"))
+    wanted = labels if columns is None else columns[labels]
     # Labels of the outputs are the head's own columns: predictions of classes the data set lacks stay visible.
     return ProbeOutputs.from_logits(logits, torch.arange(logits.shape[1]), wanted, index, source_of(store, "head"))
 
