@@ -74,8 +74,8 @@ class MaskAgreement:
             out["core - spurious beyond uniform heat"] = paired_difference(both[0] - even[0], both[1] - even[1])
         for kind in self.kinds:
             if self.correct is not None:
-                groups = [self._values(kind, "discriminative", side) for side in (True, False)]
-                out[f"{kind}: correct - incorrect"] = group_difference(*groups)
+                right, wrong = (self._values(kind, "discriminative", side) for side in (True, False))
+                out[f"{kind}: correct - incorrect"] = group_difference(right, wrong)
             for control in MAPS[1:]:
                 pair = self._values(kind, "discriminative"), self._values(kind, control)
                 out[f"{kind}: discriminative - {control}"] = paired_difference(*pair)
