@@ -26,7 +26,9 @@ def agreement_run(arms: dict[str, MaskAgreement], folder: Path, title: str, orig
         origin: provenance of the run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows, differences, findings = [], [], []
+    rows: list[list[Any]] = []
+    differences: list[list[Any]] = []
+    findings: list[str] = []
     summary: dict[str, float | int | str | None] = {}
     for arm, found in arms.items():
         prefix = f"{arm}: " if len(arms) > 1 else ""
@@ -44,8 +46,7 @@ def agreement_run(arms: dict[str, MaskAgreement], folder: Path, title: str, orig
     first, *others = arms
     for arm in others:
         for kind in arms[first].kinds:
-            after, before = (arms[name].overlaps[MAPS[0], kind] for name in (arm, first))
-            interval = paired_difference(after, before)
+            interval = paired_difference(arms[arm].overlaps[MAPS[0], kind], arms[first].overlaps[MAPS[0], kind])
             differences.append([arm, f"{kind}: {arm} - {first}", *interval])
             findings.append(_sentence(f"{kind}: {arm} - {first}", interval))
     _write_samples(arms, folder / "samples.csv")
