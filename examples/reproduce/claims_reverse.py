@@ -86,8 +86,8 @@ def _gap(found: EncoderResults, control: EncoderResults, clusters: int):  # type
     return welch(*values) if all(values) else None
 
 
-_PAIRED = "Student's 95 % interval of the paired differences over five clusterings lies above 0"
-_FEW = "5,000 images and a test part of 1,000 leave the predictor of 1,000 concept columns little to learn from."
+_PAIRED = "Student's 95 % interval of the paired differences over clusterings lies above 0"
+_FEW = "The study's test images leave little to fit and judge a predictor of 1,000 concept columns with."
 
 CLAIMS = [
     Claim("r-trained", PAPER, "Table 2 (controls are ours)", "Concepts predict what a trained encoder groups together.",
