@@ -76,6 +76,10 @@ class MaskAgreement:
             if self.correct is not None:
                 right, wrong = (self._values(kind, "discriminative", side) for side in (True, False))
                 out[f"{kind}: correct - incorrect"] = group_difference(right, wrong)
+                # Images with a larger object are easier too: compare what the heat adds to the mask's share.
+                flat = (self._values(kind, "uniform", side) for side in (True, False))
+                right, wrong = (heat - even for heat, even in zip((right, wrong), flat, strict=True))
+                out[f"{kind}: correct - incorrect beyond uniform heat"] = group_difference(right, wrong)
             for control in MAPS[1:]:
                 pair = self._values(kind, "discriminative"), self._values(kind, control)
                 out[f"{kind}: discriminative - {control}"] = paired_difference(*pair)
