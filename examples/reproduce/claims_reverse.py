@@ -8,7 +8,7 @@ from statistics import fmean
 from scipy.stats import spearmanr
 
 from examples.reproduce.results import EncoderResults, Study, records, table
-from examples.reproduce.verdict import Claim, Finding, State, beyond, paired, welch
+from examples.reproduce.verdict import Claim, Finding, Interval, State, beyond, paired, welch
 
 PAPER = "Reverse probing"
 RANKED = 4  # self-supervised encoders below which a ranking says nothing
@@ -81,9 +81,9 @@ def _nmi(found: EncoderResults, clusters: int, concepts: str) -> list[float]:
     return [row["NMI"] for row in rows if row["K"] == clusters and row["concepts"] == concepts]
 
 
-def _gap(found: EncoderResults, control: EncoderResults, clusters: int):  # type: ignore[no-untyped-def]
-    values = [_nmi(item, clusters, "all") for item in (found, control)]
-    return welch(*values) if all(values) else None
+def _gap(found: EncoderResults, control: EncoderResults, clusters: int) -> Interval | None:
+    first, second = (_nmi(item, clusters, "all") for item in (found, control))
+    return welch(first, second) if first and second else None
 
 
 _PAIRED = "Student's 95 % interval of the paired differences over clusterings lies above 0"

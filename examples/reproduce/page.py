@@ -69,9 +69,9 @@ def _head(study: Study, verdicts: list[Verdict]) -> str:
     ]
     if missing:
         lines.append(
-            f"**Missing:** {len(missing)} of the eight methods ({', '.join(missing)}). They are pre-trained by "
-            "`examples/pretrain.py`; on the CPU-only, shared machine of this study that was not finished. "
-            "`--encoders FOLDER` adds them, and the same command then measures only what is new."
+            f"**Missing:** {len(missing)} of the eight methods ({', '.join(missing)}), because no encoder of theirs was given. "
+            "`examples/pretrain.py` trains them: minutes each on a GPU, many hours together on two cores. `--encoders FOLDER` "
+            "adds them, and the same command then measures only what is new. Claims about many encoders stay undecided."
         )
     return "\n\n".join(lines)
 

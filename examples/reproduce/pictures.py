@@ -38,7 +38,8 @@ def _compression(study: Study, out: Path) -> tuple[Path, str] | None:
         ax.set_title(item.encoder.name, fontsize=9)
         ax.set_xlabel("features left out [%]", fontsize=8)
     axes[0][0].set_ylabel("top-1 [%]", fontsize=8)
-    axes[0][0].legend(frameon=False, fontsize=7)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(SELECTIONS), frameon=False, fontsize=7)
     alt = "Top-1 of linear probes over the share of features left out, for five selections, one panel per encoder."
     return _save(
         figure, out / "compression.svg", ["encoder", "selection", "left out [%]", "top-1 [%]", "std"], numbers

@@ -1,10 +1,12 @@
 """Every claim's verdict follows from the numbers: made-up runs that hold, that refute, and that leave it open."""
 
+import doctest
 import math
 
 import pytest
 from scipy import stats
 
+from examples.reproduce import verdict
 from examples.reproduce.claims import CLAIMS
 from examples.reproduce.claims_masked import COMPLEMENTS, NEAREST
 from examples.reproduce.verdict import Interval, beyond, decide, paired, welch
@@ -182,3 +184,7 @@ def test_intervals_are_those_of_scipy():
     assert paired([x - y for x, y in zip(a, b, strict=False)])[1:] == pytest.approx((pairs.low, pairs.high))
     assert math.isnan(paired([1.0]).low)
     assert beyond(Interval(1.0, math.nan, math.nan)) == "undecided"
+
+
+def test_the_examples_of_the_docstrings():
+    assert doctest.testmod(verdict).failed == 0
