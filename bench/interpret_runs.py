@@ -18,33 +18,40 @@ import torch
 from PIL import Image
 
 
+def grabcut_core(image: np.ndarray) -> np.ndarray:
+    """bool `[H, W]`, GrabCut's foreground of one uint8 image `[H, W, 3]`."""
+    large = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    mask = np.zeros(large.shape[:2], np.uint8)
+    cv2.setRNGSeed(0)
+    rectangle = (8, 8, large.shape[1] - 16, large.shape[0] - 16)
+    cv2.grabCut(large[..., ::-1].copy(), mask, rectangle, None, None, 5, cv2.GC_INIT_WITH_RECT)
+    inside = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+    return cv2.resize(inside, image.shape[1::-1], interpolation=cv2.INTER_AREA) >= 0.5
+
+
 def grabcut(test: Path, out: Path, images: int) -> None:
-    """Some test images, evenly spread, and their GrabCut foreground as a mask folder: core inside, spurious outside.
+    """The first of 2,000 evenly spread test images, and a mask folder: core is GrabCut's foreground, spurious the rest.
 
     GrabCut (Rother et al., SIGGRAPH 2004; OpenCV's) starts from a rectangle two pixels inside the border of the image
     enlarged four times. Images where it finds nothing, or everything, get no mask.
     """
     with np.load(test) as arrays:
-        chosen = np.unique(np.linspace(0, len(arrays["images"]) - 1, images).astype(int))
+        chosen = np.unique(np.linspace(0, len(arrays["images"]) - 1, 2000).astype(int))[:images]
         pixels, labels = arrays["images"][chosen], arrays["labels"][chosen]
         classes = {"classes": arrays["classes"]} if "classes" in arrays else {}
     (out / "masks").mkdir(parents=True, exist_ok=True)
     np.savez(out / "images.npz", images=pixels, labels=labels, **classes)
     rows, shares = [], []
     for number, image in enumerate(pixels):
-        large = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-        mask = np.zeros(large.shape[:2], np.uint8)
-        cv2.setRNGSeed(0)
-        rectangle = (8, 8, large.shape[1] - 16, large.shape[0] - 16)
-        cv2.grabCut(large[..., ::-1].copy(), mask, rectangle, None, None, 5, cv2.GC_INIT_WITH_RECT)
-        inside = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
-        core = cv2.resize(inside, image.shape[1::-1], interpolation=cv2.INTER_AREA) >= 0.5
+        done = out / f"masks/{number}-core.png"  # an interrupted run goes on where it stopped
+        core = np.asarray(Image.open(done)) > 0 if done.exists() else grabcut_core(image)
         if not 0 < core.mean() < 1:
             continue
         shares.append(core.mean())
         for kind, region in (("core", core), ("spurious", ~core)):
             file = f"masks/{number}-{kind}.png"
-            Image.fromarray((region * 255).astype(np.uint8)).save(out / file)
+            if not (out / file).exists():
+                Image.fromarray((region * 255).astype(np.uint8)).save(out / file)
             rows.append([f"images.npz[{number}]", file, kind])
     with (out / "masks.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([["image", "mask", "kind"], *rows])
@@ -64,7 +71,7 @@ def folds(store: Path, out: Path) -> None:
     from sslk.interpret.correctness import out_of_fold_correct
 
     rows = FeatureStore(store).load()
-    write_correct(out_of_fold_correct(rows.features.float(), rows.labels, epochs=15), out)
+    write_correct(out_of_fold_correct(rows.features.float(), rows.labels, epochs=6), out)
 
 
 def probe(train_store: Path, images: Path, out: Path) -> None:
@@ -88,9 +95,10 @@ def probe(train_store: Path, images: Path, out: Path) -> None:
 
 def train(train: Path, set: Path, out: Path, images: int, epochs: int, learning_rate: float) -> None:
     """Further SimCLR training of the embedded encoder without and with the Q-Score penalty, from the same start."""
+    from sslk.quality.finetune import FinetuneConfig, further_train
+
     from sslk.models.embedded import load_embedded, load_embedded_projector
     from sslk.quality.discover import DiscriminativeFeatures
-    from sslk.quality.finetune import FinetuneConfig, further_train
 
     out.mkdir(parents=True, exist_ok=True)
     with np.load(train) as arrays:

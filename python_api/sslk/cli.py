@@ -71,6 +71,20 @@ COMMANDS = {
         "sslk.commands.galleries:atlas", "Write a browsable page about the features", ("store",)
     ),
     "interpret gallery": Command("sslk.commands.galleries:gallery", "Draw galleries of heatmaps"),
+    "concepts build": Command("sslk.commands.concepts:build", "Ask experts which concepts every image shows"),
+    "concepts classify": Command("sslk.commands.concepts:classify", "Concepts from stored features", ("store",)),
+    "concepts info": Command("sslk.commands.concepts:info", "Say what a concept table holds", ("table",)),
+    "concepts merge": Command("sslk.commands.concepts:merge", "Put concept tables side by side", ("tables",)),
+    "reverse-probe run": Command("sslk.commands.reverse:run", "Rank encoders by reverse probing", ("stores",)),
+    "reverse-probe breakdown": Command("sslk.commands.reverse:breakdown", "Add concepts group by group", ("stores",)),
+    "reverse-probe gain": Command("sslk.commands.reverse:gain", "Gain of each group over the labels", ("stores",)),
+    "reverse-probe vary-k": Command("sslk.commands.reverse:vary_k", "Several numbers of clusters", ("stores",)),
+    "reverse-probe transfer": Command("sslk.commands.reverse:transfer", "Fit on another data set", ("stores",)),
+    "reverse-probe shifted": Command("sslk.commands.reverse:shifted", "Test a probe on shifted images"),
+    "reverse-probe self-labels": Command("sslk.commands.reverse:self_labels", "Probe a given assignment"),
+    "reverse-probe labels": Command("sslk.commands.reverse:labels", "Tell classes from concepts"),
+    "reverse-probe pairs": Command("sslk.commands.reverse:pairs", "Cluster pairs that a group tells apart"),
+    "reverse-probe toy": Command("sslk.commands.reverse:toy", "Forward against reverse probing in the plane"),
 }
 
 

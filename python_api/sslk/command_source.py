@@ -131,10 +131,11 @@ def _default(module: str, node: ast.expr) -> str:
 def _constant(module: str, name: str) -> str | None:
     tree = _tree(module)
     for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-                return None if node.value is None else ast.unparse(node.value)
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return None if node.value is None else ast.unparse(node.value)
     source = _imported_from(tree, name)
     return _constant(source, name) if source else None
 

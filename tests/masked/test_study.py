@@ -53,11 +53,13 @@ def test_small_classes_lower_the_folds_and_single_samples_are_refused():
 VARIANTS = ("original", "foreground", "background", "center", "border")
 
 
-def comparison(cka: torch.Tensor, control: torch.Tensor) -> Comparison:
+def comparison(cka: torch.Tensor, control: torch.Tensor, samples: int = 9) -> Comparison:
     def matrices(value):
         return dict.fromkeys(("cka_debiased", "cca"), Matrix(value, value - 0.1, value + 0.1))
 
-    return Comparison(VARIANTS, ("trained", "control"), 9, {"trained": matrices(cka), "control": matrices(control)})
+    within = {"trained": matrices(cka), "control": matrices(control)}
+    ranks = {model: torch.full((5,), 4) for model in within}
+    return Comparison(VARIANTS, ("trained", "control"), samples, within, ranks)
 
 
 def symmetric(pairs) -> torch.Tensor:
@@ -81,6 +83,8 @@ def test_findings_confirm_or_refute_the_paper():
     assert found[4].endswith("confirmed (range 0.49 against 1.00 or more).")
     found = similarity_findings(comparison(flat, as_expected), ["control"])
     assert "trained ones: refuted" in found[4]
+    found = similarity_findings(comparison(as_expected, flat, samples=8), ["control"])  # ranks of 4 + 4 in 7 dimensions
+    assert "says nothing here" in found[1] and "confirmed" not in found[1]
     assert ordered_pairs(as_expected * torch.nan, VARIANTS) == []
 
 

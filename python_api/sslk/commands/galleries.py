@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from sslk.commands.console import print_fields, progress_bar
 from sslk.data import evaluation_transform, load_dataset
@@ -157,7 +158,7 @@ def gallery(
     else:
         assert found is not None
         draw = np.random.default_rng(seed).choice(len(dataset), min(columns, len(dataset)), replace=False)
-        shown = {"heatmap": backbone}
+        shown: dict[str, nn.Module] = {"heatmap": backbone}
         figures = {"samples.png": galleries.sample_gallery(shown, dataset, np.sort(draw).tolist(), found, transform)}
     files = list(figures)
     save_pictures(folder, f"Gallery of {model}: {kind}", figures, findings, {"pictures": len(files)},

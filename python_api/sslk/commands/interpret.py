@@ -75,7 +75,7 @@ def heatmaps(
     rows = [
         galleries.GalleryRow("image", pixels, [str(number) for number in chosen]),
         galleries.GalleryRow(
-            "combined", overlay(pixels, found.combined.cpu().numpy()), [f"{n} features" for n in counts]
+            "combined", overlay(pixels, found.combined.cpu().numpy()), [galleries.count_text(n) for n in counts]
         ),
     ]
     tensors = {"combined": found.combined.cpu(), "images": torch.tensor(chosen), "counts": found.counts.cpu()}

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sslk.commands.console import print_fields, progress_bar
-from sslk.commands.failure import _eps
-from sslk.commands.sources import Extraction, described, open_stores
+from sslk.commands.sources import Extraction, described, open_stores, parsed_eps
 from sslk.features.extract import Progress
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
@@ -70,7 +69,7 @@ def compression(
     """
     folder = Path(out)
     first, second = open_stores(train, test, extraction, folder, device, quiet)
-    found = discover_store(first, _eps(eps), lower, upper, device=device or "cpu")
+    found = discover_store(first, parsed_eps(eps), lower, upper, device=device or "cpu")
     bank, queries = first.load(), second.load()
     assert bank.labels is not None and queries.labels is not None
     with progress_bar("training", quiet) as update:

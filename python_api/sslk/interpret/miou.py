@@ -68,14 +68,17 @@ class MaskAgreement:
         out: dict[str, Interval] = {}
         if {"core", "spurious"} <= set(self.kinds):
             both = self._values("core", "discriminative"), self._values("spurious", "discriminative")
-            out["core - spurious"] = paired_difference(*both)
+            out["core - spurious"] = paired_difference(both[0], both[1])
+            even = self._values("core", "uniform"), self._values("spurious", "uniform")
+            # Masks differ in size: what counts is by how much the heat prefers each over its share of the image.
+            out["core - spurious beyond uniform heat"] = paired_difference(both[0] - even[0], both[1] - even[1])
         for kind in self.kinds:
             if self.correct is not None:
                 groups = [self._values(kind, "discriminative", side) for side in (True, False)]
-                out[f"{kind}: correct - incorrect"] = group_difference(*groups)
+                out[f"{kind}: correct - incorrect"] = group_difference(groups[0], groups[1])
             for control in MAPS[1:]:
                 pair = self._values(kind, "discriminative"), self._values(kind, control)
-                out[f"{kind}: discriminative - {control}"] = paired_difference(*pair)
+                out[f"{kind}: discriminative - {control}"] = paired_difference(pair[0], pair[1])
         return out
 
     def _values(self, kind: str, which: str, correct: bool | None = None) -> np.ndarray:

@@ -37,7 +37,7 @@ class StudyNumbers:
         dataset: name.
         settings: of the study.
         segmenter: settings of the segmenter; None without masks.
-        images: as the last model sees them, for the sheet of variants.
+        images: as the model with the largest input sees them, for the sheet of variants.
         normalization: mean and std of that model.
         random_models: labels of models with random weights.
         upsampled: by model, images smaller than its crop.

@@ -45,11 +45,14 @@ def head_outputs(store: FeatureStore, classifier: nn.Linear, columns: Tensor | N
 def imagenet_columns(classes: Sequence[str]) -> Tensor:
     """The output of an ImageNet-1K classifier for every class name, int64 `[C]`: WordNet ids or their full names.
 
+    "crane" is a bird and a machine. Outputs and the classes of ImageNet's relatives are both sorted by WordNet id, so
+    the one that keeps the columns ascending is meant.
+
     Raises:
         ValueError: a name is no ImageNet class, or stands for two.
 
-    >>> imagenet_columns(["goldfish, Carassius auratus", "n01440764"]).tolist()
-    [1, 0]
+    >>> imagenet_columns(["goldfish, Carassius auratus", "crane", "n02423022"]).tolist()
+    [1, 134, 353]
     """
     from timm.data import ImageNetInfo
 
@@ -58,7 +61,13 @@ def imagenet_columns(classes: Sequence[str]) -> Tensor:
     for column in range(info.num_classes()):
         for name in (info.index_to_label_name(column), info.index_to_description(column)):
             places.setdefault(name.lower(), []).append(column)
-    for name in classes:
-        if len(places.get(name.lower(), [])) != 1:
+    known = [places.get(name.lower(), []) for name in classes]
+    columns: list[int] = []
+    for number, (name, candidates) in enumerate(zip(classes, known, strict=True)):
+        before = max(columns, default=-1)
+        after = min((c[0] for c in known[number + 1 :] if len(c) == 1), default=info.num_classes())
+        fitting = candidates if len(candidates) == 1 else [c for c in candidates if before < c < after]
+        if len(fitting) != 1:
             raise ValueError(f"classes must be WordNet ids or full names of ImageNet-1K, {name!r} is not one of them.")
-    return torch.tensor([places[name.lower()][0] for name in classes])
+        columns.append(fitting[0])
+    return torch.tensor(columns)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -92,11 +94,9 @@ class QScoreRegularizer(nn.Module):
     def _global_loss(
         self, scores: Tensor, columns: Tensor, alpha: Tensor | None, beta: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        from torch.distributed.nn.functional import all_reduce
-
         # The gradient of this sum is itself summed over ranks: world size times the wanted one, which the averaging of
         # DistributedDataParallel then undoes, as it does for the local means of the scores.
-        columns = all_reduce(columns)
+        columns = _SumOverRanks.apply(columns)
         if alpha is None:
             alpha = scores.detach().mean()
             dist.all_reduce(alpha)
@@ -108,3 +108,19 @@ class QScoreRegularizer(nn.Module):
             f"features={len(self.discriminative)}, discriminative={int(self.discriminative.sum())}, "
             f"lambda1={self.lambda1:g}, lambda2={self.lambda2:g}, eps={self.eps:g}"
         )
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """`all_reduce` with a gradient: every rank's loss depends on every rank's input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total

@@ -40,6 +40,9 @@ class KeepState(pl.Callback):
         self.folder, self.every, self.last_step = folder, every, last_step
         self.saved_step = -1
 
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.saved_step = trainer.global_step  # never between two batches of one step: their gradients are not saved
+
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *unused: Any) -> None:
         step = trainer.global_step
         if step == self.saved_step or (step % self.every and step != self.last_step) or not step:

@@ -21,9 +21,9 @@ from sslk.training.checkpoints import load_method, save_method
 from sslk.training.config import ARMS, Arm, TrainingConfig
 from sslk.training.heads import Parts, build_method
 from sslk.training.methods import METHODS, Method, MomentumMethod
-from sslk.training.run import train, world
+from sslk.training.run import join_processes, train, world
 from sslk.training.transforms import image_transform
-from sslk.training.views import ImageViews, TensorViews, images_in_memory
+from sslk.training.views import Batches, ImageViews, TensorViews, images_in_memory
 
 SMALL_IMAGE = 64  # pixels; sets of such images are kept in memory and augmented a batch at a time
 START, SET, MODEL = "start.safetensors", "discriminative.safetensors", "model.safetensors"
@@ -90,6 +90,7 @@ def finetune(
         ValueError: settings that do not fit, a set of another model, or another run in `out`; each named.
         NonFiniteError: the loss became NaN.
     """
+    join_processes()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     for arm in arms:
@@ -100,6 +101,7 @@ def finetune(
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     views = make_views(method, data, backbone, config)
+    Batches(len(data), config.batch_size, config.epochs, config.seed, views, *world())  # refuses before any work
     build, fresh = _builder(method, backbone, parts, options, config.seed)
     identity = {"method": method, "options": dict(options or {}), "weights": backbone.weights_hash,
                 "data": [data.name, data.fingerprint]}  # fmt: skip
@@ -117,7 +119,9 @@ def finetune(
             check_set(discriminative, backbone)
         else:
             discriminative = discover_store(_features(before, data, out / "before" / "train", config), "auto")
-    discriminative.save(out / SET)
+    if world()[0] == 0:
+        discriminative.save(out / SET)
+    _wait()
     if not (out / START).exists():
         start = build()
         if config.head_warmup_epochs and fresh:
@@ -188,7 +192,7 @@ def _features(backbone: Backbone, data: Dataset, out: Path, config: TrainingConf
     images = copy.copy(data)
     images.transform = evaluation_transform(backbone)
     workers = 0 if max(data[0][0].size) <= SMALL_IMAGE else config.workers
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
     return extract(backbone, images, out, workers=workers, device=device)
 
 

@@ -15,7 +15,7 @@ from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.regularizer import QScoreRegularizer
 from sslk.training.checkpoints import NonFiniteError, last_good
 from sslk.training.config import Arm, TrainingConfig
-from sslk.training.methods import Method
+from sslk.training.methods import Method, MomentumMethod
 from sslk.training.optimizer import build_optimizer, build_schedule
 
 
@@ -67,11 +67,13 @@ class TrainingModule(pl.LightningModule):
             self.regularizer = QScoreRegularizer(discriminative, *weights, alpha=config.alpha, beta=config.beta)
         method.backbone.requires_grad_(not frozen)
         if config.channels_last:
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            method.to(memory_format=torch.channels_last)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        if self.frozen:
+        if self.frozen:  # batch statistics too
             self.method.backbone.eval()
+            if isinstance(self.method, MomentumMethod):
+                self.method.backbone_momentum.eval()
         views = self.views(batch)
         if self.config.channels_last:
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]

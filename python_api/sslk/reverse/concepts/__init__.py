@@ -1,7 +1,7 @@
 """Concepts of images: sparse tables of named binary columns, and the experts that fill them."""
 
 from sslk.reverse.concepts.build import build_concepts
-from sslk.reverse.concepts.classifier import Classifier, backbone_classifier, imagenet_names
+from sslk.reverse.concepts.classifier import Classifier, backbone_classifier, classify_store, imagenet_names
 from sslk.reverse.concepts.colour import COLOURS, Colours
 from sslk.reverse.concepts.detector import Detector
 from sslk.reverse.concepts.expert import ConceptSample, Expert
@@ -28,6 +28,7 @@ __all__ = [
     "TextPresence",
     "backbone_classifier",
     "build_concepts",
+    "classify_store",
     "clip_prompts",
     "imagenet_names",
     "merge",

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from sslk.data.transforms import evaluation_transform
+from sslk.features.store import FeatureStore
 from sslk.models import Backbone, load_backbone
 from sslk.reverse.concepts.expert import ConceptSample
-from sslk.reverse.concepts.table import ConceptError
+from sslk.reverse.concepts.table import ConceptError, ConceptTable
 
 
 class Classifier:
@@ -25,6 +26,7 @@ class Classifier:
         threshold: None for the arg-max; else classes whose softmax probability exceeds it (sigmoid where multi_label).
         multi_label: scores are independent, as those of an attribute network.
         title: what the table remembers the network by.
+        head: the last layer alone, features `[n, D]` -> class scores, for features that are already stored.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Classifier:
         threshold: float | None = None,
         multi_label: bool = False,
         title: str = "classifier",
+        head: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if multi_label and threshold is None:
             raise ValueError("multi_label needs a threshold, got None: independent scores have no one answer.")
         self.logits, self.names, self.transform, self.group = logits, list(names), transform, group
         self.threshold, self.multi_label, self.title = threshold, multi_label, title
+        self.head = head or logits
 
     @torch.inference_mode()
     def __call__(self, samples: Sequence[ConceptSample]) -> list[list[int]]:
@@ -101,7 +105,7 @@ def backbone_classifier(
     def logits(images: Tensor) -> Tensor:
         return backbone.logits(images.to(device)).cpu()
 
-    return Classifier(logits, names, transform, group=group, threshold=threshold, title=title)
+    return Classifier(logits, names, transform, group=group, threshold=threshold, title=title, head=backbone.classifier)
 
 
 def imagenet_names() -> list[str]:
@@ -111,3 +115,37 @@ def imagenet_names() -> list[str]:
     info = ImageNetInfo("imagenet-1k")
     plain = [info.index_to_description(index).split(",")[0] for index in range(info.num_classes())]
     return [f"{name} ({index})" if plain.count(name) > 1 else name for index, name in enumerate(plain)]
+
+
+def classify_store(
+    store: FeatureStore,
+    model: str,
+    names: Sequence[str] | None = None,
+    *,
+    weights: str | None = None,
+    group: str = "objects",
+    threshold: float | None = None,
+) -> ConceptTable:
+    """What a classifier says about images whose features under it are already stored: no second pass over images.
+
+    Args:
+        store: features of `model`; its weights must be the same.
+        model, names, weights, group, threshold: as for `backbone_classifier`.
+
+    Raises:
+        ConceptError: the store is of other weights, or the weights hold no classifier.
+    """
+    expert = backbone_classifier(model, names, weights=weights, group=group, threshold=threshold)
+    if not expert.title.endswith(store.spec.weights_hash[:12]):
+        raise ConceptError(
+            f"{store.path} holds features of {store.spec.model} {store.spec.weights_hash[:12]}, the classifier is "
+            f"{expert.title}: extract with the same weights."
+        )
+    rows: list[list[int]] = []
+    samples: list[Tensor] = []
+    with torch.inference_mode():
+        for batch in store.require().batches(4096):
+            rows += positions(expert.head(batch.features.float()), threshold)
+            samples.append(batch.indices.clone())
+    about = {"dataset": store.spec.dataset, "samples": len(store), "experts": [f"stored features: {expert!r}"]}
+    return ConceptTable.from_rows(rows, expert.names, group, torch.cat(samples), about)

@@ -76,7 +76,7 @@ def _terms_of_levels() -> np.ndarray:
     term = np.full(hue.shape, number["red"])
     for name, start in _HUES:
         term[hue >= start] = number[name]
-    term[(term == number["orange"]) & (lightness < 0.42)] = number["brown"]
+    term[(term == number["orange"]) & (lightness < 0.48)] = number["brown"]
     term[(term == number["yellow"]) & (hue < 52) & (lightness < 0.33)] = number["brown"]
     term[(term == number["red"]) & (lightness > 0.68)] = number["pink"]
     term[(term == number["red"]) & (hue < 16) & (lightness < 0.35) & (chroma < 0.35)] = number["brown"]
@@ -84,7 +84,7 @@ def _terms_of_levels() -> np.ndarray:
     grey = chroma < np.where(lightness < 0.25, 0.16, 0.11)
     term[grey] = number["grey"]
     term[(grey & (lightness < 0.22)) | (high < 0.16)] = number["black"]
-    term[grey & (lightness > 0.82)] = number["white"]
+    term[grey & (lightness > 0.86)] = number["white"]
     return term.astype(np.uint8)
 
 

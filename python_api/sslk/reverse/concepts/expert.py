@@ -38,6 +38,8 @@ class Expert(Protocol):
     """
 
     group: str
-    names: Sequence[str]
+
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def __call__(self, samples: Sequence[ConceptSample]) -> Sequence[Iterable[int]]: ...

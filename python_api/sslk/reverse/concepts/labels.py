@@ -80,7 +80,7 @@ class LabelMaps:
     Args:
         classes: names by value in the mask.
         ignore: values that are no concept, such as "unlabelled".
-        min_pixels: smallest presence that counts.
+        min_share: share of the pixels from which a class counts as present; 0 counts a single pixel, the paper's rule.
         group: of the columns.
 
     >>> from PIL import Image
@@ -90,11 +90,11 @@ class LabelMaps:
     """
 
     def __init__(
-        self, classes: Sequence[str], ignore: Sequence[int] = (), min_pixels: int = 1, group: str = "scene classes"
+        self, classes: Sequence[str], ignore: Sequence[int] = (), min_share: float = 0.0, group: str = "scene classes"
     ) -> None:
         self.names = [name for value, name in enumerate(classes) if value not in ignore]
         self.group = group
-        self.min_pixels = min_pixels
+        self.min_share = min_share
         self._column = {value: self.names.index(name) for value, name in enumerate(classes) if value not in ignore}
 
     def __call__(self, samples: Sequence[ConceptSample]) -> list[list[int]]:
@@ -103,12 +103,12 @@ class LabelMaps:
             if sample.mask is None:
                 raise ConceptError(f"label maps need masks, sample {sample.number} has none.")
             counts = np.bincount(sample.mask.ravel(), minlength=1)
-            present = np.flatnonzero(counts >= max(self.min_pixels, 1)).tolist()
+            present = np.flatnonzero((counts > 0) & (counts >= self.min_share * counts.sum())).tolist()
             found.append([self._column[value] for value in present if value in self._column])
         return found
 
     def __repr__(self) -> str:
-        return f"LabelMaps({len(self.names)} classes, min_pixels={self.min_pixels}, group={self.group!r})"
+        return f"LabelMaps({len(self.names)} classes, min_share={self.min_share}, group={self.group!r})"
 
 
 def _label(sample: ConceptSample, classes: int) -> int:
