@@ -111,9 +111,7 @@ def train(
         module.load_state_dict(state)
     else:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*(does not have many workers|treespec|logging interval).*"
-            )
+            warnings.filterwarnings("ignore", message=".*(does not have many workers|treespec|logging interval).*")
             trainer.fit(module, batches, ckpt_path=folder / LAST if done else None, weights_only=True)
     method.backbone.requires_grad_(True)
     return read_logs(folder)
