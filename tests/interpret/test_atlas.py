@@ -179,7 +179,8 @@ def browse(page, script=DRIVER):
     """What a script that uses the page like a reader wrote down."""
     driven = page.with_name("driven.html")
     driven.write_text(page.read_text(encoding="utf-8").replace("</body>", script + "</body>"), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom",
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000",
+               "--blink-settings=lazyLoadEnabled=true", "--dump-dom",
                driven.as_uri()]  # fmt: skip
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     result = re.search(r'<pre id="result">(.*?)</pre>', dom, re.DOTALL)
