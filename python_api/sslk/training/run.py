@@ -14,6 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from sslk.features.atomic import write_atomically
@@ -95,6 +96,7 @@ def train(
         raise ValueError(
             f"accumulate must leave at least one step, got {config.accumulate} for {len(batches)} batches."
         )
+    method.train()  # encoders are loaded for evaluation, and Lightning leaves modes as they are
     module = TrainingModule(method, views, arm, config, steps, folder, discriminative, frozen)
     if config.compile:
         method.backbone.compile()
@@ -109,9 +111,7 @@ def train(
         module.load_state_dict(state)
     else:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*(does not have many workers|in eval mode|treespec|logging interval).*"
-            )
+            warnings.filterwarnings("ignore", message=".*(does not have many workers|treespec|logging interval).*")
             trainer.fit(module, batches, ckpt_path=folder / LAST if done else None, weights_only=True)
     method.backbone.requires_grad_(True)
     return read_logs(folder)
@@ -125,11 +125,27 @@ def steps_done(folder: Path) -> int:
 
 
 def world() -> tuple[int, int]:
-    """Rank of this process and how many there are: as `torchrun` or Slurm started them, else `(0, 1)`."""
-    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
-        if rank in os.environ and size in os.environ:
-            return int(os.environ[rank]), int(os.environ[size])
+    """Rank of this process and how many there are: as `torchrun` or Slurm's `srun` started them, else `(0, 1)`."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if SLURMEnvironment.detect():
+        slurm = SLURMEnvironment()
+        return slurm.global_rank(), slurm.world_size()
     return 0, 1
+
+
+def join_processes() -> None:
+    """Initialise the process group of the processes that were started together; Lightning then uses it."""
+    rank, size = world()
+    if size == 1 or torch.distributed.is_initialized():
+        return
+    if "MASTER_ADDR" not in os.environ:
+        slurm = SLURMEnvironment()
+        os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+        os.environ["LOCAL_RANK"] = str(slurm.local_rank())
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", rank=rank, world_size=size)
 
 
 def _places() -> dict[str, Any]:
@@ -137,7 +153,8 @@ def _places() -> dict[str, Any]:
     _, size = world()
     if size == 1:
         return {"devices": 1}
-    local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or size)
+    machines = int(os.environ.get("SLURM_NNODES", 1))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE") or size // machines)
     return {"devices": local, "num_nodes": size // local, "strategy": "ddp"}
 
 
