@@ -96,6 +96,7 @@ def train(
         raise ValueError(
             f"accumulate must leave at least one step, got {config.accumulate} for {len(batches)} batches."
         )
+    method.train()  # encoders are loaded for evaluation, and Lightning leaves modes as they are
     module = TrainingModule(method, views, arm, config, steps, folder, discriminative, frozen)
     if config.compile:
         method.backbone.compile()
@@ -110,9 +111,7 @@ def train(
         module.load_state_dict(state)
     else:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message=".*(does not have many workers|in eval mode|treespec|logging interval).*"
-            )
+            warnings.filterwarnings("ignore", message=".*(does not have many workers|treespec|logging interval).*")
             trainer.fit(module, batches, ckpt_path=folder / LAST if done else None, weights_only=True)
     method.backbone.requires_grad_(True)
     return read_logs(folder)
