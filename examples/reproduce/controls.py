@@ -64,7 +64,7 @@ def supervised(
                 done += 1
                 update(done, steps)
     about = {"method": "supervised", "images": len(images), "epochs": epochs, "batch_size": batch_size,
-             "learning_rate": learning_rate, "seed": seed, "final_loss": round(float(loss), 4),
+             "learning_rate": learning_rate, "seed": seed, "final_loss": round(loss.item(), 4),
              "seconds": round(time.monotonic() - started, 1), "torch": torch.__version__}  # fmt: skip
     _save(encoder, out, about)
 

@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from examples.reproduce.encoders import StudyEncoder
-from sslk.cli import COMMANDS, Command
 from sslk.evaluation.plan import Step
 from sslk.report.run import RESULTS
 from sslk.training.config import ARMS, TrainingConfig
 
-_HERE = "examples.reproduce"
-# Steps that are no command of `sslk`: known to the evaluation by the same table, under names nobody can type.
-COMMANDS |= {
-    f"study:{name}": Command(f"{_HERE}.{target}", "a step of examples/reproduce")
-    for name, target in {
-        "subset": "subset:write_subset",
-        "supervised": "controls:supervised",
-        "untrained": "controls:untrained",
-        "concepts": "reverse:concepts",
-        "reverse": "reverse:reverse",
-    }.items()
-}
+# Steps that are no command of `sslk`.
+SUBSET, SUPERVISED, UNTRAINED, CONCEPTS, REVERSE = (
+    f"examples.reproduce.{target}"
+    for target in (
+        "subset:write_subset",
+        "controls:supervised",
+        "controls:untrained",
+        "reverse:concepts",
+        "reverse:reverse",
+    )
+)
+CONTROLS = {"supervised": SUPERVISED, "untrained": UNTRAINED}
 
 
 @dataclass(frozen=True)
@@ -78,14 +77,14 @@ def make_steps(
     files = {role: out / "data" / f"{role}.npz" for role in ("train", "test", "arms")}
     sizes = {"train": config.train_images, "test": config.test_images, "arms": config.arm_images}
     steps = [
-        Step(f"data/{role}", "study:subset",
+        Step(f"data/{role}", SUBSET,
              {"source": str(data[role == "test"]), "out": str(file), "count": sizes[role], "seed": config.seed}, file)
         for role, file in files.items()
         if role != "arms" or config.arm_seeds
     ]  # fmt: skip
     table = out / "concepts.safetensors"
     steps.append(
-        Step("concepts", "study:concepts",
+        Step("concepts", CONCEPTS,
              {"data": f"npz:{files['test']}", "out": str(table), "imagenet": config.imagenet_concepts}, table,
              ("data/test",))
     )  # fmt: skip
@@ -105,7 +104,7 @@ def _control(encoder: StudyEncoder, train: Path, config: StudyConfig) -> Step:
     arguments: dict[str, Any] = {"out": encoder.weights, "seed": config.seed}
     if encoder.kind == "supervised":
         arguments |= {"data": str(train), "epochs": config.supervised_epochs}
-    return Step(f"{encoder.name}/weights", f"study:{encoder.kind}", arguments, Path(encoder.weights), ("data/train",))
+    return Step(f"{encoder.name}/weights", CONTROLS[encoder.kind], arguments, Path(encoder.weights), ("data/train",))
 
 
 def _encoder_steps(
@@ -128,7 +127,7 @@ def _encoder_steps(
         return step(role, "extract", store, f"data/{role}", *own, model=encoder.model, weights=encoder.weights,
                     data=f"npz:{files[role]}", split=role, out=str(store), workers=0)  # fmt: skip
 
-    reverse = run("reverse", "study:reverse", "test", store=str(test), table=str(table), clusters=config.clusters,
+    reverse = run("reverse", REVERSE, "test", store=str(test), table=str(table), clusters=config.clusters,
                   seed=seed)  # fmt: skip
     named = encoder.model if encoder.weights is None else f"{encoder.model}@{encoder.weights}"
     return [

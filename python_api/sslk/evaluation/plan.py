@@ -29,7 +29,7 @@ class Step:
 
     Attributes:
         name: unique, `LABEL/WHAT`, or `WHAT` for a step over all models.
-        command: as in `sslk.cli.COMMANDS`.
+        command: as in `sslk.cli.COMMANDS`, or `module:function`.
         arguments: of the command's function.
         output: file or folder that exists when the step is done.
         needs: steps whose output it reads; if one fails, this step is left out.

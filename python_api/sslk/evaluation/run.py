@@ -75,7 +75,7 @@ class Evaluation:
 
     def missing_commands(self) -> list[str]:
         """Commands of the plan that this installation does not have."""
-        return sorted({step.command for step in self.steps} - set(COMMANDS))
+        return sorted({step.command for step in self.steps if ":" not in step.command} - set(COMMANDS))
 
     def run(self, on_step: Callable[[int, Step], None] | None = None, quiet: bool = False) -> dict[str, State]:
         """Carry out what is not done yet, in order. An interruption leaves a state from which the next call goes on.
@@ -135,14 +135,14 @@ def _deciding(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def call(command: str, arguments: dict[str, Any], quiet: bool = False) -> Any:
-    """Call the function behind a command of `sslk`, as the command line does.
+    """Call the function behind a command of `sslk`, as the command line does, or a `module:function` of someone else's.
 
     Raises:
         ValueError: there is no such command, or it does not take an argument.
     """
-    if command not in COMMANDS:
+    if command not in COMMANDS and ":" not in command:
         raise ValueError(f"this installation has no command {command!r}.")
-    module, _, function = COMMANDS[command].target.partition(":")
+    module, _, function = (COMMANDS[command].target if command in COMMANDS else command).partition(":")
     target = getattr(importlib.import_module(module), function)
     taken = inspect.signature(target).parameters
     given: dict[str, Any] = {}
