@@ -6,6 +6,7 @@ machine's own rates in the same run: reading (`x.sum()`) and matrix products (`t
 
 import argparse
 import json
+import math
 import re
 import statistics
 from pathlib import Path
@@ -51,6 +52,7 @@ def draw(source: Path, target: Path) -> None:
     ax.plot([left, knee], [left * read, knee * read], color="0.3", label=f"reading, {read:.1f} GB/s")
     if peak:
         ax.plot([knee, right], [peak, peak], color="0.3", ls="--", label=f"matrix products, {peak:.0f} GFLOP/s")
+    labelled: list[tuple[float, float]] = []
     markers = {"float32": ("o", "#0072B2"), "bfloat16": ("s", "#D55E00")}
     for row in rows:
         count = operations(row["name"])
@@ -61,7 +63,11 @@ def draw(source: Path, target: Path) -> None:
         x, y = count / (row["MB"] * 1e6), count / row["ms"] / 1e6
         ax.plot(x, y, marker, color=colour, ms=6, alpha=0.8)
         if dtype == "float32" and "40000x256" not in row["name"]:
-            ax.annotate(row["name"].partition("[")[0], (x, y), fontsize=6.5, xytext=(4, -3), textcoords="offset points")
+            place = math.log10(x), math.log10(y)
+            if all(abs(place[0] - a) > 0.6 or abs(place[1] - b) > 0.04 for a, b in labelled):  # labels must not meet
+                labelled.append(place)
+                text = row["name"].partition("[")[0]
+                ax.annotate(text, (x, y), fontsize=6.5, xytext=(4, -3), textcoords="offset points")
     for dtype, (marker, colour) in markers.items():
         ax.plot([], [], marker, color=colour, label=dtype)
     ax.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", xlim=(left, right))
