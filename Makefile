@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-done
 # The development build compiles CUDA only where a GPU is; `make wheel` and plain pip do wherever nvcc is.
 SSLK_CUDA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo 1 || echo 0)
 
-.PHONY: setup demo test lint bench sanitize wheel clean
+.PHONY: setup demo test lint bench sanitize docs wheel sdist clean
 
 setup: $(SETUP)
 
@@ -15,7 +15,7 @@ $(SETUP): pyproject.toml constraints.txt setup.py $(shell find csrc -type f)
 	$(PY) -m pip install --quiet --upgrade pip setuptools wheel
 	$(PY) -m pip install --quiet --constraint constraints.txt torch torchvision
 	$(PY) -m pip install --quiet --constraint constraints.txt ninja pybind11
-	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[all,test,bench,docs]"
+	SSLK_CUDA=$(SSLK_CUDA) $(PY) -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[all,test,bench,docs,notebook]"
 	touch $@
 
 demo: $(SETUP)
@@ -45,8 +45,18 @@ sanitize: $(SETUP)
 	  ASAN_OPTIONS=detect_leaks=0:check_initialization_order=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib $(CURDIR)/$(PY) -m pytest -p no:cacheprovider tests/ops -m "not slow" -k "not compile and not inductor"
 
+# The documentation site; every warning is an error.
+docs: $(SETUP)
+	$(PY) -m mkdocs build --strict
+
 wheel: $(SETUP)
 	$(PY) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+# The source distribution, checked as an index would.
+sdist: $(SETUP)
+	$(PY) -m pip install --quiet --constraint constraints.txt build twine
+	$(PY) -m build --sdist --no-isolation --outdir dist
+	$(PY) -m twine check --strict dist/*.tar.gz
 
 clean:
 	rm -rf build dist *.egg-info ssl_kernels/*.so

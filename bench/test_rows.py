@@ -48,6 +48,10 @@ def test_qscore(beside, h, mask):
     beside(lambda: ops.qscore(h, mask), h.nbytes, *read(h), versus if h.dtype == torch.float32 else None)
 
 
+def test_qscore_counts(beside, h, mask):
+    beside(lambda: ops.qscore_counts(h, mask), h.nbytes, *read(h))
+
+
 def test_row_moments(beside, h):
     beside(lambda: ops.row_moments(h), h.nbytes, *read(h))
 

@@ -7,6 +7,9 @@ STABLE_TORCH_LIBRARY(sslk, m) {
   m.def(
       "qscore_backward(Tensor grad, Tensor h, Tensor discriminative, float eps, bool normalize, bool two_sided) -> "
       "Tensor");
+  m.def(
+      "qscore_counts(Tensor h, Tensor discriminative, float eps=4.0, bool normalize=True, bool two_sided=False) -> "
+      "(Tensor, Tensor)");
   m.def("activating_mask(Tensor h, float eps=4.0, bool two_sided=False) -> Tensor");
   m.def("activation_counts(Tensor h, float eps=4.0, bool two_sided=False) -> (Tensor, Tensor)");
   m.def("row_moments(Tensor h) -> (Tensor, Tensor, Tensor)");

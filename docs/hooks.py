@@ -7,7 +7,6 @@ themselves.
 
 from __future__ import annotations
 
-import ast
 import html
 import json
 import re
@@ -57,44 +56,19 @@ def commands() -> str:
     """Every command with its first sentence, examples and options, read from the source without importing it."""
     sys.path.insert(0, str(ROOT / "python_api"))
     from sslk.cli import COMMANDS
+    from sslk.command_source import read_command
 
     parts = []
     for name, command in COMMANDS.items():
-        module, _, function = command.target.partition(":")
-        file = ROOT / "python_api" / Path(*module.split(".")).with_suffix(".py")
-        found = next(
-            node
-            for node in ast.parse(file.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.FunctionDef) and node.name == function
-        )
-        parts.append(_command(name, found, command.positional))
+        source = read_command(command.target)
+        rows = ["| option | default | |", "|---|---|---|"]
+        for option in source.options:
+            shown = option.name if option.name in command.positional else option.flag
+            default = "required" if option.default is None else f"`{option.default}`"
+            rows.append(f"| `{shown}` | {default} | {html.escape(option.help, quote=False)} |".replace("||", "\\|\\|"))
+        code = "\n".join(["```", *source.examples, "```"]) if source.examples else ""
+        parts.append(f"## sslk {name}\n\n{source.description}\n\n{code}\n\n" + "\n".join(rows))
     return "\n\n".join(parts)
-
-
-def _command(name: str, function: ast.FunctionDef, positional: tuple[str, ...]) -> str:
-    text = ast.get_docstring(function) or ""
-    examples = [line.strip().removeprefix("$ ") for line in text.splitlines() if line.strip().startswith("$ ")]
-    explained = dict(
-        re.findall(
-            r"^    (\w+): (.+?)(?=\n    \w+: |\n\n|\Z)", text.partition("\nArgs:\n")[2], re.DOTALL | re.MULTILINE
-        )
-    )
-    arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
-    defaults = [
-        *[None] * (len(function.args.args) - len(function.args.defaults)),
-        *function.args.defaults,
-        *function.args.kw_defaults,
-    ]
-    rows = []
-    for argument, default in zip(arguments, defaults, strict=True):
-        shown = argument.arg if argument.arg in positional else f"--{argument.arg.replace('_', '-')}"
-        value = "required" if default is None else f"`{ast.unparse(default)}`"
-        rows.append(
-            f"| `{shown}` | {value} | {html.escape(' '.join(explained.get(argument.arg, '').split()), quote=False)} |"
-        )
-    table = "\n".join(["| option | default | |", "|---|---|---|", *rows])
-    code = "\n".join(["```", *examples, "```"]) if examples else ""
-    return f"## sslk {name}\n\n{' '.join(text.partition(chr(10) * 2)[0].split())}\n\n{code}\n\n{table}"
 
 
 def benchmarks() -> str:

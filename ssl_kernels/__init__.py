@@ -19,6 +19,7 @@ from ssl_kernels.rows import (  # noqa: E402
     activation_counts,
     column_l1,
     qscore,
+    qscore_counts,
     qscore_penalty,
     row_moments,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "linear_cka",
     "masked_variants",
     "qscore",
+    "qscore_counts",
     "qscore_penalty",
     "row_moments",
     "set_cpu_isa",

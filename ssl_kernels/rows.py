@@ -46,6 +46,23 @@ def qscore(
     return _ops.qscore(h, discriminative, eps, normalize, two_sided)
 
 
+def qscore_counts(
+    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`qscore` and the number of highly activating features `|L_i|`, in the set or not, from one pass: `[N]`, int32 `[N]`.
+
+    For scoring data sets; not differentiable. A row that is not finite has a NaN score and no active feature. See
+    `qscore` for the arguments. On CUDA it is the two ops one after the other. Deterministic.
+
+    Example:
+        >>> import torch, ssl_kernels
+        >>> q, active = ssl_kernels.qscore_counts(torch.eye(2, 8), torch.arange(8) < 1, eps=2.0)
+        >>> q.tolist(), active.tolist()
+        ([0.875, 0.0], [1, 1])
+    """
+    return _ops.qscore_counts(h, discriminative, eps, normalize, two_sided)
+
+
 def activating_mask(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Tensor:
     """Which features are highly activating: `h_ij > mu_i + eps sigma_i`, as bool `[N, D]`.
 
@@ -148,6 +165,21 @@ def _check(h: Tensor) -> None:
 def _(h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False) -> Tensor:
     _check(h)
     return h.new_empty(h.shape[0], dtype=_accumulation(h))
+
+
+@torch.library.register_fake("sslk::qscore_counts")
+def _(
+    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
+) -> tuple[Tensor, Tensor]:
+    _check(h)
+    return h.new_empty(h.shape[0], dtype=_accumulation(h)), h.new_empty(h.shape[0], dtype=torch.int32)
+
+
+@torch.library.register_kernel("sslk::qscore_counts", "cuda")
+def _(
+    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
+) -> tuple[Tensor, Tensor]:
+    return _ops.qscore(h, discriminative, eps, normalize, two_sided), _ops.activation_counts(h, eps, two_sided)[1]
 
 
 @torch.library.register_fake("sslk::qscore_backward")

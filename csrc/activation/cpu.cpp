@@ -15,11 +15,9 @@ Tensor activating_mask_cpu(const Tensor& h_in, double eps, bool two_sided) {
   const Tensor h = with_adjacent_columns(h_in);
   const Rows rows = rows_of(h);
   Tensor mask = torch::stable::new_empty(h, {rows.n, rows.d}, ScalarType::Bool);
-  const std::vector<float> penalty = set_penalty(rows.d, nullptr);
   for_rows(rows, [&](int64_t begin, int64_t end, float* scratch) {
     SSLK_KERNEL(activation_rows)
-    ({rows, penalty.data(), eps, two_sided, scratch, static_cast<uint8_t*>(mask.mutable_data_ptr()), nullptr, nullptr},
-     begin, end);
+    ({rows, eps, two_sided, scratch, static_cast<uint8_t*>(mask.mutable_data_ptr()), nullptr, nullptr}, begin, end);
   });
   return mask;
 }
@@ -31,7 +29,6 @@ std::tuple<Tensor, Tensor> activation_counts_cpu(const Tensor& h_in, double eps,
   const Rows rows = rows_of(h);
   Tensor features = torch::stable::new_zeros(h, {rows.d}, ScalarType::Long);
   Tensor per_row = torch::stable::new_empty(h, {rows.n}, ScalarType::Int);
-  const std::vector<float> penalty = set_penalty(rows.d, nullptr);
   int64_t* totals = static_cast<int64_t*>(features.mutable_data_ptr());
   std::mutex lock;
   torch::stable::parallel_for(0, rows.n, rows_per_task(rows), [&](int64_t begin, int64_t end) {
@@ -41,7 +38,7 @@ std::tuple<Tensor, Tensor> activation_counts_cpu(const Tensor& h_in, double eps,
     for (int64_t first = begin; first < end; first += kMaxRows) {
       std::fill(counts.begin(), counts.end(), 0);
       SSLK_KERNEL(activation_rows)
-      ({rows, penalty.data(), eps, two_sided, scratch.data(), nullptr, counts.data(),
+      ({rows, eps, two_sided, scratch.data(), nullptr, counts.data(),
         static_cast<int32_t*>(per_row.mutable_data_ptr())},
        first, std::min(end, first + kMaxRows));
       const std::lock_guard<std::mutex> guard(lock);

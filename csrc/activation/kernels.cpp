@@ -20,7 +20,7 @@ SSLK_INLINE bool each_active(const T* x, const FastRow& row, const ActivationArg
                                      [&](int64_t j, const vfloat* v) __attribute__((always_inline)) {
                                        for (int u = 0; u < 4; ++u) {
                                          const int64_t at = j + u * kFloats;
-                                         const vfloat y = compared<kTwoSided>(v[u], mean) + load(a.penalty + at);
+                                         const vfloat y = compared<kTwoSided>(v[u], mean);
                                          const vint in = y > low;
                                          near |= in & (y <= high);
                                          each(at, in);

@@ -8,7 +8,6 @@ namespace sslk {
 
 struct ActivationArgs {
   Rows h;
-  const float* penalty;  // [padded D] 0 up to D, -inf past it
   double eps;
   bool two_sided;
   float* scratch;          // [padded D], this thread's

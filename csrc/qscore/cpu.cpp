@@ -8,17 +8,31 @@ namespace {
 
 const bool* mask_data(const Tensor& mask) { return static_cast<const bool*>(mask.const_data_ptr()); }
 
-Tensor qscore_cpu(const Tensor& h_in, const Tensor& discriminative, double eps, bool normalize, bool two_sided) {
-  check_qscore("sslk::qscore", h_in, discriminative, eps);
+// Scores, and the numbers of highly activating features where `active` is given.
+Tensor scores(const Tensor& h_in, const Tensor& discriminative, double eps, bool normalize, bool two_sided,
+              int32_t* active) {
   const Tensor h = with_adjacent_columns(h_in), set = torch::stable::contiguous(discriminative);
   Tensor q = torch::stable::new_empty(h, {h.size(0)}, accumulation_type(h.scalar_type()));
   const Rows rows = rows_of(h);
   const std::vector<float> penalty = set_penalty(rows.d, mask_data(set));
   for_rows(rows, [&](int64_t begin, int64_t end, float* scratch) {
     SSLK_KERNEL(qscore_rows)
-    ({rows, penalty.data(), eps, normalize, two_sided, scratch, q.mutable_data_ptr()}, begin, end);
+    ({rows, penalty.data(), eps, normalize, two_sided, scratch, q.mutable_data_ptr(), active}, begin, end);
   });
   return q;
+}
+
+Tensor qscore_cpu(const Tensor& h, const Tensor& discriminative, double eps, bool normalize, bool two_sided) {
+  check_qscore("sslk::qscore", h, discriminative, eps);
+  return scores(h, discriminative, eps, normalize, two_sided, nullptr);
+}
+
+std::tuple<Tensor, Tensor> qscore_counts_cpu(const Tensor& h, const Tensor& discriminative, double eps, bool normalize,
+                                             bool two_sided) {
+  check_qscore("sslk::qscore_counts", h, discriminative, eps);
+  Tensor active = torch::stable::new_empty(h, {h.size(0)}, ScalarType::Int);
+  Tensor q = scores(h, discriminative, eps, normalize, two_sided, static_cast<int32_t*>(active.mutable_data_ptr()));
+  return {q, active};
 }
 
 // Sums columns (and scores rows when `q` is given) in chunks whose bounds depend on the shape alone: the result does
@@ -135,6 +149,7 @@ Tensor qscore_penalty_backward_cpu(const Tensor& grad_q, const Tensor& grad_colu
 
 STABLE_TORCH_LIBRARY_IMPL(sslk, CPU, m) {
   m.impl("qscore", TORCH_BOX(&sslk::qscore_cpu));
+  m.impl("qscore_counts", TORCH_BOX(&sslk::qscore_counts_cpu));
   m.impl("qscore_backward", TORCH_BOX(&sslk::qscore_backward_cpu));
   m.impl("column_l1", TORCH_BOX(&sslk::column_l1_cpu));
   m.impl("column_l1_backward", TORCH_BOX(&sslk::column_l1_backward_cpu));

@@ -7,14 +7,17 @@ namespace sslk {
 namespace SSLK_ISA {
 namespace {
 
-template <bool kTwoSided, typename T>
+template <bool kTwoSided, bool kCountActive, typename T>
 void qscore_typed(const QScoreArgs& a, int64_t begin, int64_t end) {
   using Score = accumulation_t<T>;
   for (int64_t i = begin; i < end; ++i) {
     const T* x = row_at<T>(a.h, i);
-    const ScoredRow row =
-        score_row<kTwoSided>(x, i + 1 < end ? row_at<T>(a.h, i + 1) : x, a.h.d, a.penalty, a.eps, a.scratch);
+    const ScoredRow row = score_row<kTwoSided, kCountActive>(x, i + 1 < end ? row_at<T>(a.h, i + 1) : x, a.h.d,
+                                                             a.penalty, a.eps, a.scratch);
     static_cast<Score*>(a.q)[i] = static_cast<Score>(score_of(row, a.normalize));
+    if constexpr (kCountActive) {
+      a.active[i] = row.finite ? static_cast<int32_t>(row.selection.active) : 0;
+    }
   }
 }
 
@@ -81,7 +84,11 @@ void columns_typed(const ColumnArgs& a, int64_t begin, int64_t end) {
 void qscore_rows(const QScoreArgs& a, int64_t begin, int64_t end) {
   with_type(a.h.dtype, [&](auto type) {
     using T = memory_t<decltype(type)>;
-    a.two_sided ? qscore_typed<true, T>(a, begin, end) : qscore_typed<false, T>(a, begin, end);
+    if (a.active == nullptr) {
+      a.two_sided ? qscore_typed<true, false, T>(a, begin, end) : qscore_typed<false, false, T>(a, begin, end);
+    } else {
+      a.two_sided ? qscore_typed<true, true, T>(a, begin, end) : qscore_typed<false, true, T>(a, begin, end);
+    }
   });
 }
 

@@ -12,11 +12,12 @@ struct QScoreArgs {
   double eps;
   bool normalize;
   bool two_sided;
-  float* scratch;  // [padded D], this thread's
-  void* q;         // [N] in the accumulation type
+  float* scratch;             // [padded D], this thread's
+  void* q;                    // [N] in the accumulation type
+  int32_t* active = nullptr;  // [N] |L_i|, or null
 };
 
-// Writes q[begin:end].
+// Writes q[begin:end] and active[begin:end].
 SSLK_DECLARE_KERNEL(qscore_rows, const QScoreArgs&, int64_t begin, int64_t end)
 
 struct ColumnArgs {

@@ -50,7 +50,7 @@ SSLK_INLINE Ahead ahead_in_comparison(const T* next, int64_t d) {
 }
 
 struct FastRow {
-  const float* tail;  // [kBlock] the elements after the last whole block, widened, with harmless ones behind them
+  const float* tail;  // [kBlock] the elements after the last whole block, widened, and NaN behind them: never active
   double mean;
   double sigma;
   double norm;
@@ -80,8 +80,9 @@ SSLK_INLINE void sum_row(const T* x, int64_t d, float shift, float* tail, Ahead 
   if (j < d) {
     vfloat s{}, q{};
     for (const int64_t end = padded(d); j < end; j += kFloats, tail += kFloats) {
-      const vfloat v = j + kFloats <= d ? load(x + j) : j < d ? load_partial(x + j, d - j, shift) : k;
-      store(tail, v);
+      const int64_t lanes = d - j < 0 ? 0 : d - j < kFloats ? d - j : kFloats;
+      const vfloat v = load_partial(x + j, lanes, shift);
+      store(tail, load_partial(x + j, lanes, __builtin_nanf("")));
       s += v - k;
       q += (v - k) * (v - k);
     }
@@ -280,26 +281,32 @@ SSLK_INLINE double norm_of(const T* x, int64_t d) {
 struct Selection {
   double sum;         // of deviations (absolute ones when two-sided), in the row's own units
   int64_t count;      // features selected
+  int64_t active;     // highly activating features, in the set or not; only counted where asked for
   int64_t direction;  // features above minus features below the mean: count, unless two-sided
   double threshold;   // of x (fast), |x - mean| (fast, two-sided) or the scaled deviation (exact): selected when above
 };
 
-// False when an element lies so close to the threshold that float32 cannot decide.
-template <bool kTwoSided, typename T>
+// False when an element that counts lies so close to the threshold that float32 cannot decide.
+template <bool kTwoSided, bool kCountActive, typename T>
 SSLK_INLINE bool select_fast(const T* x, int64_t d, const FastRow& row, const float* penalty, double eps, Ahead ahead,
                              Selection* out) {
   const double threshold = eps * row.sigma + (kTwoSided ? 0.0 : row.mean), error = undecided(row, eps);
   const float low = static_cast<float>(threshold - error), high = static_cast<float>(threshold + error);
   const vfloat vlow = splat(low), vhigh = splat(high), mean = splat(static_cast<float>(row.mean));
   vfloat sum[4] = {};
-  vint count[4] = {}, below[4] = {}, near{};
+  vint count[4] = {}, below[4] = {}, active{}, near{};
   each_block<kTwoSided, true>(x, d, row, low, ahead, [&](int64_t j, const vfloat* v) __attribute__((always_inline)) {
     for (int u = 0; u < 4; ++u) {
-      const vfloat y = compared<kTwoSided>(v[u], mean) + load(penalty + j + u * kFloats);
+      const vfloat c = compared<kTwoSided>(v[u], mean), y = c + load(penalty + j + u * kFloats);
       const vint in = y > vlow;
       sum[u] = select(in, sum[u] + y, sum[u]);
       count[u] = in ? count[u] + 1 : count[u];
-      near |= in & (y <= vhigh);
+      if (kCountActive) {
+        active -= c > vlow;
+        near |= (c > vlow) & (c <= vhigh);
+      } else {
+        near |= in & (y <= vhigh);
+      }
       if (kTwoSided) {
         below[u] -= in & (v[u] < mean);
       }
@@ -308,6 +315,7 @@ SSLK_INLINE bool select_fast(const T* x, int64_t d, const FastRow& row, const fl
   out->count = lane_sum((count[0] + count[1]) + (count[2] + count[3]));
   out->direction = out->count - (kTwoSided ? 2 * lane_sum((below[0] + below[1]) + (below[2] + below[3])) : 0);
   out->sum = sum_of((sum[0] + sum[1]) + (sum[2] + sum[3])) - (kTwoSided ? 0.0 : out->count * row.mean);
+  out->active = lane_sum(active);
   out->threshold = low;
   return !any(near);
 }
@@ -315,23 +323,26 @@ SSLK_INLINE bool select_fast(const T* x, int64_t d, const FastRow& row, const fl
 template <bool kTwoSided, typename T>
 SSLK_INLINE void select_exact(const ExactRow& row, const T* x, int64_t d, const float* penalty, double eps,
                               Selection* out) {
-  *out = {0.0, 0, 0, eps * row.sigma};
+  *out = {0.0, 0, 0, 0, eps * row.sigma};
   vdouble sum{};
-  vlong count{}, below{};
+  vlong count{}, below{}, active{};
   int64_t j = 0;
   for (; j + kDoubles <= d; j += kDoubles) {
     const vdouble c = deviation(row, load_wide(x + j)), y = kTwoSided ? absolute(c) : c;
-    const vlong in = (y > out->threshold) & (load_wide(penalty + j) == 0.0);
+    const vlong above = y > out->threshold, in = above & (load_wide(penalty + j) == 0.0);
+    active -= above;
     sum += select(in, y, vdouble{});
     count -= in;
     below -= in & (c < 0.0);
   }
   out->sum = sum_of(sum);
   out->count = lane_sum(count);
+  out->active = lane_sum(active);
   int64_t negative = lane_sum(below);
   for (; j < d; ++j) {
     const double c = deviation(row, element(x + j)), y = kTwoSided ? __builtin_fabs(c) : c;
-    const bool in = y > out->threshold && penalty[j] == 0.0f;
+    const bool above = y > out->threshold, in = above && penalty[j] == 0.0f;
+    out->active += above;
     out->sum += in ? y : 0.0;
     out->count += in;
     negative += in && c < 0.0;
@@ -350,13 +361,14 @@ struct ScoredRow {
   Selection selection;
 };
 
-template <bool kTwoSided, typename T>
+template <bool kTwoSided, bool kCountActive = false, typename T>
 SSLK_INLINE ScoredRow score_row(const T* x, const T* next, int64_t d, const float* penalty, double eps,
                                 float* scratch) {
   ScoredRow row;
   if constexpr (sizeof(T) < sizeof(double)) {
     row.fast = fast_row(x, d, scratch, ahead_in_sum(next), &row.fast_row) &&
-               select_fast<kTwoSided>(x, d, row.fast_row, penalty, eps, ahead_in_comparison(next, d), &row.selection);
+               select_fast<kTwoSided, kCountActive>(x, d, row.fast_row, penalty, eps, ahead_in_comparison(next, d),
+                                                    &row.selection);
     if (row.fast) {
       row.finite = true;
       row.norm = row.fast_row.norm;

@@ -1,6 +1,6 @@
 """The `sslk` command. Every sub-command is a typed Python function; its options and help come from its signature.
 
-The functions are imported only when they run, so that `sslk --help` and `sslk --version` start at once.
+The functions are imported only when they run; help and completion read their source (`sslk.command_source`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import traceback
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple, NoReturn
+
+from sslk.command_source import help_text, read_command
 
 
 class Command(NamedTuple):
@@ -56,10 +58,10 @@ COMMANDS = {
     ),
     "before-after": Command("sslk.commands.failure:before_after_study", "What further training changed, per sample"),
     "compression": Command("sslk.commands.studies:compression", "Probes on subsets of the features, as one batch"),
-    "transfer": Command("sslk.commands.studies:transfer", "Linear evaluation on a list of data sets", ("data",)),
+    "transfer": Command("sslk.commands.transfer:transfer", "Linear evaluation on a list of data sets", ("data",)),
     "ablation thresholds": Command("sslk.commands.studies:thresholds", "Sweep eps and the percentiles of Q-Score"),
     "ablation lambdas": Command("sslk.commands.studies:lambdas", "Two-stage search for the regulariser's weights"),
-    "compare": Command("sslk.commands.studies:compare_run", "A run's table beside a paper's", ("run",)),
+    "compare": Command("sslk.commands.transfer:compare_run", "A run's table beside a paper's", ("run",)),
     "masks build": Command("sslk.commands.masked:build", "Find the foreground of every image of a data set"),
     "masks preview": Command("sslk.commands.masked:preview", "Draw images with their masks", ("masks",)),
     "masked": Command("sslk.commands.masked:masked", "Compare representations of images with parts removed"),
@@ -69,6 +71,20 @@ COMMANDS = {
         "sslk.commands.galleries:atlas", "Write a browsable page about the features", ("store",)
     ),
     "interpret gallery": Command("sslk.commands.galleries:gallery", "Draw galleries of heatmaps"),
+    "concepts build": Command("sslk.commands.concepts:build", "Ask experts which concepts every image shows"),
+    "concepts classify": Command("sslk.commands.concepts:classify", "Concepts from stored features", ("store",)),
+    "concepts info": Command("sslk.commands.concepts:info", "Say what a concept table holds", ("table",)),
+    "concepts merge": Command("sslk.commands.concepts:merge", "Put concept tables side by side", ("tables",)),
+    "reverse-probe run": Command("sslk.commands.reverse:run", "Rank encoders by reverse probing", ("stores",)),
+    "reverse-probe breakdown": Command("sslk.commands.reverse:breakdown", "Add concepts group by group", ("stores",)),
+    "reverse-probe gain": Command("sslk.commands.reverse:gain", "Gain of each group over the labels", ("stores",)),
+    "reverse-probe vary-k": Command("sslk.commands.reverse:vary_k", "Several numbers of clusters", ("stores",)),
+    "reverse-probe transfer": Command("sslk.commands.reverse:transfer", "Fit on another data set", ("stores",)),
+    "reverse-probe shifted": Command("sslk.commands.reverse:shifted", "Test a probe on shifted images"),
+    "reverse-probe self-labels": Command("sslk.commands.reverse:self_labels", "Probe a given assignment"),
+    "reverse-probe labels": Command("sslk.commands.reverse:labels", "Tell classes from concepts"),
+    "reverse-probe pairs": Command("sslk.commands.reverse:pairs", "Cluster pairs that a group tells apart"),
+    "reverse-probe toy": Command("sslk.commands.reverse:toy", "Forward against reverse probing in the plane"),
 }
 
 
@@ -114,6 +130,9 @@ def main(argv: list[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     module, _, function = COMMANDS[name].target.partition(":")
     try:
+        if "--help" in rest or "-h" in rest:
+            print(help_text(name, read_command(COMMANDS[name].target), COMMANDS[name].positional), flush=True)
+            return 0
         target = getattr(importlib.import_module(module), function)
         target(**_parse(name, target, [word for word in rest if word != "--verbose"]))
     except SystemExit as stop:  # the parser's own: 0 after --help, 2 after a usage error it has printed
@@ -152,15 +171,11 @@ def _command_name(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _parse(name: str, target: Callable[..., Any], arguments: list[str]) -> dict[str, Any]:
-    from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+    from jsonargparse import ActionConfigFile, ArgumentParser
 
     from sslk.config_file import ConfigFileError, option_lines
 
     lines: dict[str, tuple[str, int]] = {}  # where in which --config file an option stands
-
-    class _Formatter(DefaultHelpFormatter):
-        def _fill_text(self, text: str, width: int, indent: str) -> str:  # examples keep their lines
-            return text if text.startswith("examples:") else super()._fill_text(text, width, indent)
 
     class _Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -170,14 +185,7 @@ def _parse(name: str, target: Callable[..., Any], arguments: list[str]) -> dict[
                 message = f"{file}, line {line}: {message}"
             super().error(message, ex)
 
-    text = inspect.cleandoc(target.__doc__ or "")
-    examples = text.partition("\nExamples:\n")[2].partition("\n\n")[0]
-    parser = _Parser(
-        prog=f"sslk {name}",
-        description=text.partition("\n\n")[0],
-        epilog="examples:\n" + examples if examples else None,
-        formatter_class=_Formatter,
-    )
+    parser = _Parser(prog=f"sslk {name}")
     parser.add_argument("--config", action=ActionConfigFile, help="Read options from a YAML file.")
     parser.add_function_arguments(target, as_group=False, as_positional=False)
     parameters = inspect.signature(target).parameters

@@ -66,6 +66,14 @@ def qscore(
     return torch.where(finite, score, torch.nan)
 
 
+def qscore_counts(
+    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`qscore` and `|L_i|`, int32 `[N]`."""
+    q = qscore(h.detach(), discriminative, eps, normalize, two_sided)
+    return q, activating_mask(h, eps, two_sided).sum(dim=1, dtype=torch.int32)
+
+
 def qscore_backward(
     grad: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool
 ) -> Tensor:

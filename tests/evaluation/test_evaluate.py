@@ -1,6 +1,7 @@
 """sslk evaluate: the plan, what a failure stops and what not, going on after an interruption, the report at the end."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 
@@ -21,6 +22,17 @@ def record(out: str, fail: bool = False, interrupt: bool = False, seed: int = 0)
         raise KeyboardInterrupt
     with open(out, "w") as stream:
         stream.write("done")
+
+
+@dataclass(frozen=True)
+class Study:
+    seed: int = 0
+    k: int = 10
+
+
+def nested(study: Study = Study()) -> Study:
+    """A command with a dataclass parameter."""
+    return study
 
 
 @pytest.fixture
@@ -77,6 +89,11 @@ def test_wrong_calls_are_named(step):
         call("record", {"out": "x", "colour": "red"})
 
 
+def test_a_field_of_a_dataclass_is_replaced(monkeypatch):
+    monkeypatch.setitem(COMMANDS, "nested", Command("tests.evaluation.test_evaluate:nested", ""))
+    assert call("nested", {"study.seed": 3, "study.k": 7, "device": None}) == Study(3, 7)
+
+
 def test_labels_are_unique_folder_names():
     config = EvaluationConfig(["hf:facebook/dinov2-small", "embedded", "embedded", "../.."], "sample")
     labels = [model.label for model in labelled_models(config)]
@@ -89,6 +106,7 @@ def test_labels_are_unique_folder_names():
         ({"models": []}, "models is empty"),
         ({"weights": ["a", "b"]}, "one checkpoint per model .* got 2 for 1 models"),
         ({"train_split": "test"}, "are both 'test'"),
+        ({"systems": ["reverse"]}, "which needs concepts"),
         ({"systems": ["qscor"]}, "systems must be among qscore, reverse, masked, got qscor"),
     ],
 )
@@ -102,16 +120,30 @@ def test_every_step_of_the_plan_fits_its_command(tmp_path):
     import importlib
     import inspect
 
-    config = EvaluationConfig(["embedded", "cifar:compact"], "sample", concepts=str(tmp_path / "concepts"))
+    concepts = str(tmp_path / "concepts") if "reverse-probe run" in COMMANDS else None
+    config = EvaluationConfig(["embedded", "cifar:compact"], "sample", concepts=concepts)
     seen: set[str] = set()
     for step in make_plan(config, tmp_path):
         module, _, function = COMMANDS[step.command].target.partition(":")
         signature = inspect.signature(getattr(importlib.import_module(module), function))
-        signature.bind(**{name: value for name, value in step.arguments.items() if name in signature.parameters})
-        optional = ("device", "seed", "workers", "batch_size", "root", "image_size")
-        assert set(step.arguments) - set(signature.parameters) <= set(optional), step
+        arguments = {name.partition(".")[0] for name, value in step.arguments.items() if value is not None}
+        optional = {"device", "seed", "workers", "batch_size", "root", "image_size"}
+        assert arguments - set(signature.parameters) <= optional, step
+        required = {name for name, p in signature.parameters.items() if p.default is inspect.Parameter.empty}
+        assert required <= arguments, step
         assert set(step.needs) <= seen
         seen.add(step.name)
+
+
+def test_steps_over_all_models_leave_out_those_that_cannot_be_loaded(tmp_path):
+    config = EvaluationConfig(["embedded", "nonsense"], "sample", concepts="c", image_size=32)
+    masked, reverse = (
+        next(step for step in make_plan(config, tmp_path, {"nonsense"}) if step.name == name)
+        for name in ("masked", "reverse-probe")
+    )
+    assert masked.arguments["models"] == ["embedded"] and masked.arguments["image_sizes"] == [32]
+    assert reverse.arguments["stores"] == [f"embedded={tmp_path / 'embedded' / 'train'}"]
+    assert reverse.needs == ("embedded/extract train",)
 
 
 def test_two_models_of_which_one_cannot_be_loaded(tmp_path, capsys):
@@ -126,6 +158,7 @@ def test_two_models_of_which_one_cannot_be_loaded(tmp_path, capsys):
     page = (tmp_path / "report.html").read_text()
     assert "Evaluation on sample" in page and "embedded: mean Q-Score" in page and "nonsense" in page
     assert Run.load(tmp_path / "summary").kind == "evaluation"
+    assert Run.load(tmp_path / "embedded" / "failure").summary["auroc"] > 0.5
     words.remove("nonsense")
     assert main([*words, "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["steps"].values()) == {"done"}

@@ -133,6 +133,8 @@ def test_split_by_correctness_and_comparisons():
     assert compared["core - spurious"].mean == pytest.approx(
         np.nanmean(values - found.overlaps["discriminative", "spurious"])
     )
+    excess = [found.overlaps["discriminative", k] - found.overlaps["uniform", k] for k in ("core", "spurious")]
+    assert compared["core - spurious beyond uniform heat"].mean == pytest.approx(np.nanmean(excess[0] - excess[1]))
     assert {f"core: discriminative - {name}" for name in MAPS[1:]} <= set(compared)
     with pytest.raises(KeyError, match="no overlaps of 'discriminative' with 'shadow'"):
         found.miou("shadow")

@@ -21,6 +21,7 @@ def calls(h, mask):
     q, c = torch.rand(len(h), dtype=torch.float32, device=h.device), torch.rand(h.shape[1], device=h.device)
     return {
         "qscore": (h, mask, 1.0, True, False),
+        "qscore_counts": (h, mask, 1.0, True, True),
         "qscore_backward": (q, h, mask, 1.0, True, False),
         "activating_mask": (h, 1.0, False),
         "activation_counts": (h, 1.0, True),
@@ -203,7 +204,15 @@ def test_bad_input_is_refused_in_one_sentence(name, arguments, message):
 
 def test_documented_functions_are_the_ops():
     h, mask = representations(10, 20), discriminative_mask(20)
-    for name in ("qscore", "activating_mask", "activation_counts", "row_moments", "column_l1", "qscore_penalty"):
+    for name in (
+        "qscore",
+        "qscore_counts",
+        "activating_mask",
+        "activation_counts",
+        "row_moments",
+        "column_l1",
+        "qscore_penalty",
+    ):
         arguments = calls(h, mask)[name]
         torch.testing.assert_close(getattr(ssl_kernels, name)(*arguments), getattr(ops, name)(*arguments))
 

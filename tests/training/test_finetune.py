@@ -56,6 +56,9 @@ def test_command_trains_all_arms_goes_on_and_reports(few_images, capsys):
     backbone = load_backbone("cifar:compact", few_images / "run" / "qscore" / "model.safetensors")
     assert read_checkpoint(few_images / "run" / "qscore" / "model.safetensors").parts["projector"]
     assert not backbone.checkpoint.missing
+    # The encoder was loaded for evaluation; training is training mode: batch statistics have moved.
+    before, after = load_backbone("embedded").state_dict(), backbone.state_dict()
+    assert all(not torch.equal(before[name], after[name]) for name in after if name.endswith("running_mean"))
     first = (few_images / "run" / "results.json").read_text()
     assert main(words) == 0  # finished: read, not trained again
     again = json.loads((few_images / "run" / "results.json").read_text())

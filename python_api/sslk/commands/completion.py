@@ -14,24 +14,14 @@ def completion(shell: Literal["bash", "zsh"]) -> None:
     Args:
         shell: bash or zsh; put `eval "$(sslk completion bash)"` into its start-up file.
     """
-    import ast
-    from importlib.util import find_spec
-    from pathlib import Path
-
     from sslk.cli import COMMANDS
+    from sslk.command_source import read_command
 
     names = sorted({*COMMANDS, *(name.split()[0] for name in COMMANDS)})
     cases = []
     for name, command in COMMANDS.items():
-        module, _, function = command.target.partition(":")
-        spec = find_spec(module)
-        assert spec is not None and spec.origin is not None
-        # Read, not imported: options complete at once and without torch.
-        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-        found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
-        arguments = [argument for node in found for argument in (*node.args.args, *node.args.kwonlyargs)]
-        options = [f"--{argument.arg.replace('_', '-')}" for argument in arguments]
-        cases.append(f'    "{name}") words="{" ".join(options)} --config --print_config --help" ;;')
+        options = [option.flag for option in read_command(command.target).options]
+        cases.append(f'    "{name}") words="{" ".join(options)} --config --print_config --verbose --help" ;;')
     first = " ".join(sorted({name.split()[0] for name in names}))
     groups: dict[str, list[str]] = {}
     for name in COMMANDS:

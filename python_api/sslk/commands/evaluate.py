@@ -11,6 +11,8 @@ def evaluate(
     out: str,
     weights: list[str] | None = None,
     concepts: str | None = None,
+    segmenter: str = "grabcut",
+    clusters: int = 1000,
     systems: list[Literal["qscore", "reverse", "masked"]] | None = None,
     train_split: str = "train",
     test_split: str = "test",
@@ -37,7 +39,9 @@ def evaluate(
         data: name of a published data set, folder:PATH, npz:PATH, hf:NAME or sample.
         out: folder of everything; the report is report.html in it.
         weights: a checkpoint per model, none for a model without.
-        concepts: table of concepts; without it reverse probing is left out.
+        concepts: table that `sslk concepts build` wrote for the train split; without it reverse probing is left out.
+        segmenter: finds the foreground in the masked study: grabcut, labels:CLASS,..., boxes, files:FOLDER, deeplab or sam.
+        clusters: of reverse probing.
         systems: which protocols: qscore, reverse, masked; all by default.
         train_split: split on which sets, clusters and probes are fitted.
         test_split: split on which they are judged.
@@ -55,8 +59,8 @@ def evaluate(
     from sslk.evaluation.plan import SYSTEMS, EvaluationConfig
 
     config = EvaluationConfig(
-        models, data, weights or [], concepts, systems or list(SYSTEMS), train_split, test_split, root, image_size,
-        batch_size, workers, device, seed,
+        models, data, weights or [], concepts, segmenter, clusters, systems or list(SYSTEMS), train_split, test_split,
+        root, image_size, batch_size, workers, device, seed,
     )  # fmt: skip
     if dry_run:
         show_plan(config, out, json)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from sslk.commands.console import print_fields, progress_bar
-from sslk.commands.sources import described
+from sslk.commands.sources import described, parsed_eps
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import check_same_model, require_same_rows
@@ -142,7 +143,7 @@ def sides(
     require_same_rows(store, answers)
     with progress_bar("comparing", quiet) as update:
         result = compare_sides(
-            opened, store, answers.correct, eps=_eps(eps), lower=lower, upper=upper, resamples=resamples, seed=seed,
+            opened, store, answers.correct, eps=parsed_eps(eps), lower=lower, upper=upper, resamples=resamples, seed=seed,
             device=device, progress=update,
         )  # fmt: skip
     rows = []
@@ -248,7 +249,7 @@ def before_after_study(
            "after": described(stores[1]), "eps": found.eps}  # fmt: skip
     columns = ["quantity", "before", "after", "change", "low", "high"]
     Run("qscore", "Before and after further training", findings, provenance(run), dict(summary),
-        [RunTable("Means over the samples; 95 % bootstrap intervals of the change", columns, rows)], [picture]).save(folder)  # fmt: skip
+        [RunTable("Means, and intervals of the change", columns, rows)], [picture]).save(folder)  # fmt: skip
     print_fields({**summary, "folder": out}, json)
 
 
@@ -271,17 +272,8 @@ def _discriminative(
     check_same_model(opened, store)
     with progress_bar("discovering", quiet) as update:
         return discover_store(
-            opened, _eps(eps), lower, upper, two_sided=two_sided, device=device, progress=update
+            opened, parsed_eps(eps), lower, upper, two_sided=two_sided, device=device, progress=update
         )  # fmt: skip
-
-
-def _eps(value: float | str) -> Any:
-    if value == "auto":
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        raise ValueError(f"eps must be a number or auto, got {value!r}.") from None
 
 
 def _findings(result: FailurePrediction, resamples: int) -> list[str]:
@@ -309,7 +301,7 @@ def _curve_columns(result: FailurePrediction, points: int = 200) -> dict[str, li
     columns = {}
     for name, curves in {"Q-Score": result.qscore, **result.baselines}.items():
         for kind, values in (("ROC", curves.roc), ("PR", curves.precision_recall)):
-            step = max(1, len(values[0]) // points)
+            places = np.unique(np.linspace(0, len(values[0]) - 1, points).round().astype(int))
             for axis, series in zip(("x", "y"), values, strict=True):
-                columns[f"{name} {kind} {axis}"] = [round(float(v), 5) for v in series[::step]]
+                columns[f"{name} {kind} {axis}"] = series[places].round(5).tolist()
     return columns

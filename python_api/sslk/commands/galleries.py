@@ -103,7 +103,7 @@ def gallery(
 
     Examples:
         $ sslk interpret gallery --kind samples --model embedded --data sample --discriminative S --out D
-        $ sslk interpret gallery --kind classes --store runs/test --labels 3 --model embedded --data sample --discriminative S --out D
+        $ sslk interpret gallery --kind classes --store runs/test --model embedded --data sample --discriminative S --out D
 
     Args:
         kind: samples (of any data set, seen or unseen), classes (needs --store), pca (needs --store), compare (images that
@@ -157,7 +157,7 @@ def gallery(
     else:
         assert found is not None
         draw = np.random.default_rng(seed).choice(len(dataset), min(columns, len(dataset)), replace=False)
-        shown = {"heatmap": backbone}
+        shown: dict[str, torch.nn.Module] = {"heatmap": backbone}
         figures = {"samples.png": galleries.sample_gallery(shown, dataset, np.sort(draw).tolist(), found, transform)}
     files = list(figures)
     save_pictures(folder, f"Gallery of {model}: {kind}", figures, findings, {"pictures": len(files)},

@@ -75,7 +75,7 @@ def heatmaps(
     rows = [
         galleries.GalleryRow("image", pixels, [str(number) for number in chosen]),
         galleries.GalleryRow(
-            "combined", overlay(pixels, found.combined.cpu().numpy()), [f"{n} features" for n in counts]
+            "combined", overlay(pixels, found.combined.cpu().numpy()), [galleries.count_text(n) for n in counts]
         ),
     ]
     tensors = {"combined": found.combined.cpu(), "images": torch.tensor(chosen), "counts": found.counts.cpu()}
@@ -159,8 +159,7 @@ def miou(
         quiet: no progress bar.
     """
     dataset, source = data_and_masks(data, split, root, masks, core, void, answers, images)
-    if limit is not None:
-        dataset, source = limited(dataset, source, limit)
+    dataset, source, numbers = limited(dataset, source, limit)
     found_set = DiscriminativeFeatures.load(discriminative)
     arms: dict[str, MaskAgreement] = {}
     for name, path in {"before": weights, **({"after": after} if after else {})}.items():
@@ -171,7 +170,7 @@ def miou(
                 keep_representations=correct == "folds", batch_size=batch_size, workers=workers, progress=update,
             )  # fmt: skip
         arms[name if after else model] = dataclasses.replace(
-            found, correct=_correct(correct, found, dataset, seed), representations=None
+            found, correct=_correct(correct, found, dataset, numbers, seed), representations=None
         )
     title = f"Heatmaps of {model} and masks of {dataset.name}"
     config = {"model": model, "data": data, "split": split, "masks": masks, "core": core, "void": void, "seed": seed,
@@ -190,11 +189,13 @@ def miou(
     print(Path(out) / "results.json")
 
 
-def _correct(correct: str | None, found: MaskAgreement, dataset: Dataset, seed: int) -> np.ndarray | None:
+def _correct(
+    correct: str | None, found: MaskAgreement, dataset: Dataset, numbers: list[int], seed: int
+) -> np.ndarray | None:
     if correct is None:
         return None
     if correct != "folds":
-        return read_correct(correct, found.images)
+        return read_correct(correct, numbers)
     if dataset.labels is None or found.representations is None:
         raise ValueError(f"correct=folds needs labels, which {dataset.name} has not; give a CSV file instead.")
     return out_of_fold_correct(found.representations, torch.from_numpy(dataset.labels), seed=seed).numpy()

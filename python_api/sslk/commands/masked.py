@@ -116,8 +116,7 @@ def masked(
 
     Examples:
         $ sslk masked --models embedded cifar:compact --data sample --out runs/masked
-        $ sslk masked --models efficientnet-lite0 --data camvid:camvid_val.zip --split val \\
-              --segmenter "labels:car,pedestrian" --out runs/camvid --study.resamples 200
+        $ sslk masked --models efficientnet-lite0 --data camvid:camvid_val.zip --split val --segmenter boxes --out runs/c
 
     Args:
         models: NAME or NAME@CHECKPOINT of every model; a name without weights is a random control.

@@ -218,12 +218,13 @@ def head(
     out: str,
     weights: str | None = None,
     classes: str | None = None,
+    restrict: bool = False,
     json: bool = False,
 ) -> None:
     """Classify the samples of a store by the supervised encoder's own head, without its images.
 
     Examples:
-        $ sslk probe head runs/tiny-val --model efficientnet-lite0 --classes imagenet --out runs/head
+        $ sslk probe head runs/tiny-val --model efficientnet-lite0 --classes imagenet --restrict --out runs/head
 
     Args:
         store: folder of the feature store.
@@ -231,6 +232,7 @@ def head(
         out: folder of the run.
         weights: checkpoint of the model, or "pretrained".
         classes: imagenet, where the store's class names are ImageNet's; labels are outputs of the head by default.
+        restrict: choose among the data set's own classes only (with classes).
         json: print one JSON object.
     """
     opened = FeatureStore(store).require(labels=True)
@@ -242,11 +244,9 @@ def head(
     if classes not in (None, "imagenet"):
         raise ValueError(f"classes must be imagenet or left out, got {classes!r}.")
     columns = imagenet_columns(opened.spec.classes) if classes else None
-    outputs = head_outputs(opened, backbone.classifier, columns)
-    found = [
-        f"The head chooses among {backbone.classifier.out_features} classes, {len(outputs.labels.unique())} occur."
-    ]
-    run = {"command": "probe head", "store": described(opened)}
+    outputs = head_outputs(opened, backbone.classifier, columns, restrict)
+    found = [f"The head chooses among {outputs.logits.shape[1]} classes, {len(outputs.labels.unique())} of them occur."]
+    run = {"command": "probe head", "restrict": restrict, "store": described(opened)}
     _finish(Path(out), "Supervised head", outputs, found, [], run, {}, json)
 
 

@@ -98,3 +98,13 @@ def described(store: FeatureStore) -> dict[str, Any]:
         "samples": len(store),
         "features": spec.num_features,
     }
+
+
+def parsed_eps(value: float | str) -> float | Literal["auto"]:
+    """An option's threshold: a number, or auto."""
+    if value == "auto":
+        return "auto"
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"eps must be a number or auto, got {value!r}.") from None

@@ -53,8 +53,8 @@ class BatchSimCLRTransform(nn.Module):
         jitter_p: float = 0.8,
         strength: float = 0.5,
         grey_p: float = 0.2,
-        mean: tuple[float, float, float] = CIFAR10_MEAN,
-        std: tuple[float, float, float] = CIFAR10_STD,
+        mean: tuple[float, ...] = CIFAR10_MEAN,
+        std: tuple[float, ...] = CIFAR10_STD,
     ) -> None:
         super().__init__()
         self.size, self.scale, self.ratio = size, scale, ratio

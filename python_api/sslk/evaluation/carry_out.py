@@ -28,6 +28,7 @@ def show_plan(config: EvaluationConfig, out: str, as_json: bool = False) -> None
     """Print every step with its command line, whether it is done, and an estimate of its time."""
     evaluation = _open(config, Path(out))
     trials, seconds = _estimates(config, evaluation)
+    evaluation.steps = make_plan(config, evaluation.out, _failing(trials))
     if as_json:
         print(json.dumps({"steps": [
             {"name": step.name, "command": command_line(step), "done": evaluation.is_done(step),
@@ -48,6 +49,7 @@ def carry_out(config: EvaluationConfig, out: str, as_json: bool = False, quiet: 
     evaluation = _open(config, folder)
     console = Console(stderr=True, quiet=quiet)
     trials, seconds = _estimates(config, evaluation)
+    evaluation.steps = make_plan(config, folder, _failing(trials))
     if not quiet:
         _print_plan(console, evaluation, trials, seconds)
     open_steps = [step for step in evaluation.steps if not evaluation.is_done(step)]

@@ -76,12 +76,8 @@ def estimate(
             "masked": _VARIANTS * forward * everything,
             "discover": 3 * 4.0 * sizes["train"] * width / bytes_per_second,
             "qscore": 4.0 * sizes["test"] * width / bytes_per_second,
-            "reverse-probe ranking": 5
-            * 5
-            * 100
-            * 100
-            * products
-            / flops_per_second,  # five clusterings of five restarts
+            "failure": 1e-3 * sizes["test"],  # a thousand bootstrap samples of every score
+            "reverse-probe run": 5 * 5 * 100 * 100 * products / flops_per_second,  # five clusterings of five restarts
         }.get(step.command, 3 * 100 * min(classes, 1000) * products / flops_per_second)  # 100 epochs of a linear probe
     return seconds
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from sslk.report.run import RESULTS
 
 System = Literal["qscore", "reverse", "masked"]
 SYSTEMS: tuple[System, ...] = get_args(System)
@@ -26,7 +29,7 @@ class Step:
 
     Attributes:
         name: unique, `LABEL/WHAT`, or `WHAT` for a step over all models.
-        command: as in `sslk.cli.COMMANDS`.
+        command: as in `sslk.cli.COMMANDS`, or `module:function`.
         arguments: of the command's function.
         output: file or folder that exists when the step is done.
         needs: steps whose output it reads; if one fails, this step is left out.
@@ -49,7 +52,9 @@ class EvaluationConfig:
         models: names for `load_backbone`.
         data: name for `load_dataset`.
         weights: a checkpoint per model, "none" for a model without; none at all by default.
-        concepts: table that `sslk concepts build` wrote; without it there is no reverse probing.
+        segmenter: of the masked study, as for `sslk masked`.
+        clusters: K of reverse probing.
+        concepts: table that `sslk concepts build` wrote for the train split; without it there is no reverse probing.
         systems: which of the three protocols.
         train_split, test_split: of the data set.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
@@ -64,6 +69,8 @@ class EvaluationConfig:
     data: str
     weights: list[str] = field(default_factory=list)
     concepts: str | None = None
+    segmenter: str = "grabcut"
+    clusters: int = 1000
     systems: list[System] = field(default_factory=lambda: list(SYSTEMS))
     train_split: str = "train"
     test_split: str = "test"
@@ -86,6 +93,10 @@ class EvaluationConfig:
             raise ValueError(
                 f"train_split and test_split are both {self.test_split!r}: what is fitted on the first is judged on the "
                 "second."
+            )
+        if self.systems == ["reverse"] and not self.concepts:
+            raise ValueError(
+                "systems asks for reverse, which needs concepts: a table that `sslk concepts build` wrote."
             )
         if unknown := [system for system in self.systems if system not in SYSTEMS]:
             raise ValueError(f"systems must be among {', '.join(SYSTEMS)}, got {', '.join(unknown)}.")
@@ -114,12 +125,23 @@ def _as_folder(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-.") or "model"
 
 
-def make_plan(config: EvaluationConfig, out: Path) -> list[Step]:
-    """The steps in an order in which each comes after those it needs."""
+def make_plan(config: EvaluationConfig, out: Path, failing: Collection[str] = ()) -> list[Step]:
+    """The steps in an order in which each comes after those it needs.
+
+    Args:
+        config: what is evaluated.
+        out: folder of the evaluation.
+        failing: labels of models that cannot be loaded: steps over all models are made without them.
+    """
     steps: list[Step] = []
     models = labelled_models(config)
     for model in models:
         steps += _model_steps(config, model, out / model.label)
+    working = [model for model in models if model.label not in failing]
+    if "reverse" in config.systems and config.concepts and working:
+        steps.append(_reverse_step(config, config.concepts, working, out))
+    if "masked" in config.systems and working:
+        steps.append(_masked_step(config, working, out / "masked"))
     return steps
 
 
@@ -141,5 +163,29 @@ def _model_steps(config: EvaluationConfig, model: EvaluatedModel, folder: Path) 
             step("discover", "discover", found, "extract train", store=str(train), out=str(found)),
             step("qscore", "qscore", scores, "discover", "extract test", store=str(test), discriminative=str(found),
                  out=str(scores)),
+            step("probe", "probe linear", folder / "probe" / RESULTS, "extract train", "extract test", train=str(train),
+                 test=str(test), out=str(folder / "probe"), seed=config.seed, device=config.device),
+            step("failure", "failure", folder / "failure" / RESULTS, "discover", "probe", test=str(test),
+                 outputs=str(folder / "probe"), discriminative=str(found), out=str(folder / "failure"), seed=config.seed),
         ]  # fmt: skip
     return steps
+
+
+def _reverse_step(config: EvaluationConfig, concepts: str, models: Sequence[EvaluatedModel], out: Path) -> Step:
+    folder = out / "reverse"
+    stores = [f"{model.label}={out / model.label / 'train'}" for model in models]
+    arguments = {"stores": stores, "concepts": concepts, "out": str(folder), "kmeans.clusters": config.clusters,
+                 "kmeans.seed": config.seed,
+                 "probe.seed": config.seed}  # fmt: skip
+    labels = tuple(model.label for model in models)
+    needs = tuple(f"{label}/extract train" for label in labels)
+    return Step("reverse-probe", "reverse-probe run", arguments, folder / RESULTS, needs, labels)
+
+
+def _masked_step(config: EvaluationConfig, models: Sequence[EvaluatedModel], out: Path) -> Step:
+    named = [model.name if model.weights is None else f"{model.name}@{model.weights}" for model in models]
+    sizes = None if config.image_size is None else [config.image_size] * len(models)
+    arguments = {"models": named, "data": config.data, "split": config.test_split, "out": str(out), "root": config.root,
+                 "image_sizes": sizes, "segmenter": config.segmenter, "study.seed": config.seed, "workers": config.workers,
+                 "device": config.device}  # fmt: skip
+    return Step("masked", "masked", arguments, out / RESULTS, (), tuple(model.label for model in models))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -74,7 +75,7 @@ class Evaluation:
 
     def missing_commands(self) -> list[str]:
         """Commands of the plan that this installation does not have."""
-        return sorted({step.command for step in self.steps} - set(COMMANDS))
+        return sorted({step.command for step in self.steps if ":" not in step.command} - set(COMMANDS))
 
     def run(self, on_step: Callable[[int, Step], None] | None = None, quiet: bool = False) -> dict[str, State]:
         """Carry out what is not done yet, in order. An interruption leaves a state from which the next call goes on.
@@ -134,17 +135,24 @@ def _deciding(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def call(command: str, arguments: dict[str, Any], quiet: bool = False) -> Any:
-    """Call the function behind a command of `sslk`, as the command line does.
+    """Call the function behind a command of `sslk`, as the command line does, or a `module:function` of someone else's.
 
     Raises:
         ValueError: there is no such command, or it does not take an argument.
     """
-    if command not in COMMANDS:
+    if command not in COMMANDS and ":" not in command:
         raise ValueError(f"this installation has no command {command!r}.")
-    module, _, function = COMMANDS[command].target.partition(":")
+    module, _, function = (COMMANDS[command].target if command in COMMANDS else command).partition(":")
     target = getattr(importlib.import_module(module), function)
     taken = inspect.signature(target).parameters
-    given = {**arguments, "quiet": quiet}
-    if wrong := [name for name in given if name not in taken and name not in _OPTIONAL]:
-        raise ValueError(f"sslk {command} takes no argument {', '.join(wrong)}.")
-    return target(**{name: value for name, value in given.items() if name in taken})
+    given: dict[str, Any] = {}
+    for name, value in {**arguments, "quiet": quiet}.items():
+        owner, _, setting = name.partition(".")
+        if owner not in taken:
+            if name not in _OPTIONAL:
+                raise ValueError(f"sslk {command} takes no argument {name}.")
+        elif setting:  # `study.seed`: one field of a parameter that is a dataclass
+            given[owner] = dataclasses.replace(given.get(owner, taken[owner].default), **{setting: value})
+        elif value is not None:
+            given[name] = value
+    return target(**given)

@@ -42,8 +42,10 @@ def data_and_masks(
     return dataset, ClassMasks(dataset, core, void=void or (), per_class=True)
 
 
-def limited(dataset: Dataset, source: MaskSource, limit: int) -> tuple[Dataset, MaskSource]:
-    """Some images, evenly spread, and their masks."""
+def limited(dataset: Dataset, source: MaskSource, limit: int | None) -> tuple[Dataset, MaskSource, list[int]]:
+    """Up to so many images, evenly spread, their masks, and their numbers in the data set."""
+    if limit is None:
+        return dataset, source, list(range(len(dataset)))
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}.")
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(int))
@@ -51,7 +53,7 @@ def limited(dataset: Dataset, source: MaskSource, limit: int) -> tuple[Dataset, 
     names = [dataset.image_name(index) for index in chosen.tolist()]
     part = Dataset(dataset.name, lambda i: dataset[int(chosen[i])][0], names, labels, dataset.classes)
 
-    return part, _Chosen(source, chosen)
+    return part, _Chosen(source, chosen), chosen.tolist()
 
 
 class _Chosen:

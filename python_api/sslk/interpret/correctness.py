@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,12 @@ def out_of_fold_correct(features: Tensor, labels: Tensor, *, folds: int = 5, epo
     return correct
 
 
-def read_correct(path: str | Path, images: int) -> np.ndarray:
-    """The column `correct` (0 or 1) of a CSV file, put in the order of its column `index`, bool `[images]`.
+def read_correct(path: str | Path, images: Sequence[int]) -> np.ndarray:
+    """The column `correct` (0 or 1) of a CSV file for the images whose numbers in the data set are given, bool `[K]`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, or not every image has its row.
+        ValueError: the columns `index` and `correct` are missing, or an image has no row.
     """
     path = Path(path)
     if not path.is_file():
@@ -56,6 +57,9 @@ def read_correct(path: str | Path, images: int) -> np.ndarray:
     if not rows or not {"index", "correct"} <= set(rows[0]):
         raise ValueError(f"{path} needs the columns index and correct, it has {', '.join(rows[0] if rows else ())}")
     correct = {int(row["index"]): row["correct"].strip().lower() in ("1", "true") for row in rows}
-    if sorted(correct) != list(range(images)):
-        raise ValueError(f"{path} must have one row for each of the {images} images, it has {len(correct)}")
-    return np.array([correct[index] for index in range(images)])
+    absent = [index for index in images if index not in correct]
+    if absent:
+        raise ValueError(
+            f"{path} must have a row for each of {len(images)} images, it lacks {len(absent)}: {absent[0]}, ..."
+        )
+    return np.array([correct[index] for index in images])

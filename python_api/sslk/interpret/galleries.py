@@ -32,9 +32,12 @@ class GalleryRow:
 def draw_gallery(rows: Sequence[GalleryRow], title: str) -> Figure:
     """One figure of all rows; rows may differ in length."""
     columns = max(len(row.images) for row in rows)
+    aspect = rows[0].images.shape[2] / rows[0].images.shape[1]
+    width = 1.3 * aspect**0.5  # inches of a cell, so that wide and high images cover about the same area
     figure, axes = plt.subplots(
-        len(rows), columns, figsize=(1.3 * columns + 1.2, 1.5 * len(rows) + 0.5), squeeze=False, layout="constrained"
-    )
+        len(rows), columns, figsize=(width * columns + 0.8, (width / aspect + 0.3) * len(rows) + 0.4), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
     for line, row in zip(axes, rows, strict=True):
         for ax, image, caption in zip(line, row.images, row.captions, strict=False):
             ax.imshow(image, interpolation="nearest")
@@ -55,6 +58,11 @@ def load_images(dataset: Dataset, indices: Sequence[int], transform: EvaluationT
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (transform.mean, transform.std))
     pixels = ((batch * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return batch, pixels
+
+
+def count_text(count: int) -> str:
+    """How many features a combined map holds, in words."""
+    return {0: "no feature", 1: "1 feature"}.get(count, f"{count} features")
 
 
 def sample_gallery(
@@ -85,7 +93,7 @@ def sample_gallery(
     for name, model in models.items():
         found = feature_heatmaps(model, batch.to(next(model.parameters()).device), discriminative=discriminative)
         assert found.combined is not None and found.counts is not None
-        counts = [f"{count} features" if count else "no feature" for count in found.counts.tolist()]
+        counts = [count_text(count) for count in found.counts.tolist()]
         rows.append(GalleryRow(name, overlay(pixels, found.combined.cpu().numpy()), given.get(name, counts)))
     return draw_gallery(rows, title)
 

@@ -60,4 +60,5 @@ def _interval(samples: tuple[np.ndarray, ...], statistic, seed: int) -> Interval
         samples, statistic, n_resamples=DRAWS, batch=max(1, 4_000_000 // images), method="percentile",
         random_state=np.random.default_rng(seed),
     )  # fmt: skip
-    return Interval(centre, *map(float, found.confidence_interval), images)
+    low, high = found.confidence_interval
+    return Interval(centre, float(low), float(high), images)

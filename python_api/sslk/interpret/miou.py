@@ -69,10 +69,17 @@ class MaskAgreement:
         if {"core", "spurious"} <= set(self.kinds):
             both = self._values("core", "discriminative"), self._values("spurious", "discriminative")
             out["core - spurious"] = paired_difference(*both)
+            even = self._values("core", "uniform"), self._values("spurious", "uniform")
+            # Masks differ in size: what counts is by how much the heat prefers each over its share of the image.
+            out["core - spurious beyond uniform heat"] = paired_difference(both[0] - even[0], both[1] - even[1])
         for kind in self.kinds:
             if self.correct is not None:
-                groups = [self._values(kind, "discriminative", side) for side in (True, False)]
-                out[f"{kind}: correct - incorrect"] = group_difference(*groups)
+                right, wrong = (self._values(kind, "discriminative", side) for side in (True, False))
+                out[f"{kind}: correct - incorrect"] = group_difference(right, wrong)
+                # Images with a larger object are easier too: compare what the heat adds to the mask's share.
+                flat = (self._values(kind, "uniform", side) for side in (True, False))
+                right, wrong = (heat - even for heat, even in zip((right, wrong), flat, strict=True))
+                out[f"{kind}: correct - incorrect beyond uniform heat"] = group_difference(right, wrong)
             for control in MAPS[1:]:
                 pair = self._values(kind, "discriminative"), self._values(kind, control)
                 out[f"{kind}: discriminative - {control}"] = paired_difference(*pair)

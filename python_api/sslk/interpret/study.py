@@ -26,7 +26,10 @@ def agreement_run(arms: dict[str, MaskAgreement], folder: Path, title: str, orig
         origin: provenance of the run.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows, differences, findings, summary = [], [], [], {}
+    rows: list[list[Any]] = []
+    differences: list[list[Any]] = []
+    findings: list[str] = []
+    summary: dict[str, float | int | str | None] = {}
     for arm, found in arms.items():
         prefix = f"{arm}: " if len(arms) > 1 else ""
         for kind in found.kinds:
@@ -43,8 +46,7 @@ def agreement_run(arms: dict[str, MaskAgreement], folder: Path, title: str, orig
     first, *others = arms
     for arm in others:
         for kind in arms[first].kinds:
-            pair = (arms[name].overlaps[MAPS[0], kind] for name in (arm, first))
-            interval = paired_difference(*pair)
+            interval = paired_difference(arms[arm].overlaps[MAPS[0], kind], arms[first].overlaps[MAPS[0], kind])
             differences.append([arm, f"{kind}: {arm} - {first}", *interval])
             findings.append(_sentence(f"{kind}: {arm} - {first}", interval))
     _write_samples(arms, folder / "samples.csv")
@@ -108,7 +110,7 @@ def _figure(arms: dict[str, MaskAgreement], folder: Path) -> RunFigure:
     bars: list[tuple[str, str, Interval]] = []
     for arm, found in arms.items():
         prefix = f"{arm}\n" if len(arms) > 1 else ""
-        sides = [("all", None)] if found.correct is None else [("correct", True), ("incorrect", False)]
+        sides = [("discriminative", None)] if found.correct is None else [("correct", True), ("incorrect", False)]
         for side, correct in sides:
             bars += [(f"{prefix}{side}", kind, found.miou(kind, correct=correct)) for kind in _shown(found)]
     found = next(iter(arms.values()))
@@ -126,7 +128,7 @@ def _figure(arms: dict[str, MaskAgreement], folder: Path) -> RunFigure:
     ax.set_xticks(range(len(groups)), groups, fontsize=8)
     ax.set_ylabel("mIoU")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, title="mask", fontsize=8)
+    ax.legend(frameon=False, title="mask", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(folder / "miou.svg")
     plt.close(figure)
     with (folder / "miou.csv").open("w", newline="") as stream:

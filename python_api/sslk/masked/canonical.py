@@ -33,22 +33,21 @@ def canonical(products: Tensor, left: Tensor, right: Tensor) -> Canonical:
     return Canonical(left @ p, right @ q.T, rho)
 
 
-def principal_whitening(products: Tensor, variance: float = 0.99) -> Tensor:
+def principal_whitening(values: Tensor, vectors: Tensor, variance: float = 0.99) -> Tensor:
     """Whitening of the leading principal components, as many as hold this share of the variance: SVCCA's first step.
 
     Args:
-        products: `[D, D]`, sum of centred products.
+        values, vectors: `[D]`, increasing, and `[D, D]`: eigenvalues and -vectors of the sum of centred products.
         variance: share of it to keep, in (0, 1].
 
     Returns:
         `[D, r]`; no columns where there is no variance.
 
-    >>> principal_whitening(torch.diag(torch.tensor([90.0, 9.5, 0.5])), 0.99).shape
+    >>> principal_whitening(torch.tensor([0.5, 9.5, 90.0]), torch.eye(3), 0.99).shape
     torch.Size([3, 2])
     """
     if not 0 < variance <= 1:
         raise ValueError(f"variance must be a share in (0, 1], got {variance}.")
-    values, vectors = torch.linalg.eigh(products)
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     if values[0] <= 0:
         return vectors[:, :0]

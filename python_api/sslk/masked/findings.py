@@ -27,6 +27,12 @@ def similarity_findings(found: Comparison, random_models: Sequence[str] = ()) ->
             order = ordered_pairs(matrix.value, found.variants)
             if not order:
                 continue
+            if measure == "cca" and _forced(found, model):
+                sentences.append(
+                    f"{model}, CCA: with {found.samples} images two representations of these ranks must share directions, "
+                    "so it says nothing here; more images or a ridge are needed."
+                )
+                continue
             top, last = order[0], order[-1]
             text = (
                 f"{model}, {name}: most similar {_pair(top, matrix, found)}, least {_pair(last, matrix, found)}."
@@ -35,6 +41,12 @@ def similarity_findings(found: Comparison, random_models: Sequence[str] = ()) ->
     if complete:
         sentences += _structure(found, random_models)
     return sentences
+
+
+def _forced(found: Comparison, model: str) -> bool:
+    """Whether ranks alone make some correlations 1: subspaces of n - 1 dimensions whose ranks add up to more meet."""
+    ranks = sorted(found.ranks[model].tolist())
+    return sum(ranks[-2:]) >= found.samples
 
 
 def ordered_pairs(matrix: Tensor, variants: Sequence[str]) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ class StudyNumbers:
         dataset: name.
         settings: of the study.
         segmenter: settings of the segmenter; None without masks.
-        images: as the last model sees them, for the sheet of variants.
+        images: as the model with the largest input sees them, for the sheet of variants.
         normalization: mean and std of that model.
         random_models: labels of models with random weights.
         upsampled: by model, images smaller than its crop.
@@ -223,7 +223,9 @@ class _Writer:
         say("neighbours", len(stores), len(stores))
         pooled = min(settings.neighbor_images, *(len(store) for store in stores.values()))
         name = f"Share of the {settings.k} nearest neighbours by variant"
-        self._heatmaps("neighbours", name, matrices, settings.variants, settings, ("variant of the neighbours", "of"))
+        self._heatmaps(
+            "neighbours", name, matrices, settings.variants, settings, ("variant of the neighbours", "variant")
+        )
         return [
             f"{model}: of the {settings.k} nearest neighbours ({settings.neighbor_metric}, {pooled} images pooled) "
             + ", ".join(f"{matrix[v, v]:.0%} of {name}" for v, name in enumerate(settings.variants))

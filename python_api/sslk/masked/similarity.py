@@ -145,7 +145,7 @@ class _Pairs:
         self.samples = float(similarity.sums[0])
         self.upper = [(u, v) for u in range(count) for v in range(u, count)]
         whole = [similarity.whitening(first + v) for v in range(count)]
-        self.principal = [principal_whitening(self.products(v, v)) for v in range(count)]
+        self.principal = [principal_whitening(*similarity.spectrum(first + v)) for v in range(count)]
         self.cca: dict[tuple[int, int], Canonical] = {}
         self.svcca: dict[tuple[int, int], Canonical] = {}
         for u, v in self.upper:

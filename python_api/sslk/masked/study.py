@@ -137,7 +137,7 @@ def masked_study(
         )  # fmt: skip
     _check_labels(dataset, masks, chosen, settings)
     stores: dict[str, FeatureStore] = {}
-    images: MaskedImages | None = None
+    shown: MaskedImages | None = None
     normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     upsampled: dict[str, int] = {}
     for entry in entries:
@@ -145,7 +145,8 @@ def masked_study(
         transform = evaluation_transform(backbone, image_size=entry.image_size)
         images = MaskedImages(dataset, transform, masks, indices=chosen, on_bad_mask=settings.on_bad_mask)
         upsampled[entry.label] = images.upsampled
-        normalization = backbone.mean, backbone.std
+        if shown is None or transform.size > shown.geometry.size:  # the sheet of variants shows the largest images
+            shown, normalization = images, (backbone.mean, backbone.std)
 
         def show(step: Progress, label: str = entry.label) -> None:
             say(f"features of {label}", step.done, step.total)
@@ -155,12 +156,12 @@ def masked_study(
             VariantRenderer(settings.variants, backbone.mean, backbone.std, settings.radius),
             batch_size=batch_size, workers=workers, device=device, progress=show,
         )  # fmt: skip
-    assert images is not None
+    assert shown is not None
     numbers = StudyNumbers(
         dataset=dataset.name,
         settings=settings,
         segmenter=None if masks is None else masks.settings,
-        images=images,
+        images=shown,
         normalization=normalization,
         random_models=tuple(entry.label for entry in entries if entry.random),
         upsampled=upsampled,
@@ -176,7 +177,7 @@ def masked_study(
         "command": shlex.join(command),
         "seed": settings.seed,
         "config": asdict(settings),
-        "data": f"{dataset.name}, {len(images)} of {len(dataset)} images",
+        "data": f"{dataset.name}, {len(shown)} of {len(dataset)} images",
         "weights": {label: store.spec.weights_hash for label, store in stores.items()},
     }
     return write_study(folder, numbers, provenance(origin), say)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
@@ -57,12 +58,12 @@ class RandomPatches:
         kept = torch.stack([self._kept(int(total)) for total in batch.pixels.sum((1, 2, 3), dtype=torch.int64)])
         rows = torch.arange(height) * self.grid // height
         columns = torch.arange(width) * self.grid // width
-        return batch.original * kept[:, rows][:, :, columns][:, None].to(batch.original)
+        mask = kept[:, rows][:, :, columns][:, None].to(batch.original.device)
+        return torch.where(mask, batch.original, 0.0)
 
     def _kept(self, total: int) -> Tensor:
         # A sum of pixels is the same however the image is batched, and differs between images.
-        generator = torch.Generator().manual_seed((self.seed << 40) + total)
-        order = torch.randperm(self.grid**2, generator=generator)
+        order = torch.from_numpy(np.random.default_rng([self.seed, total]).permutation(self.grid**2))
         return (order >= round(self.share * self.grid**2)).view(self.grid, self.grid)
 
 

@@ -38,6 +38,7 @@ class Similarity(LinearCKA):
         if ridge < 0:
             raise ValueError(f"ridge must be zero or positive, got {ridge}.")
         self.rtol, self.ridge = rtol, ridge
+        self._spectra: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
         merge = partial(_merge_upper, num_features=self.num_features)
         self.add_state("sums", self.sums, dist_reduce_fx=merge, persistent=True)
 
@@ -64,6 +65,11 @@ class Similarity(LinearCKA):
             sums.xx[start:stop, start:].addmm_(part.T, rows[:, start:])
             start = stop
 
+    def reset(self) -> None:
+        """Forget all rows."""
+        self._spectra.clear()
+        super().reset()
+
     def mean(self) -> Tensor:
         """float64 `[sum D_v]`: the means of all features."""
         sums = views(self.sums, self.num_features)
@@ -78,13 +84,21 @@ class Similarity(LinearCKA):
 
     def whitening(self, v: int) -> Tensor:
         """float64 `[D_v, rank]` matrix W with `W' C W = 1`, C the (ridge-regularised) sum of centred products."""
-        products = self.products(v, v)
-        values, vectors = torch.linalg.eigh(products)
-        n = float(views(self.sums, self.num_features).n)
+        values, vectors = self.spectrum(v)
+        n = float(self.sums[0])
         eps = torch.finfo(torch.float64).eps
         rtol = self.rtol if self.rtol is not None else (max(n, len(values)) * eps) ** 0.5
         kept = values > rtol**2 * values[-1].clamp(min=torch.finfo(torch.float64).tiny)
-        return vectors[:, kept] / (values[kept] + self.ridge * products.trace() / len(values)).sqrt()
+        return vectors[:, kept] / (values[kept] + self.ridge * values.sum() / len(values)).sqrt()
+
+    def spectrum(self, v: int) -> tuple[Tensor, Tensor]:
+        """float64 eigenvalues `[D_v]`, increasing, and eigenvectors `[D_v, D_v]` of the sum of centred products."""
+        key = v, float(self.sums[0])  # rows are only ever added, so their number tells states apart, synced ones too
+        if key not in self._spectra:
+            if any(rows != key[1] for _, rows in self._spectra):
+                self._spectra.clear()
+            self._spectra[key] = tuple(torch.linalg.eigh(self.products(v, v)))
+        return self._spectra[key]
 
     def compute(self) -> dict[str, Tensor]:
         """`debiased`, `biased` and `r2` `[V, V]`, `ranks` `[V]`."""

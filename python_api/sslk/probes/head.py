@@ -12,14 +12,16 @@ from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import source_of
 
 
-def head_outputs(store: FeatureStore, classifier: nn.Linear, columns: Tensor | None = None) -> ProbeOutputs:
+def head_outputs(
+    store: FeatureStore, classifier: nn.Linear, columns: Tensor | None = None, restrict: bool = False
+) -> ProbeOutputs:
     """What a trained linear head says about every row of a labelled store.
 
     Args:
         store: features of the encoder the head was trained with.
         classifier: the head, `[D] -> [K]`.
         columns: int64 `[C]`, the head's output that stands for each label 0 ... C - 1; labels are outputs by default.
-            Outputs that no label stands for still count: predicting one is wrong.
+        restrict: choose among the outputs in `columns` only; otherwise predicting another one is wrong.
 
     Raises:
         StoreError: the store is incomplete or has no labels.
@@ -36,8 +38,11 @@ def head_outputs(store: FeatureStore, classifier: nn.Linear, columns: Tensor | N
         raise ValueError(f"labels must lie between 0 and {known - 1}, got {int(labels.min())} to {int(labels.max())}.")
     with torch.inference_mode():
         logits = torch.cat([classifier(batch.features.float()) for batch in store.batches(4096)])
-    wanted = labels if columns is None else columns[labels]
     index = torch.cat([shard.indices for shard in store.shards()])
+    if restrict and columns is not None:
+        chosen = torch.arange(len(columns))
+        return ProbeOutputs.from_logits(logits[:, columns], chosen, labels, index, source_of(store, "head, restricted"))
+    wanted = labels if columns is None else columns[labels]
     # Labels of the outputs are the head's own columns: predictions of classes the data set lacks stay visible.
     return ProbeOutputs.from_logits(logits, torch.arange(logits.shape[1]), wanted, index, source_of(store, "head"))
 
@@ -45,11 +50,14 @@ def head_outputs(store: FeatureStore, classifier: nn.Linear, columns: Tensor | N
 def imagenet_columns(classes: Sequence[str]) -> Tensor:
     """The output of an ImageNet-1K classifier for every class name, int64 `[C]`: WordNet ids or their full names.
 
+    "crane" is a bird and a machine. Outputs and the classes of ImageNet's relatives are both sorted by WordNet id, so
+    the one that keeps the columns ascending is meant.
+
     Raises:
         ValueError: a name is no ImageNet class, or stands for two.
 
-    >>> imagenet_columns(["goldfish, Carassius auratus", "n01440764"]).tolist()
-    [1, 0]
+    >>> imagenet_columns(["goldfish, Carassius auratus", "crane", "n02423022"]).tolist()
+    [1, 134, 353]
     """
     from timm.data import ImageNetInfo
 
@@ -58,7 +66,13 @@ def imagenet_columns(classes: Sequence[str]) -> Tensor:
     for column in range(info.num_classes()):
         for name in (info.index_to_label_name(column), info.index_to_description(column)):
             places.setdefault(name.lower(), []).append(column)
-    for name in classes:
-        if len(places.get(name.lower(), [])) != 1:
+    known = [places.get(name.lower(), []) for name in classes]
+    columns: list[int] = []
+    for number, (name, candidates) in enumerate(zip(classes, known, strict=True)):
+        before = max(columns, default=-1)
+        after = min((c[0] for c in known[number + 1 :] if len(c) == 1), default=info.num_classes())
+        fitting = candidates if len(candidates) == 1 else [c for c in candidates if before < c < after]
+        if len(fitting) != 1:
             raise ValueError(f"classes must be WordNet ids or full names of ImageNet-1K, {name!r} is not one of them.")
-    return torch.tensor([places[name.lower()][0] for name in classes])
+        columns.append(fitting[0])
+    return torch.tensor(columns)

@@ -45,9 +45,8 @@ def encoder_rows(
     dataset.transform = evaluation_transform(backbone, normalize=False)
     channels = backbone.mean, backbone.std
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in channels)
-    views = BatchSimCLRTransform(
-        backbone.input_size[0], scale, jitter_p=0.0, grey_p=0.0, mean=backbone.mean, std=backbone.std
-    )
+    views = BatchSimCLRTransform(backbone.input_size[0], scale, jitter_p=0.0, grey_p=0.0)
+    views.mean, views.std = mean.cpu(), std.cpu()  # the backbone's own normalisation in place of CIFAR-10's
 
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:
         return views(images, generator).to(device)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+import ssl_kernels
 from sslk.quality.discover import DiscriminativeFeatures, check_features, warn_if_unreachable
 
 
@@ -90,8 +91,7 @@ def qscore(
     features = check_features(features)
     mask, eps, two_sided = resolve_set(discriminative, features.shape[1], eps, two_sided)
     warn_if_unreachable(eps, features.shape[1])
-    scores = torch.ops.sslk.qscore(features, mask.to(features.device), eps, normalize, two_sided)
-    _, active = torch.ops.sslk.activation_counts(features, eps, two_sided)
+    scores, active = ssl_kernels.qscore_counts(features, mask.to(features.device), eps, normalize, two_sided)
     return QScores(
         scores, eps, float(active.double().mean()), int(mask.sum()), float((scores == 0).double().mean())
     )  # fmt: skip

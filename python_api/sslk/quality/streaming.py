@@ -112,8 +112,7 @@ def score_store(
     scores = torch.empty(len(store), dtype=torch.float32)
     active = done = 0
     for features in _features(store, torch.device(device)):
-        part = ssl_kernels.qscore(features, on_device, eps, normalize, two_sided)
-        _, per_row = ssl_kernels.activation_counts(features, eps, two_sided)
+        part, per_row = ssl_kernels.qscore_counts(features, on_device, eps, normalize, two_sided)
         scores[done : done + len(part)] = part
         active += int(per_row.sum())
         done += len(part)

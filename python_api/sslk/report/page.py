@@ -178,7 +178,7 @@ def _comparison(group: Group, number: int) -> dict[str, Any]:
 
 def _bars(group: Group) -> list[_Bars]:
     """One bar per run for every headline number that all runs have."""
-    drawn = []
+    drawn: list[_Bars] = []
     for name in group.runs[0].run.summary:
         values = [loaded.run.summary.get(name) for loaded in group.runs]
         numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]

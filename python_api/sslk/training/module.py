@@ -67,7 +67,7 @@ class TrainingModule(pl.LightningModule):
             self.regularizer = QScoreRegularizer(discriminative, *weights, alpha=config.alpha, beta=config.beta)
         method.backbone.requires_grad_(not frozen)
         if config.channels_last:
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            method.to(memory_format=torch.channels_last)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         if self.frozen:  # batch statistics too

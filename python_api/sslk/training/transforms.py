@@ -16,13 +16,12 @@ from lightly.transforms import (
     SwaVTransform,
     VICRegTransform,
 )
-from torch import Tensor
 
 
 def image_transform(
     method: str, size: int, mean: tuple[float, ...], std: tuple[float, ...], local_views: int = 0
-) -> Callable[[Any], list[Tensor]]:
-    """The views of one PIL image as `method` was published with.
+) -> Callable[[Any], Any]:
+    """The views of one PIL image, a list of tensors, as `method` was published with.
 
     Args:
         method: one of `METHODS`.

@@ -125,8 +125,8 @@ class TensorViews(nn.Module):
     ) -> None:
         super().__init__()
         self.images, self.batch_size = images, batch_size
-        augment = BatchSimCLRTransform(size, mean=mean, std=std)  # type: ignore[arg-type]
-        local = BatchSimCLRTransform(size // 2, LOCAL_SCALE, mean=mean, std=std)  # type: ignore[arg-type]
+        augment = BatchSimCLRTransform(size, mean=mean, std=std)
+        local = BatchSimCLRTransform(size // 2, LOCAL_SCALE, mean=mean, std=std)
         self.augments = nn.ModuleList([augment, augment, *[local] * local_views])
 
     def batches(self, keys: Iterator[tuple[Tensor, Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -159,7 +159,7 @@ class ImageViews(nn.Module):
                    for index, rows, seed in keys)  # fmt: skip
         yield from DataLoader(
             self.items,
-            batch_sampler=samples,  # type: ignore[arg-type]
+            batch_sampler=samples,
             num_workers=self.workers,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # seeds the loading processes; from the global one it would move that one

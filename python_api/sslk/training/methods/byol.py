@@ -31,7 +31,7 @@ class BYOL(MomentumMethod):
         momentum: float = 0.996,
     ) -> None:
         heads = [BYOLProjectionHead(num_features, hidden_dim, output_dim) for _ in range(2)]
-        super().__init__(backbone, num_features, *heads, momentum, 1.0)
+        super().__init__(backbone, num_features, heads[0], heads[1], momentum, 1.0)
         self.prediction_head = BYOLPredictionHead(output_dim, hidden_dim, output_dim)
         self.criterion = NegativeCosineSimilarity()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from lightly.loss import DINOLoss
 from lightly.models.modules.heads import DINOProjectionHead
@@ -46,7 +46,7 @@ class DINO(MomentumMethod):
             heads = [
                 DINOProjectionHead(num_features, hidden_dim, bottleneck_dim, output_dim, batch_norm) for _ in range(2)
             ]
-        super().__init__(backbone, num_features, *heads, momentum, 1.0)
+        super().__init__(backbone, num_features, heads[0], heads[1], momentum, 1.0)
         self.criterion = DINOLoss(
             output_dim,
             warmup_teacher_temp=teacher_temperature,
@@ -66,5 +66,6 @@ class DINO(MomentumMethod):
 
     def before_step(self, step: int) -> None:
         if step < self.frozen_steps:
-            for parameter in self.projection_head.last_layer.parameters():
+            last = cast(nn.Module, self.projection_head.last_layer)
+            for parameter in last.parameters():
                 parameter.grad = None

@@ -31,7 +31,7 @@ class MoCo(MomentumMethod):
         queue_size: int = 65536,
     ) -> None:
         heads = [MoCoProjectionHead(num_features, hidden_dim, output_dim) for _ in range(2)]
-        super().__init__(backbone, num_features, *heads, momentum, momentum)
+        super().__init__(backbone, num_features, heads[0], heads[1], momentum, momentum)
         self.criterion = NTXentLoss(temperature, (queue_size, output_dim), gather_distributed=True)
         bank = self.criterion.memory_bank
         for name, value in list(bank.named_buffers()):  # lightly leaves the queue out of checkpoints

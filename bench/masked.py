@@ -1,0 +1,193 @@
+"""Speed of the masked-input study against what it replaces, and whether both agree.
+
+    python bench/masked.py variants   # five variants against the forward pass of one
+    python bench/masked.py matrices   # CKA and CCA of 15 representations against a loop over pairs
+    python bench/masked.py folds      # five-fold evaluation of five variants against scikit-learn's loop
+
+Times are CPU seconds of the process, which hold on a busy machine too; set OMP_NUM_THREADS=1 there, waiting threads burn
+time. Ratios are medians over interleaved repetitions. The loop over pairs is timed on a few pairs and scaled to all of
+them, and so are the sums over batches, of equal sizes; the output says how many were timed. Every part ends with one line
+of JSON.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sslk.masked import MaskedBackbone, MaskedImages, VariantRenderer
+from sslk.masked.analysis import one_variant
+from sslk.masked.evaluation import fold_accuracy
+from sslk.metrics import Similarity
+from sslk.models import load_backbone
+from sslk.provenance import provenance
+
+
+def timed(function):
+    """CPU seconds of this process, all threads together, and the result."""
+    start = time.process_time()
+    result = function()
+    return time.process_time() - start, result
+
+
+def bench_variants(model: str, image_size: int, batch: int, repetitions: int) -> dict:
+    """One decode for all: normalised images through the network once, against masking and five passes."""
+    backbone = load_backbone(model, image_size=image_size)
+    renderer = VariantRenderer(mean=backbone.mean, std=backbone.std)
+    masked = MaskedBackbone(backbone, renderer).eval()
+    images = torch.randint(256, (batch, 4, image_size, image_size), dtype=torch.uint8)
+    original = VariantRenderer(["original"], backbone.mean, backbone.std)(images)[0]
+    times: dict[str, list[float]] = {"one": [], "five": [], "masking": []}
+    with torch.inference_mode():
+        for repetition in range(repetitions + 1):
+            now = {
+                "one": timed(lambda: backbone(original))[0],
+                "five": timed(lambda: masked(images))[0],
+                "masking": timed(lambda: renderer(images))[0],
+            }
+            if repetition:
+                for name, seconds in now.items():
+                    times[name].append(seconds)
+    return {
+        "model": model,
+        "image_size": image_size,
+        "batch": batch,
+        "one_forward_s": statistics.median(times["one"]),
+        "five_variants_over_one_forward": statistics.median(
+            five / one for five, one in zip(times["five"], times["one"], strict=True)
+        ),
+        "masking_share_of_five": statistics.median(
+            part / five for part, five in zip(times["masking"], times["five"], strict=True)
+        ),
+    }
+
+
+def gram_cka(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The usual code: centred N x N Gram matrices."""
+
+    def centred(z):
+        k = z @ z.T
+        k -= k.mean(0)
+        k -= k.mean(1, keepdim=True)
+        return k
+
+    k, m = centred(x), centred(y)
+    return float((k * m).sum() / ((k * k).sum() * (m * m).sum()).sqrt())
+
+
+def svd_cca(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The usual code: bases by SVD, for every pair anew."""
+    p, q = (torch.linalg.svd(z - z.mean(0), full_matrices=False)[0] for z in (x, y))
+    return float((p.T @ q).square().sum() / min(p.shape[1], q.shape[1]))
+
+
+def bench_matrices(representations: int, rows: int, width: int, pairs: int, batch: int, timed_batches: int) -> dict:
+    """Streamed sums against pairs; the features are low-rank signal plus noise, made batch by batch for the stream."""
+    mixing = torch.randn(representations, 64, width, generator=torch.Generator().manual_seed(0))
+
+    def features(start: int, stop: int) -> list[torch.Tensor]:
+        g = torch.Generator().manual_seed(start + 1)
+        shared = torch.randn(stop - start, 64, generator=g)
+        return [shared @ m + torch.randn(stop - start, width, generator=g) for m in mixing]
+
+    data = [features(start, min(start + batch, rows)) for start in range(0, rows, batch)]
+    metric = Similarity([width] * representations)
+    spent = [timed(lambda parts=parts: metric.update(*parts))[0] for parts in data[:timed_batches]]
+    peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]
+    finish = timed(metric.compute)[0]
+    seconds = len(data) * statistics.median(spent) + finish
+    exact = Similarity([width] * 2)  # the values must be those of all rows
+    for parts in data:
+        exact.update(*parts[:2])
+    answer = exact.compute()
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    per_pair, errors = {"cka": [], "cca": []}, []
+    x, y = (torch.cat([parts[w] for parts in data]) for w in (0, 1))
+    for _ in range(pairs):
+        cost, value = timed(lambda: gram_cka(x, y))
+        per_pair["cka"].append(cost)
+        errors.append(abs(value - float(answer["biased"][0, 1])))
+        cost, value = timed(lambda: svd_cca(x, y))
+        per_pair["cca"].append(cost)
+        errors.append(abs(value - float(answer["r2"][0, 1])))
+    count = representations * (representations - 1) // 2
+    loop = count * sum(statistics.median(costs) for costs in per_pair.values())
+    return {
+        "representations": representations, "rows": rows, "width": width, "batches": len(data),
+        "batches_timed": len(spent), "batch_s": statistics.median(spent), "compute_s": finish, "streamed_s": seconds,
+        "gram_cka_s_per_pair": statistics.median(per_pair["cka"]), "svd_cca_s_per_pair": statistics.median(per_pair["cca"]),
+        "pairs_timed": pairs, "pairs": count, "loop_s_scaled": loop, "times_faster": loop / seconds,
+        "largest_difference": max(errors), "state_MB": metric.sums.nbytes / 1e6, "peak_MB": peaks[-1] / 1e3,
+    }  # fmt: skip
+
+
+def bench_folds(images: int) -> dict:
+    """Real features: five variants of the embedded sample under the embedded encoder, discs for masks."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from sslk.data import evaluation_transform, load_dataset
+    from sslk.features import FeatureStore
+    from sslk.masked import build_masks, choose_images, extract_variants, segmenter
+
+    folder = Path("runs/bench-masked")
+    data, backbone = load_dataset("sample", "train"), load_backbone("embedded")
+    masks = build_masks(data, segmenter("grabcut"), folder / f"masks-{images}", indices=choose_images(data, images))
+    store: FeatureStore = extract_variants(
+        backbone, MaskedImages(data, evaluation_transform(backbone), masks), folder / f"store-{images}"
+    )
+    labels = store.labels()
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    usual = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    ours_s, theirs_s, ours, theirs = [], [], [], []
+    fold_accuracy(one_variant(store, "original")[::8], labels[::8])  # warm
+    for variant in store.spec.variants:
+        x = one_variant(store, variant)
+        seconds, result = timed(lambda x=x: fold_accuracy(x, labels))
+        ours_s.append(seconds)
+        ours.append(100 * result.mean)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            seconds, scores = timed(
+                lambda x=x: cross_val_score(usual, x.numpy(), labels.numpy(), cv=folds, scoring="balanced_accuracy")
+            )
+        theirs_s.append(seconds)
+        theirs.append(100 * float(np.mean(scores)))
+    return {
+        "images": len(labels), "width": backbone.num_features, "ours_s": sum(ours_s), "scikit_learn_s": sum(theirs_s),
+        "times_faster": sum(theirs_s) / sum(ours_s), "balanced_accuracy": ours, "scikit_learn_accuracy": theirs,
+        "largest_difference_points": max(abs(a - b) for a, b in zip(ours, theirs, strict=True)),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    one = verbs.add_parser("variants")
+    one.set_defaults(run=bench_variants)
+    one.add_argument("--model", default="efficientnet-lite0")
+    one.add_argument("--image-size", type=int, default=224)
+    one.add_argument("--batch", type=int, default=16)
+    one.add_argument("--repetitions", type=int, default=7)
+    two = verbs.add_parser("matrices")
+    two.set_defaults(run=bench_matrices)
+    two.add_argument("--representations", type=int, default=15)
+    two.add_argument("--rows", type=int, default=10_000)
+    two.add_argument("--width", type=int, default=1280)
+    two.add_argument("--pairs", type=int, default=1)
+    two.add_argument("--batch", type=int, default=1000)
+    two.add_argument("--timed-batches", type=int, default=3)
+    three = verbs.add_parser("folds")
+    three.set_defaults(run=bench_folds)
+    three.add_argument("--images", type=int, default=4000)
+    options = vars(parser.parse_args())
+    run = options.pop("run")
+    print(json.dumps({**run(**options), "machine": provenance({})["machine"]}))

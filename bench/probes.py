@@ -1,0 +1,122 @@
+"""Probes: the batched compression study and k-fold against scikit-learn one by one; the SGD grid against one setting.
+
+    python bench/probes.py --store STORE --store STORE2
+
+Features are the columns of the given stores side by side (the same samples), 10,000 rows at most; 80 % of them train.
+Synthetic features of the same shape are used without stores. The scikit-learn loop is timed on six of its 200 fits,
+spread over sizes and selections, and multiplied; the printed lines say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from sslk.features import FeatureStore
+from sslk.probes.batched import fit_linear_probes
+from sslk.probes.kfold import stratified_folds
+from sslk.probes.linear import linear_probe
+from sslk.quality.compression import REDUCTIONS, compression_study, standardised, subset_masks, training_rows
+
+L2 = 1e-4
+clock = time.perf_counter
+
+
+def load(stores: list[str], rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features `[rows, D]` and labels."""
+    if stores:
+        batches = [FeatureStore(store).load() for store in stores]
+        assert batches[0].labels is not None
+        return torch.cat([batch.features.float() for batch in batches], 1)[:rows], batches[0].labels[:rows]
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(10, (rows,), generator=generator)
+    mixing = torch.randn(512, 512, generator=generator) / torch.arange(1, 513).sqrt()[:, None]
+    centres = 0.5 * torch.randn(10, 512, generator=generator)
+    return torch.relu((torch.randn(rows, 512, generator=generator) + centres[labels]) @ mixing), labels
+
+
+def compression(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    """5 selections x 10 sizes x 4 seeds at once, and six of the 200 fits with scikit-learn on the same rows."""
+    cut = int(0.8 * len(x))
+    percent = torch.rand(x.shape[1], generator=torch.Generator().manual_seed(1))
+    start = clock()
+    study = compression_study(x[:cut], y[:cut], x[cut:], y[cut:], percent, l2=(L2,))
+    batched = clock() - start
+    train, test = standardised(x[:cut], x[cut:], None)
+    times, differences = [], []
+    for reduction, name, seed in ((0, "random", 0), (20, "upper tail", 1), (40, "random", 2), (50, "lower tail", 3),
+                                  (70, "discriminative", 0), (90, "random", 1)):  # fmt: skip
+        r, s = REDUCTIONS.index(reduction), study.selections.index(name)  # type: ignore[arg-type]
+        columns = subset_masks(percent, name, study.kept[r], seed=seed)  # type: ignore[arg-type]
+        rows = training_rows(cut, 0.1, seed)
+        inputs, targets = train[rows][:, columns].numpy(), y[:cut][rows].numpy()
+        start = clock()
+        model = LogisticRegression(C=1 / (L2 * len(inputs)), max_iter=1000).fit(inputs, targets)
+        times.append(clock() - start)
+        differences.append(
+            100 * abs(model.score(test[:, columns].numpy(), y[cut:].numpy()) - float(study.top1[s, r, seed]))
+        )
+    loop = statistics.mean(times) * study.top1.numel()
+    return {"batched_s": batched, "sklearn_200_fits_s": loop, "ratio": loop / batched,
+            "largest_difference_points": max(differences), "converged": study.converged}  # fmt: skip
+
+
+def kfold(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    """Five folds at once against scikit-learn fold by fold, all of both, tolerance 1e-4 for both."""
+    fold = stratified_folds(y, 5, 0)
+    masks = torch.stack([fold != f for f in range(5)])
+    start = clock()
+    predicted = fit_linear_probes(x, y, l2=L2, sample_masks=masks).predict(x)
+    batched = clock() - start
+    ours = [float((predicted[f] == y)[fold == f].double().mean()) for f in range(5)]
+    start = clock()
+    theirs = []
+    for f in range(5):
+        rows = x[masks[f]]
+        mean, std = rows.mean(0), rows.std(0, correction=0).clamp(min=1e-6)
+        model = LogisticRegression(C=1 / (L2 * len(rows)), max_iter=1000)
+        model.fit(((rows - mean) / std).numpy(), y[masks[f]].numpy())
+        theirs.append(model.score(((x[fold == f] - mean) / std).numpy(), y[fold == f].numpy()))
+    loop = clock() - start
+    return {"batched_s": batched, "sklearn_s": loop, "ratio": loop / batched,
+            "difference_points": 100 * abs(statistics.mean(ours) - statistics.mean(theirs))}  # fmt: skip
+
+
+def grid(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+    """20 settings in one pass against one, interleaved, medians of 3; 5 epochs each."""
+    cut = int(0.8 * len(x))
+    settings = {"one": ((0.1,), (1e-4,)), "twenty": ((0.003, 0.01, 0.03, 0.1, 0.3), (0.0, 1e-5, 1e-4, 1e-3))}
+    times: dict[str, list[float]] = {name: [] for name in settings}
+    for _ in range(3):
+        for name, (rates, decays) in settings.items():
+            start = clock()
+            linear_probe(x[:cut], y[:cut], x[cut:], y[cut:], epochs=5, learning_rates=rates, weight_decays=decays)
+            times[name].append(clock() - start)
+    one, twenty = (statistics.median(times[name]) for name in settings)
+    return {"one_s": one, "twenty_s": twenty, "ratio": twenty / one}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", action="append", default=[])
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="seconds of processor time: for a busy machine, 1 thread"
+    )
+    parser.add_argument("--only", nargs="+", default=["grid", "kfold", "compression"])
+    options = parser.parse_args()
+    if options.cpu_time:
+        clock = time.process_time
+    torch.set_num_threads(options.threads)
+    features, labels = load(options.store, options.rows)
+    print(f"{list(features.shape)} {'stores' if options.store else 'synthetic'}, {options.threads} threads")
+    for study in (grid, kfold, compression):
+        if study.__name__ in options.only:
+            found = {key: round(value, 4) for key, value in study(features, labels).items()}
+            print(study.__name__, json.dumps(found), flush=True)

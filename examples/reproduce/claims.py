@@ -1,0 +1,25 @@
+"""All claims, and those of the papers that CIFAR-10 cannot test."""
+
+from __future__ import annotations
+
+from examples.reproduce import claims_masked, claims_quality, claims_reverse
+from examples.reproduce.results import Study
+from examples.reproduce.verdict import Verdict, decide
+
+CLAIMS = [*claims_quality.CLAIMS, *claims_reverse.CLAIMS, *claims_masked.CLAIMS]
+
+#: Claim -> why this study says nothing about it.
+UNTESTABLE = {
+    "Q-Score, Figure 7: heatmaps of discriminative features cover core more than spurious regions, more for correct "
+    "samples, and more after regularisation": "needs masks of core and spurious regions (Salient ImageNet); CIFAR-10 has "
+    "none. `sslk interpret miou` measures it where masks exist.",
+    "Q-Score, Table A.2: the gain transfers to other data sets": "needs other data sets; `sslk transfer` measures it.",
+    "Reverse probing, Table 3: the gain of concepts falls as methods get better; Tables 4 and 7: rankings "
+    "hold on Places-365": "needs several well-trained encoders and the data sets of the experts.",
+    "Masked inputs: MAE separates variants, DINOv2 does not": "needs those encoders; `sslk masked` takes them by name.",
+}
+
+
+def judge_all(study: Study) -> list[Verdict]:
+    """The verdict of every claim."""
+    return [decide(claim, study) for claim in CLAIMS]

@@ -1,0 +1,82 @@
+"""Ranking encoders (table 2) and setting the ranking against a forward measure (figure 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from sslk.report.run import RunTable
+from sslk.reverse import figures
+from sslk.reverse.concepts.table import ConceptTable
+from sslk.reverse.experiments.result import ExperimentResult, Picture, metric_columns, metric_row, spread, warnings_of
+from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.protocol import ReverseProbe, reverse_probe
+from sslk.reverse.quantizer import Clusterings
+
+
+def ranking(
+    encoders: Mapping[str, Clusterings],
+    concepts: ConceptTable,
+    settings: ProbeSettings | None = None,
+    *,
+    accuracy: Mapping[str, float] | None = None,
+    groups: Mapping[str, str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExperimentResult:
+    """All encoders by NMI, all with the same concepts.
+
+    Args:
+        encoders: clusterings of the same images by each encoder.
+        concepts: of these images.
+        settings: of the predictor.
+        accuracy: linear-probe top-1 of encoders in percent, for the scatter; encoders without one are left out of it.
+        groups: architecture and epochs of encoders, by which the table is grouped.
+        progress: called with encoders done and in all.
+    """
+    probes: dict[str, ReverseProbe] = {}
+    for done, (name, clusterings) in enumerate(encoders.items()):
+        probes[name] = reverse_probe(clusterings, concepts, settings)
+        if progress is not None:
+            progress(done + 1, len(encoders))
+    return ranking_result(probes, accuracy or {}, groups or {})
+
+
+def ranking_result(
+    probes: Mapping[str, ReverseProbe], accuracy: Mapping[str, float], groups: Mapping[str, str]
+) -> ExperimentResult:
+    """The table, the scatter and the order of encoders that were probed already."""
+    order = sorted(probes, key=lambda name: (groups.get(name, ""), -probes[name].mean("nmi")))
+    rows = [
+        [groups.get(name), name, accuracy.get(name), probes[name].num_concepts, probes[name].num_clusters,
+         *metric_row(probes[name])]
+        for name in order
+    ]  # fmt: skip
+    columns = ["group", "model", "linear probe top-1 [%]", "concepts", "clusters", *metric_columns()]
+    best = sorted(probes, key=lambda name: -probes[name].mean("nmi"))
+    findings = [
+        "By NMI: " + ", ".join(f"{name} {spread(probes[name].values('nmi'), 100)} %" for name in best) + ".",
+        "By I/H: "
+        + ", ".join(
+            f"{name} {spread(probes[name].values('normalized_information'), 100)} %"
+            for name in sorted(probes, key=lambda name: -probes[name].mean("normalized_information"))
+        )
+        + "; ± is one standard deviation over clusterings.",
+        *warnings_of(dict(probes)),
+    ]
+    pictures = {}
+    placed = [name for name in order if name in accuracy]
+    if placed:
+        x, y = [accuracy[name] for name in placed], [100 * probes[name].mean("nmi") for name in placed]
+        errors = [100 * probes[name].std("nmi") for name in placed]
+        figure = figures.regression_scatter(placed, x, y, errors, "linear probe top-1 [%]", "reverse probe NMI [%]")
+        alt = "NMI of each encoder over its linear-probe accuracy with a regression line."
+        data = [list(row) for row in zip(placed, x, y, errors, strict=True)]
+        header = ["model", "linear probe top-1 [%]", "NMI [%]", "std of NMI [%]"]
+        pictures["ranking"] = Picture("Reverse against forward probing", alt, figure, header, data)
+        if len(placed) > 2 and np.ptp(x) > 0:
+            r = float(np.corrcoef(x, y)[0, 1])
+            findings.append(f"NMI and linear-probe accuracy correlate with r = {r:.2f} over {len(placed)} encoders.")
+    summary: dict[str, float | int | str | None] = {f"NMI {name} [%]": 100 * probes[name].mean("nmi") for name in best}
+    table = RunTable("Encoders", columns, rows, "reverse_table2")
+    return ExperimentResult("Ranking of encoders by reverse probing", findings, summary, [table], pictures)

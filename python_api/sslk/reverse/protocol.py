@@ -1,0 +1,190 @@
+"""The protocol: split, fit and test the predictor on every clustering, for one or several concept tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sslk.features.store import FeatureStore
+from sslk.reverse.concepts.table import ConceptTable
+from sslk.reverse.metrics import METRICS, ReverseMetrics, reverse_metrics
+from sslk.reverse.probe import ConceptPredictor, ProbeSettings, fit_predictor
+from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
+from sslk.reverse.split import Split, stratified_split
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """The predictor of one clustering and its results.
+
+    Attributes:
+        test: metrics on the test rows.
+        train_ce, validation_ce: cross-entropy of the selected predictor there, in nats: what it overfits shows here.
+        predictor, split: what was fitted and on which rows.
+        logits: `[n, K]` on the test rows.
+    """
+
+    test: ReverseMetrics
+    train_ce: float
+    validation_ce: float
+    predictor: ConceptPredictor
+    split: Split
+    logits: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ReverseProbe:
+    """Reverse probing of one encoder with one set of concepts.
+
+    Attributes:
+        probes: one per clustering.
+        num_concepts, num_clusters: M and K.
+        constant: columns that no image, or every image, shows.
+    """
+
+    probes: list[ProbeResult]
+    num_concepts: int
+    num_clusters: int
+    constant: list[str]
+
+    def values(self, metric: str) -> Tensor:
+        """A metric of every clustering, float64 `[R]`; also `train_ce` and `validation_ce`."""
+        if metric in ("train_ce", "validation_ce"):
+            return torch.tensor([getattr(probe, metric) for probe in self.probes], dtype=torch.float64)
+        if metric not in (*METRICS, "absent"):
+            raise ValueError(f"metric must be one of {', '.join(METRICS)}, train_ce, validation_ce, got {metric!r}.")
+        return torch.tensor([float(getattr(probe.test, metric)) for probe in self.probes], dtype=torch.float64)
+
+    def mean(self, metric: str) -> float:
+        """Mean over the clusterings."""
+        return float(self.values(metric).mean())
+
+    def std(self, metric: str) -> float:
+        """Standard deviation over the clusterings (of the sample); NaN for a single one."""
+        values = self.values(metric)
+        return float(values.std()) if len(values) > 1 else float("nan")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know: constant columns, clusters too small for the split, clusters without test rows."""
+        said = []
+        if self.constant:
+            named = ", ".join(self.constant[:4]) + (", ..." if len(self.constant) > 4 else "")
+            said.append(f"{len(self.constant)} of {self.num_concepts} concepts are constant and say nothing: {named}.")
+        small = max(probe.split.too_small for probe in self.probes)
+        if small:
+            said.append(
+                f"Up to {small} of {self.num_clusters} clusters have too few rows for all three parts; their rows fell "
+                "to the parts by chance."
+            )
+        absent = max(probe.test.absent for probe in self.probes)
+        if absent:
+            said.append(f"Up to {absent} clusters have no test row and are left out of mAP.")
+        return said
+
+
+def reverse_probe(
+    clusterings: Clusterings,
+    concepts: ConceptTable,
+    settings: ProbeSettings | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> ReverseProbe:
+    """Predict the clusters of images from their concepts, by the protocol of Laina, Asano and Vedaldi (ICLR 2022).
+
+    Every clustering has a split of its own, stratified by its clusters; the epoch is selected on validation rows and
+    tested once. Rows meet by the number of their image, whatever the order.
+
+    Args:
+        clusterings: from `quantize`, or `Clusterings.given`.
+        concepts: a row for every image of the clusterings; more do no harm.
+        settings: the paper's by default.
+        progress: called with epochs done and in all.
+
+    Raises:
+        ConceptError: an image has no concepts.
+
+    >>> labels = torch.arange(200) % 4
+    >>> table = ConceptTable.from_rows([[c] for c in labels.tolist()], list("abcd"), "labels")
+    >>> result = reverse_probe(Clusterings.given(labels), table, ProbeSettings(epochs=5))
+    >>> result.mean("nmi"), result.num_concepts
+    (1.0, 4)
+    """
+    return reverse_probes(clusterings, {"": concepts}, settings, progress=progress)[""]
+
+
+def reverse_probes(
+    clusterings: Clusterings,
+    tables: Mapping[str, ConceptTable],
+    settings: ProbeSettings | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, ReverseProbe]:
+    """`reverse_probe` for several concept tables, all on the same splits: differences are the concepts' alone."""
+    settings = settings or ProbeSettings()
+    joined = {name: table.join(clusterings.samples) for name, table in tables.items()}
+    splits = [stratified_split(row, seed=settings.seed + r) for r, row in enumerate(clusterings.assignments)]
+    results: dict[str, ReverseProbe] = {}
+    total = len(tables) * len(splits) * settings.epochs
+    for number, (name, table) in enumerate(joined.items()):
+        probes = []
+        for r, (row, split) in enumerate(zip(clusterings.assignments, splits, strict=True)):
+            begun = (number * len(splits) + r) * settings.epochs
+
+            def report(done: int, _: int, begun: int = begun) -> None:
+                if progress is not None:
+                    progress(begun + done, total)
+
+            probes.append(probe_clustering(row, clusterings.num_clusters, table, split, settings, progress=report))
+        results[name] = ReverseProbe(probes, table.num_concepts, clusterings.num_clusters, table.constant())
+    return results
+
+
+def probe_clustering(
+    clusters: Tensor,
+    num_clusters: int,
+    concepts: ConceptTable,
+    split: Split,
+    settings: ProbeSettings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> ProbeResult:
+    """One clustering: fit on the training rows, select on validation, measure on test."""
+    train, validation, test = (concepts.take(rows) for rows in (split.train, split.validation, split.test))
+    target = clusters.long()
+    predictor = fit_predictor(
+        train, target[split.train], validation, target[split.validation], num_clusters, settings, progress=progress
+    )
+    losses = [
+        float(F.cross_entropy(predictor.logits(table), target[rows]))
+        for table, rows in ((train, split.train), (validation, split.validation))
+    ]
+    logits = predictor.logits(test)
+    return ProbeResult(reverse_metrics(logits, target[split.test]), losses[0], losses[1], predictor, split, logits)
+
+
+def quantize_store(
+    store: FeatureStore,
+    settings: KMeansSettings | None = None,
+    *,
+    rows: Tensor | None = None,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Clusterings:
+    """`quantize` for a feature store; `samples` are the store's indices.
+
+    Args:
+        store: complete; loaded into memory.
+        settings: the paper's by default.
+        rows: positions to use; all by default.
+        device: where k-means runs.
+        progress: called with restarts done and in all.
+    """
+    batch = store.require().load()
+    if rows is not None:
+        batch = batch.take(rows)
+    return quantize(batch.features.float().to(device), settings, samples=batch.indices, progress=progress)

@@ -1,0 +1,242 @@
+"""The quantiser: features to clusters, several independent clusterings, saved and applied to other features."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+import ssl_kernels
+from sslk.features.atomic import write_atomically
+from sslk.reverse.kmeans import KMeansFit, lloyd, plus_plus_start, random_start
+from sslk.reverse.ranks import first_row, world
+from sslk.reverse.standardise import Standardiser
+
+_FORMAT = "sslk-clusterings-1"
+
+
+@dataclass(frozen=True)
+class KMeansSettings:
+    """Settings of the quantiser; the defaults are the paper's.
+
+    Attributes:
+        clusters: K.
+        iterations: of Lloyd's algorithm, at most.
+        restarts: runs per clustering, of which the one of least inertia counts.
+        clusterings: independent clusterings, over which results are averaged.
+        start: K random rows, or k-means++.
+        engine: `sslk` runs on `ssl_kernels.kmeans_assign`; `faiss` on faiss, on its GPU build where there is one.
+        max_points: rows that k-means sees, a random sample where the data has more; None is all of them. Every row is
+            assigned in the end. Results state the number.
+        seed: of starts and samples.
+    """
+
+    clusters: int = 1000
+    iterations: int = 100
+    restarts: int = 5
+    clusterings: int = 5
+    start: Literal["random", "k-means++"] = "random"
+    engine: Literal["sslk", "faiss"] = "sslk"
+    max_points: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("clusters", "iterations", "restarts", "clusterings"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.start not in ("random", "k-means++") or self.engine not in ("sslk", "faiss"):
+            raise ValueError(
+                f"start must be 'random' or 'k-means++' and engine 'sslk' or 'faiss', got {self.start!r} "
+                f"and {self.engine!r}."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Clusterings:
+    """R assignments of N rows to K clusters, and what it takes to assign further rows.
+
+    Attributes:
+        assignments: int32 `[R, N]`.
+        num_clusters: K.
+        samples: number of each row in its data set, int64 `[N]`.
+        centroids: float32 `[R, K, D]`, of standardised features; None where the assignment was given.
+        standardiser: of the features; None where the assignment was given.
+        inertia: float64 `[R, restarts]`, of every restart; empty where the assignment was given.
+        about: settings, rows that k-means saw, iterations, empty clusters repaired.
+    """
+
+    assignments: Tensor
+    num_clusters: int
+    samples: Tensor
+    centroids: Tensor | None = None
+    standardiser: Standardiser | None = None
+    inertia: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def given(cls, assignments: Tensor, samples: Tensor | None = None, title: str = "given") -> Clusterings:
+        """Self-labels, or any other assignment `[N]` or `[R, N]`, instead of k-means; cluster numbers are compacted.
+
+        >>> Clusterings.given(torch.tensor([7, 3, 7])).assignments.tolist()
+        [[1, 0, 1]]
+        """
+        labels = assignments[None] if assignments.ndim == 1 else assignments
+        if labels.ndim != 2 or labels.is_floating_point() or labels.numel() == 0:
+            raise ValueError(
+                f"assignments must be integers [N] or [R, N], got {labels.dtype} {list(assignments.shape)}."
+            )
+        values, compact = labels.unique(return_inverse=True)
+        numbers = torch.arange(labels.shape[1]) if samples is None else samples
+        if len(numbers) != labels.shape[1]:
+            raise ValueError(f"samples must number the {labels.shape[1]} rows of assignments, got {len(numbers)}.")
+        return cls(compact.int(), len(values), numbers, about={"given": title, "samples": labels.shape[1]})
+
+    def __len__(self) -> int:
+        return len(self.assignments)
+
+    def sizes(self) -> Tensor:
+        """Rows of each cluster, int64 `[R, K]`."""
+        return torch.stack([torch.bincount(row.long(), minlength=self.num_clusters) for row in self.assignments])
+
+    def assign(self, features: Tensor) -> Tensor:
+        """The clusters of other rows of the same encoder, int32 `[R, n]`.
+
+        Raises:
+            ValueError: the assignment was given, or the features do not fit.
+        """
+        if self.centroids is None or self.standardiser is None:
+            raise ValueError("assign needs centroids, but these clusterings were given as assignments.")
+        rows = self.standardiser(features)
+        return torch.stack([ssl_kernels.kmeans_assign(rows, centroids)[0] for centroids in self.centroids])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one safetensors file, whole or not at all."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {"assignments": self.assignments, "samples": self.samples, "inertia": self.inertia}
+        if self.centroids is not None and self.standardiser is not None:
+            tensors |= {"centroids": self.centroids, "mean": self.standardiser.mean, "std": self.standardiser.std}
+        header = {"format": _FORMAT, "num_clusters": self.num_clusters, "about": self.about}
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_atomically(target, save(contiguous, {"clusterings": json.dumps(header)}))
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Clusterings:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file holds no clusterings, or is damaged.
+            FileNotFoundError: no file.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there are no clusterings {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get("clusterings", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as clusterings ({error}).") from None
+        if header.pop("format", None) != _FORMAT:
+            raise ValueError(f"{path} holds no clusterings of the format {_FORMAT}.")
+        fitted = "mean" in tensors
+        standardiser = Standardiser(tensors.pop("mean"), tensors.pop("std")) if fitted else None
+        return cls(standardiser=standardiser, **tensors, **header)
+
+
+def quantize(
+    features: Tensor,
+    settings: KMeansSettings | None = None,
+    *,
+    samples: Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Clusterings:
+    """Standardise features and cluster them by k-means, several times.
+
+    Under `torchrun` every process passes its own rows; centroids are the same everywhere, assignments each its own.
+
+    Args:
+        features: `[N, D]`, finite.
+        settings: the paper's by default.
+        samples: number of each row in its data set; 0, 1, ... by default.
+        progress: called with restarts done and in all.
+
+    Raises:
+        ValueError: more clusters than rows, NaN features, or faiss with several processes.
+        ImportError: engine="faiss" without faiss.
+
+    >>> x = torch.cat([torch.zeros(5, 2), torch.ones(5, 2)]) + 0.01 * torch.arange(20.0).view(10, 2)
+    >>> found = quantize(x, KMeansSettings(clusters=2, clusterings=1, restarts=2))
+    >>> found.sizes().tolist(), found.inertia.shape
+    ([[5, 5]], torch.Size([1, 2]))
+    """
+    settings = settings or KMeansSettings()
+    standardiser = Standardiser.fit(features)
+    x = standardiser(features)
+    offset, total = first_row(len(x), x.device)
+    if settings.clusters > total:
+        raise ValueError(f"clusters must not exceed the rows, got K={settings.clusters} for N={total}.")
+    if settings.engine == "faiss" and world()[1] > 1:
+        raise ValueError("engine='faiss' runs in one process; engine='sslk' sums over several.")
+    points = min(settings.max_points or total, total)
+    if points < settings.clusters:
+        raise ValueError(f"max_points must be at least clusters, got {points} for K={settings.clusters}.")
+    best: list[KMeansFit] = []
+    inertia = torch.zeros(settings.clusterings, settings.restarts, dtype=torch.float64)
+    for clustering in range(settings.clusterings):
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + clustering)
+        seen = x
+        if points < total:
+            chosen = torch.randperm(total, generator=generator)[:points].sort().values - offset
+            seen = x[chosen[(chosen >= 0) & (chosen < len(x))].to(x.device)]
+        fits = []
+        for restart in range(settings.restarts):
+            fits.append(_fit(seen, settings, generator))
+            inertia[clustering, restart] = fits[-1].inertia
+            if progress is not None:
+                progress(clustering * settings.restarts + restart + 1, inertia.numel())
+        best.append(fits[int(inertia[clustering].argmin())])
+    centroids = torch.stack([fit.centroids for fit in best])
+    assignments = torch.stack([ssl_kernels.kmeans_assign(x, c)[0] for c in centroids]).cpu()
+    about = {
+        "settings": asdict(settings),
+        "samples": total,
+        "points": points,
+        "iterations": [fit.iterations for fit in best],
+        "repaired": [fit.repaired for fit in best],
+    }
+    numbers = torch.arange(offset, offset + len(x)) if samples is None else samples.cpu()
+    standardiser = Standardiser(standardiser.mean.cpu(), standardiser.std.cpu())
+    return Clusterings(assignments, settings.clusters, numbers, centroids.cpu(), standardiser, inertia, about)
+
+
+def _fit(x: Tensor, settings: KMeansSettings, generator: torch.Generator) -> KMeansFit:
+    start = random_start if settings.start == "random" else plus_plus_start
+    centroids = start(x, settings.clusters, generator)
+    if settings.engine == "sslk":
+        return lloyd(x, centroids, settings.iterations)
+    return _fit_faiss(x, centroids, settings.iterations)
+
+
+def _fit_faiss(x: Tensor, start: Tensor, iterations: int) -> KMeansFit:
+    """k-means of faiss on every row: its default would quietly take 256 a centroid."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError(f"engine='faiss' needs the package faiss-cpu or faiss-gpu: {error}") from error
+    kmeans = faiss.Kmeans(
+        x.shape[1], len(start), niter=iterations, nredo=1, gpu=faiss.get_num_gpus() if x.is_cuda else False,
+        min_points_per_centroid=1, max_points_per_centroid=-(-len(x) // len(start)),
+    )  # fmt: skip
+    kmeans.train(x.cpu().numpy(), init_centroids=start.cpu().numpy())
+    centroids = torch.from_numpy(kmeans.centroids).to(x.device)
+    inertia = float(ssl_kernels.kmeans_assign(x, centroids)[1].double().sum())
+    return KMeansFit(centroids, inertia, iterations, 0)
