@@ -1,6 +1,7 @@
 """A small encoder, images and methods for the tests, importable by killed and spawned processes too."""
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def small_method(name: str) -> Method:
     return build_method(name, small_encoder(), FEATURES, options=OPTIONS[name])[0]
 
 
+@cache
 def small_images(count: int = 48) -> torch.Tensor:
     return load_sample("train")[0][:: 2000 // count][:count].contiguous()
 

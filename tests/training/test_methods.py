@@ -158,6 +158,15 @@ def test_head_warm_up_leaves_the_encoder_alone(tmp_path):
     assert all(p.requires_grad for p in method.backbone.parameters())
 
 
+def test_an_encoder_that_was_loaded_for_evaluation_trains_in_training_mode(tmp_path):
+    config, images, method = small_config(epochs=1), small_images(), small_method("byol")
+    method.eval()
+    before = method.backbone[1].running_mean.clone()
+    train(method, small_views(images, config), len(images), tmp_path, config)
+    assert not torch.equal(method.backbone[1].running_mean, before)
+    assert not torch.equal(method.backbone_momentum[1].running_mean, before)
+
+
 def test_arms_see_the_same_batches_and_differ_by_their_penalty(tmp_path):
     logs = {}
     for arm in ARMS:
