@@ -30,7 +30,7 @@ def kmeans_assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         RuntimeError: x or centroids has the wrong shape, dtype or device.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> ssl_kernels.kmeans_assign(torch.tensor([[0.0, 1.0], [4.0, 4.0]]), torch.tensor([[0.0, 0.0], [4.0, 2.0]]))
         (tensor([0, 1], dtype=torch.int32), tensor([1., 4.]))

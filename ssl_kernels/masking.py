@@ -47,7 +47,7 @@ def masked_variants(
         RuntimeError: a wrong shape, dtype or device, an unknown variant, a missing foreground, std or radius out of
             range.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> images = torch.full((1, 3, 4, 4), 255, dtype=torch.uint8)
         >>> out = ssl_kernels.masked_variants(images, None, [0.5] * 3, [0.5] * 3, variants=[0, 3, 4])
@@ -71,7 +71,7 @@ def circular_mask(height: int, width: int, radius: float | None = None) -> Tenso
     Raises:
         RuntimeError: a negative size; a radius that is negative or not finite.
 
-    Example:
+    Examples:
         >>> import ssl_kernels
         >>> ssl_kernels.circular_mask(4, 4, radius=1.0).int()
         tensor([[0, 0, 0, 0],
@@ -100,7 +100,7 @@ def heatmap_iou(heat: Tensor, mask: Tensor, threshold: float = 0.0) -> Tensor:
     Raises:
         RuntimeError: wrong shape, dtype or device; the threshold is NaN.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> heat = torch.tensor([[[0.0, 1.0], [3.0, 0.0]]])
         >>> ssl_kernels.heatmap_iou(heat, torch.tensor([[[True, True], [False, False]]]))

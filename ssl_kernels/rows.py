@@ -37,7 +37,7 @@ def qscore(
     Raises:
         RuntimeError: h is no matrix, has no features or no floating dtype; the mask is not bool `[D]`; eps < 0.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> h = torch.zeros(2, 32); h[0, 3] = 1.0
         >>> [round(q, 4) for q in ssl_kernels.qscore(h, torch.ones(32, dtype=torch.bool)).tolist()]
@@ -54,7 +54,7 @@ def qscore_counts(
     For scoring data sets; not differentiable. A row that is not finite has a NaN score and no active feature. See
     `qscore` for the arguments. On CUDA it is the two ops one after the other. Deterministic.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> q, active = ssl_kernels.qscore_counts(torch.eye(2, 8), torch.arange(8) < 1, eps=2.0)
         >>> q.tolist(), active.tolist()
@@ -69,7 +69,7 @@ def activating_mask(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Ten
     The set is exact for every finite row at any scale: elements within float32 rounding of the threshold are decided
     in double. A row that is not finite has no active feature. See `qscore` for the arguments. Deterministic.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> ssl_kernels.activating_mask(torch.tensor([[0., 0., 0., 9.]]), eps=1.5)
         tensor([[False, False, False,  True]])
@@ -82,7 +82,7 @@ def activation_counts(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> t
 
     `100 / N` times the first is the activation percentage `A_j`. Counts of batches add up. Deterministic.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> ssl_kernels.activation_counts(torch.eye(2, 8), eps=2.0)
         (tensor([1, 1, 0, 0, 0, 0, 0, 0]), tensor([1, 1], dtype=torch.int32))
@@ -96,7 +96,7 @@ def row_moments(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Two-pass accurate: right for means far larger than the deviation and for any scale. NaN for rows that are not
     finite. Deterministic.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> [m.item() for m in ssl_kernels.row_moments(torch.tensor([[3.0, 5.0]]))]  # doctest: +ELLIPSIS
         [4.0, 1.0, 5.830...]
@@ -109,7 +109,7 @@ def column_l1(h: Tensor, normalize: bool = True) -> Tensor:
 
     Float32 (float64 for float64 input). Differentiable. Deterministic, whatever the number of threads.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> ssl_kernels.column_l1(torch.tensor([[3.0, -4.0], [0.0, 2.0]]))
         tensor([0.6000, 1.8000])
@@ -142,7 +142,7 @@ def qscore_penalty(
     Returns:
         All three are differentiable in h; a NaN row makes the loss NaN.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> h = torch.randn(64, 512, requires_grad=True)
         >>> loss, q, columns = ssl_kernels.qscore_penalty(h, torch.arange(512) % 2 == 0, eps=2.0)

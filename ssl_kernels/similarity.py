@@ -34,7 +34,7 @@ def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
     Raises:
         RuntimeError: x or y has the wrong shape, dtype or device, or too few samples.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> x = torch.randn(1, 100, 8, generator=torch.Generator().manual_seed(0))
         >>> round(ssl_kernels.linear_cka(x, 3.0 * x.flip(2) + 1.0).item(), 5)
@@ -61,7 +61,7 @@ def cka_matrix(x: Tensor, debiased: bool = True) -> Tensor:
     Raises:
         RuntimeError: x has the wrong shape or dtype, or too few samples.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> x = torch.randn(3, 500, 16, generator=torch.Generator().manual_seed(0))
         >>> cka = ssl_kernels.cka_matrix(x)
@@ -94,7 +94,7 @@ def cca_matrix(x: Tensor, rtol: float | None = None, ridge: float = 0.0) -> tupl
     Raises:
         RuntimeError: x has the wrong shape or dtype or fewer than 2 samples; rtol or ridge is out of range.
 
-    Example:
+    Examples:
         >>> import torch, ssl_kernels
         >>> x = torch.randn(1, 50, 4, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1)
         >>> x[1, :, 3] = x[1, :, 0] - x[1, :, 1]

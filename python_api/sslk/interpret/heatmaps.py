@@ -89,7 +89,7 @@ def feature_heatmaps(
         ValueError: neither features nor a set, an index out of range, a set of another D, images of another shape.
         TypeError: indices that are no integers, a set that is no bool mask.
 
-    Example:
+    Examples:
         >>> import torch, sslk
         >>> backbone = sslk.load_backbone("embedded")
         >>> images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -135,7 +135,7 @@ def heatmap_batches(
 ) -> Iterator[Heatmaps]:
     """`feature_heatmaps` of batches of images, one after the other: memory for one batch, any number of images.
 
-    Example:
+    Examples:
         >>> import torch, sslk
         >>> batches = (torch.randn(2, 3, 32, 32) for _ in range(3))
         >>> [len(maps.per_feature) for maps in heatmap_batches(sslk.load_backbone("embedded"), batches, features=[0])]

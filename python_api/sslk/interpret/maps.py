@@ -102,7 +102,7 @@ def map_method(
     Raises:
         ValueError: the layer does not exist, or none can be found.
 
-    Example:
+    Examples:
         >>> from sslk.models import load_backbone
         >>> method = map_method(load_backbone("embedded"), (3, 32, 32))
         >>> method.name, method.layer

@@ -60,7 +60,7 @@ def principal_directions(
     Raises:
         ValueError: fewer than two rows, or components not between 1 and D.
 
-    Example:
+    Examples:
         >>> rows = torch.randn(500, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 1, 1, 1, 1, 1])
         >>> found = principal_directions(rows, 2, normalize=False)
         >>> bool(found.directions[0, 0] > 0.99), round(found.explained[0].item(), 1)

@@ -74,7 +74,7 @@ def attention_rollout(model: nn.Module, images: Tensor, *, size: tuple[int, int]
     Raises:
         ValueError: no attention over patch tokens was seen.
 
-    Example:
+    Examples:
         >>> from sslk.models import load_backbone
         >>> maps = attention_rollout(load_backbone("timm:vit_tiny_patch16_224"), torch.randn(2, 3, 224, 224))
         >>> maps.shape, maps.amax((1, 2)).tolist()

@@ -85,7 +85,7 @@ def fold_accuracy(
     Raises:
         ValueError: a class has a single sample, or features are not finite.
 
-    Example:
+    Examples:
         >>> x = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long()
         >>> result = fold_accuracy(x, y); len(result.folds), result.mean > 0.9
         (5, True)

@@ -29,7 +29,7 @@ def variant_shares(
         ValueError: k is not below the number of pooled samples, or shapes differ.
         ImportError: faiss is not installed.
 
-    Example:
+    Examples:
         >>> a = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
         >>> variant_shares([a, a + 100], k=5, metric="euclidean").tolist()
         [[1.0, 0.0], [0.0, 1.0]]

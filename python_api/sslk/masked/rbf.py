@@ -25,7 +25,7 @@ def rbf_cka(representations: Sequence[Tensor], fraction: float = 1.0, debiased: 
     Raises:
         ValueError: fraction is not positive, or there are too few samples.
 
-    Example:
+    Examples:
         >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
         >>> matrix = rbf_cka([x, x.flip(1), torch.rand(50, 3, generator=torch.Generator().manual_seed(1))])
         >>> round(matrix[0, 1].item(), 6), abs(matrix[0, 2].item()) < 0.1

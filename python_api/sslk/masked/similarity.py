@@ -93,7 +93,7 @@ def compare_variants(
     Raises:
         ValueError: fewer than 4 samples, which debiased CKA needs, or streams of unequal length.
 
-    Example:
+    Examples:
         >>> x = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
         >>> found = compare_variants({"m": lambda: iter([(x, x * 2)])}, {"m": 6}, ["original", "twice"])
         >>> round(found.within["m"]["cka_debiased"].value[0, 1].item(), 6), found.ranks["m"].tolist()

@@ -22,7 +22,7 @@ class ActivationRate(Metric):
     `update(h)` takes representations `[n, D]`. `compute()` gives a dictionary: `activation_percent` float64 `[D]`,
     `counts` int64 `[D]`, `mean_active` float64 and `rows` int64; NaN rates before the first row.
 
-    Example:
+    Examples:
         >>> rate = ActivationRate(8, eps=2.0)
         >>> rate.update(torch.eye(2, 8)); rate.update(torch.zeros(2, 8))
         >>> rate.compute()["activation_percent"][:3].tolist(), rate.compute()["mean_active"].item()

@@ -34,7 +34,7 @@ class CCA(Metric):
     `update(x_1, ..., x_V)` takes `[n, D_v]` each, the same n. `compute()` gives a dictionary: `r2` float64 `[V, V]`
     (NaN for a representation without variance) and `ranks` int64 `[V]`.
 
-    Example:
+    Examples:
         >>> cca = CCA([3, 2])
         >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
         >>> cca.update(x, x[:, :2] * 5 + 1)

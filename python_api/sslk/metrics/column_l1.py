@@ -17,7 +17,7 @@ class ColumnL1(Metric):
 
     `update(h)` takes representations `[n, D]`; `compute()` gives float64 `[D]`. Batches are summed in float64.
 
-    Example:
+    Examples:
         >>> norms = ColumnL1(2)
         >>> norms.update(torch.tensor([[3.0, -4.0]])); norms.update(torch.tensor([[0.0, 2.0]]))
         >>> [round(norm, 6) for norm in norms.compute().tolist()]

@@ -59,7 +59,7 @@ class FailureAUROC(_Failure):
     `update(scores, correct)` takes `[n]` and bool `[n]`; scores of any range. `compute()` gives a float64 scalar, NaN
     where one class is missing; `curve()` the points.
 
-    Example:
+    Examples:
         >>> auroc = FailureAUROC()
         >>> auroc.update(torch.tensor([0.9, 0.5, 0.5, 0.1]), torch.tensor([True, True, False, False]))
         >>> auroc.compute().item()
@@ -87,7 +87,7 @@ class FailureAUPRC(_Failure):
     knows nothing reaches the accuracy. `update(scores, correct)` takes `[n]` and bool `[n]`; `compute()` gives a
     float64 scalar, NaN where nothing is correct; `curve()` the points.
 
-    Example:
+    Examples:
         >>> auprc = FailureAUPRC()
         >>> auprc.update(torch.tensor([0.9, 0.5, 0.1]), torch.tensor([True, False, True]))
         >>> round(auprc.compute().item(), 4)

@@ -22,7 +22,7 @@ class HeatmapIoU(Metric):
     holds a pixel by default. `compute()` gives a dictionary: `miou` float64, NaN without any image; `images`,
     `without_map`, `without_mask` int64 (an image without both counts in both).
 
-    Example:
+    Examples:
         >>> iou = HeatmapIoU()
         >>> heat = torch.tensor([[[0.0, 1.0], [3.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]]])
         >>> iou.update(heat, torch.tensor([[True, True], [False, False]]).expand(2, 2, 2))

@@ -89,7 +89,7 @@ class LinearCKA(Metric):
     `update(x_1, ..., x_V)` takes `[n, D_v]` each, the same n. `compute()` gives a dictionary of float64 `[V, V]`
     matrices `debiased` (NaN below 4 rows) and `biased`; NaN for a representation without variance.
 
-    Example:
+    Examples:
         >>> cka = LinearCKA([8, 4])
         >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
         >>> cka.update(x[:40], x[:40, :4]); cka.update(x[40:], x[40:, :4])

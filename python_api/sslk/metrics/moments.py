@@ -44,7 +44,7 @@ class FeatureMoments(Metric):
     `update(h)` takes representations `[n, D]`; n = 0 is fine, a NaN makes its feature NaN. `compute()` gives a
     dictionary with `mean` and `std`, float64 `[D]`, and `rows`; zeros before the first row.
 
-    Example:
+    Examples:
         >>> moments = FeatureMoments(2)
         >>> moments.update(torch.tensor([[1.0, 0.0]])); moments.update(torch.tensor([[3.0, 0.0]]))
         >>> moments.compute()["mean"].tolist(), moments.compute()["std"].tolist()

@@ -20,7 +20,7 @@ class QScoreSummary(Metric):
     `mean`, `std` (population), `min`, `max`, `empty_share`, and int64 `rows`, `nonfinite_rows`. Empty rows count with
     their score of 0; rows that are not finite are counted and left out of everything else. NaN before the first row.
 
-    Example:
+    Examples:
         >>> summary = QScoreSummary(torch.ones(32, dtype=torch.bool))
         >>> summary.update(torch.eye(2, 32)); summary.update(torch.zeros(2, 32))
         >>> {name: round(value.item(), 4) for name, value in summary.compute().items()}

@@ -24,7 +24,7 @@ class Similarity(LinearCKA):
     `update(x_1, ..., x_V)` takes `[n, D_v]` each. `compute()` gives `debiased`, `biased` (see `LinearCKA`) and `r2`
     (see `CCA`), float64 `[V, V]`, and `ranks`, int64 `[V]`.
 
-    Example:
+    Examples:
         >>> similarity = Similarity([8, 4])
         >>> x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
         >>> similarity.update(x[:40], x[:40, :4]); similarity.update(x[40:], x[40:, :4])

@@ -107,7 +107,7 @@ def fit_linear_probes(
         TypeError, ValueError: shapes or dtypes do not match, features are not finite, l2 is negative, there are fewer
             than two classes, or a mask selects nothing.
 
-    Example:
+    Examples:
         >>> x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long()
         >>> masks = torch.eye(8, dtype=torch.bool)[:3]  # three probes of one feature each
         >>> probes = fit_linear_probes(x, y, feature_masks=masks)

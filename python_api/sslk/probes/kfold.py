@@ -66,7 +66,7 @@ def kfold_probe(
     Raises:
         ValueError: fewer than two folds, or a class with fewer samples than folds (named).
 
-    Example:
+    Examples:
         >>> x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
         >>> result = kfold_probe(x, y)
         >>> result.balanced_accuracy.shape, bool(result.balanced_accuracy.mean() > 0.9)

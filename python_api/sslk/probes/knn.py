@@ -70,7 +70,7 @@ def knn_probe(
     Raises:
         ValueError: shapes do not match, k is out of range or a temperature is not positive.
 
-    Example:
+    Examples:
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
         >>> probe = knn_probe(x[:300], y[:300], x[300:], y[300:], neighbours=[1, 5, 25], validation_share=0.4)
         >>> probe.k, probe.top1 > 0.8

@@ -91,7 +91,7 @@ def linear_probe(
         ValueError: shapes do not match, features are not finite, the training set has fewer than two classes, or no
             setting converges.
 
-    Example:
+    Examples:
         >>> import torch, sslk
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
         >>> sslk.linear_probe(x[:300], y[:300], x[300:], y[300:], epochs=20).top1 > 0.9

@@ -33,7 +33,7 @@ def encoder_rows(
     Raises:
         ValueError: the data set has no labels.
 
-    Example:
+    Examples:
         >>> from sslk.data import load_dataset
         >>> from sslk.models import load_backbone
         >>> rows = encoder_rows(load_backbone("embedded"), load_dataset("sample", "test"), workers=0)

@@ -81,7 +81,7 @@ def search_lambdas(
     Raises:
         ValueError: a lambda is negative, nothing to try, the journal is damaged, or train returns no accuracy.
 
-    Example:
+    Examples:
         >>> def train(lambda1, lambda2, seed):  # stands for hours of training
         ...     return 0.7 - (lambda1 - 1e-3) ** 2 - (lambda2 - 1e-4) ** 2
         >>> found = search_lambdas(train, lambda1=[0, 1e-3, 1e-2], lambda2=[0, 1e-4, 1e-2])

@@ -128,7 +128,7 @@ def compression_study(
     Raises:
         ValueError: a reduction outside [0, 100), an unknown selection, A of another D, or as for `fit_linear_probes`.
 
-    Example:
+    Examples:
         >>> generator = torch.Generator().manual_seed(0)
         >>> x = torch.randn(300, 20, generator=generator); y = (x[:, :4].sum(1) > 0).long()
         >>> result = compression_study(x[:200], y[:200], x[200:], y[200:], torch.rand(20, generator=generator),

@@ -217,7 +217,7 @@ def discover(
     Warns:
         UserWarning: eps >= sqrt(D - 1), which no feature can reach.
 
-    Example:
+    Examples:
         >>> import torch, sslk
         >>> features = torch.relu(torch.randn(1000, 256, generator=torch.Generator().manual_seed(0)))
         >>> found = sslk.discover(features, eps="auto")
@@ -270,7 +270,7 @@ def eps_sweep(
 ) -> list[DiscriminativeFeatures]:
     """`discover` at every eps of `grid` at which some feature is discriminative, in the order of the grid.
 
-    Example:
+    Examples:
         >>> import torch, sslk
         >>> features = torch.relu(torch.randn(500, 128, generator=torch.Generator().manual_seed(0)))
         >>> [found.eps for found in sslk.eps_sweep(features, [1.0, 2.0, 30.0])]

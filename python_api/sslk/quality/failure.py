@@ -117,7 +117,7 @@ def failure_prediction(
     Raises:
         ValueError: shapes differ, scores are NaN, or correct is all True or all False.
 
-    Example:
+    Examples:
         >>> import torch, sslk
         >>> correct = torch.tensor([True, True, False, True, False])
         >>> result = sslk.failure_prediction(torch.tensor([0.9, 0.8, 0.7, 0.4, 0.1]), correct)

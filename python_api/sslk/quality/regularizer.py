@@ -35,7 +35,7 @@ class QScoreRegularizer(nn.Module):
     Raises:
         ValueError: a weight is negative or the set is empty; in `forward`, representations of another D.
 
-    Example:
+    Examples:
         >>> import torch, sslk
         >>> regularizer = sslk.QScoreRegularizer(torch.arange(64) < 32, eps=1.0)
         >>> h = torch.randn(16, 64, requires_grad=True)

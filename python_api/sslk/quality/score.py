@@ -81,7 +81,7 @@ def qscore(
     Raises:
         TypeError, ValueError: features or set of another shape or dtype, or a set of another D.
 
-    Example:
+    Examples:
         >>> import torch, sslk
         >>> features = torch.relu(torch.randn(1000, 256, generator=torch.Generator().manual_seed(0)))
         >>> result = sslk.qscore(features, sslk.discover(features, eps="auto"))

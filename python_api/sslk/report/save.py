@@ -36,7 +36,7 @@ def save_figure(
         data: columns by name, written as CSV; shorter columns are filled with empty cells.
         picture: png where the figure is made of photographs.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> figure, axes = plt.subplots()
         >>> lines = axes.plot([1, 2, 3], [1, 4, 9])

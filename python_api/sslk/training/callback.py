@@ -31,7 +31,7 @@ class QScoreCallback(pl.Callback):
         ValueError: at the start of fitting, where the module has no such sub-module or optimises by hand; in a step,
             where the backbone gave nothing with a gradient or another D.
 
-    Example:
+    Examples:
         >>> from sslk.training.callback import QScoreCallback
         >>> callback = QScoreCallback(torch.arange(64) < 32, eps=1.0)   # pl.Trainer(callbacks=[callback])
         >>> callback.regularizer
