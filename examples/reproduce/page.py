@@ -54,8 +54,13 @@ def write_page(folder: Path, out: Path, compare: Path | None = None) -> Path:
 
 
 def _head(study: Study, verdicts: list[Verdict]) -> str:
-    counts = {state: sum(verdict.state == state for verdict in verdicts) for state in
-              ("holds", "does not hold", "undecided", "not tested")}  # fmt: skip
+    words = {
+        "holds": "hold",
+        "does not hold": "do not hold",
+        "undecided": "are undecided",
+        "not tested": "were not tested",
+    }
+    counts = {said: sum(verdict.state == state for verdict in verdicts) for state, said in words.items()}
     config = study.config
     missing = missing_methods([found.encoder for found in study.encoders])
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
