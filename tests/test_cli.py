@@ -17,6 +17,7 @@ import pytest
 
 from sslk.cli import COMMANDS, _parse, main
 from sslk.command_source import read_command
+from sslk.data import load_dataset
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -196,3 +197,10 @@ def test_from_images_to_scores(tmp_path, capsys):
     with open(scores) as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 1000 and rows[7]["index"] == "7" and float(rows[7]["qscore"]) >= 0
+    command = ["qscore", store, "--discriminative", found, "--out", scores, "--quiet", "--data", "sample"]
+    assert main(command) == 0
+    with open(scores) as stream:
+        named = list(csv.DictReader(stream))
+    assert [row.pop("image") for row in named] == [load_dataset("sample", "test").image_name(i) for i in range(1000)]
+    assert named == rows
+    assert main([*command, "--split", "train"]) == 1 and "sample/test, got sample/train" in capsys.readouterr().err

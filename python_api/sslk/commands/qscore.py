@@ -59,6 +59,9 @@ def score(
     store: str,
     discriminative: str,
     out: str | None = None,
+    data: str | None = None,
+    split: str = "test",
+    root: str | None = None,
     eps: float | None = None,
     normalize: bool = True,
     two_sided: bool | None = None,
@@ -69,12 +72,15 @@ def score(
     """Score every sample of a feature store with Q-Score.
 
     Examples:
-        $ sslk qscore runs/sample-test --discriminative runs/discriminative.safetensors --out runs/scores.csv
+        $ sslk qscore runs/sample-test --discriminative runs/discriminative.safetensors --out runs/scores.csv --data sample
 
     Args:
         store: folder of the feature store.
         discriminative: file that `sslk discover` wrote.
         out: CSV file for index, label (where the store has labels) and score of every sample.
+        data: the images the store was extracted from, to write their names too: folder:PATH, cifar10, ...
+        split: of these.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
         eps: threshold in standard deviations; that of the set by default.
         normalize: divide by the feature norm, as in the paper.
         two_sided: as in the set by default.
@@ -82,19 +88,21 @@ def score(
         json: print one JSON object.
         quiet: no progress bar.
     """
+    from sslk.features.by_name import images_of
     from sslk.features.store import FeatureStore
     from sslk.quality.discover import DiscriminativeFeatures
     from sslk.quality.scores_file import write_scores
     from sslk.quality.streaming import score_store
 
     opened = FeatureStore(store)
+    image_name = None if data is None else images_of(opened, data, split, root).image_name
     with progress_bar("scoring", quiet) as update:
         scores = score_store(
             opened, DiscriminativeFeatures.load(discriminative), eps=eps, normalize=normalize, two_sided=two_sided,
             device=device, progress=update,
         )  # fmt: skip
     if out is not None:
-        write_scores(opened, scores, Path(out))
+        write_scores(opened, scores, Path(out), image_name)
     fields = {
         "samples": len(scores.scores),
         "mean_score": float(scores.scores.nanmean()),

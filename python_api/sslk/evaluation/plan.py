@@ -162,7 +162,7 @@ def _model_steps(config: EvaluationConfig, model: EvaluatedModel, folder: Path) 
         steps += [
             step("discover", "discover", found, "extract train", store=str(train), out=str(found)),
             step("qscore", "qscore", scores, "discover", "extract test", store=str(test), discriminative=str(found),
-                 out=str(scores)),
+                 out=str(scores), data=config.data, split=config.test_split, root=config.root),
             step("probe", "probe linear", folder / "probe" / RESULTS, "extract train", "extract test", train=str(train),
                  test=str(test), out=str(folder / "probe"), seed=config.seed, device=config.device),
             step("failure", "failure", folder / "failure" / RESULTS, "discover", "probe", test=str(test),

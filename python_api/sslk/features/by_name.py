@@ -7,8 +7,9 @@ from typing import Literal
 
 import torch
 
-from sslk.data import evaluation_transform, load_dataset
+from sslk.data import Dataset, evaluation_transform, load_dataset
 from sslk.features.extract import Precision, Progress, extract
+from sslk.features.identity import data_hash
 from sslk.features.store import FeatureStore
 from sslk.models import load_backbone
 
@@ -82,3 +83,17 @@ def extract_by_name(
         on_corrupt=on_corrupt,
         progress=progress,
     )
+
+
+def images_of(store: FeatureStore, data: str, split: str, root: str | None = None) -> Dataset:
+    """The data set that a store was extracted from, by name; row i of the store is its image `indices[i]`.
+
+    Raises:
+        ValueError: another data set.
+    """
+    dataset = load_dataset(data, split, root=root)
+    if data_hash(dataset) != store.spec.data_hash:
+        raise ValueError(
+            f"data must be what {store.path} was extracted from, {store.spec.dataset}, got {dataset.name}."
+        )
+    return dataset

@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sslk.data.workers import loading_processes
+
 # What decoders raise on damaged files. Anything else, a TypeError in a transform say, is a bug and stays fatal.
 UNREADABLE = (
     OSError,
@@ -97,7 +99,7 @@ def loader(dataset: Dataset[Any], batches: list[range], *, labels: bool, workers
     return DataLoader(
         Samples(dataset, labels),  # type: ignore[arg-type]
         batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=workers,
+        num_workers=loading_processes(workers),
         collate_fn=collate,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sslk.data import Dataset, EvaluationTransform
+from sslk.data.workers import loading_processes
 from sslk.interpret.controls import centre_prior, random_features
 from sslk.interpret.heatmaps import active_features, combine
 from sslk.interpret.intervals import Interval, group_difference, mean_interval, paired_difference
@@ -151,7 +152,7 @@ def mask_agreement(
     metrics = {(name, kind): HeatmapIoU(threshold).to(device) for name in MAPS for kind in kinds}
     prior = centre_prior(*transform.size).to(device)
     kept: list[Tensor] = []
-    loader = DataLoader(_Annotated(dataset, masks, transform), batch_size, num_workers=workers)
+    loader = DataLoader(_Annotated(dataset, masks, transform), batch_size, num_workers=loading_processes(workers))
     done = 0
     with evaluating(method.model):
         for images, regions in loader:

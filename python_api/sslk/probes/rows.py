@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from sslk.data.workers import loading_processes
 from sslk.features.store import FeatureStore
 from sslk.metrics.moments import FeatureMoments
 
@@ -144,7 +145,7 @@ class EncoderRows:
 
     def _images(self, rows: Tensor, batch_size: int) -> Iterator[Tensor]:
         loader = DataLoader(
-            Subset(self.dataset, rows.tolist()), batch_size, num_workers=self.workers,
+            Subset(self.dataset, rows.tolist()), batch_size, num_workers=loading_processes(self.workers),
             generator=torch.Generator().manual_seed(0),  # leaves the caller's random state alone
         )  # fmt: skip
         return (images for images, _ in loader)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from sslk.data.augment import BatchSimCLRTransform
+from sslk.data.workers import loading_processes
 
 LOCAL_SCALE = (0.05, 0.2)
 _MIX = 1_000_003  # spreads neighbouring seeds and epochs over different streams
@@ -160,7 +161,7 @@ class ImageViews(nn.Module):
         yield from DataLoader(
             self.items,
             batch_sampler=samples,
-            num_workers=self.workers,
+            num_workers=loading_processes(self.workers),
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # seeds the loading processes; from the global one it would move that one
         )
