@@ -19,7 +19,7 @@ from sslk.provenance import provenance
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.report.collect import find_runs
 from sslk.report.page import render_page, write_page
-from sslk.report.run import Run, RunTable
+from sslk.report.run import RESULTS, Run, RunTable
 
 REPORT = "report.html"
 
@@ -61,7 +61,9 @@ def carry_out(config: EvaluationConfig, out: str, as_json: bool = False, quiet: 
 
     states = evaluation.run(announce, quiet or as_json)
     _summarise(config, evaluation, labelled_models(config)).save(folder / "summary")
-    write_page(folder / REPORT, render_page(find_runs([folder]), f"Evaluation on {config.data}"))
+    in_order = [folder / "summary", *(step.output.parent for step in evaluation.steps if step.output.name == RESULTS)]
+    runs = find_runs(path for path in in_order if (path / RESULTS).exists())
+    write_page(folder / REPORT, render_page(runs, f"Evaluation on {config.data}"))
     failed = {name: evaluation.outcomes[name].error for name, state in states.items() if state == "failed"}
     if as_json:
         print(json.dumps({"report": str(folder / REPORT), "steps": states, "errors": failed}, indent=2))
@@ -134,9 +136,9 @@ def _summarise(config: EvaluationConfig, evaluation: Evaluation, models: list[Ev
     rows = [row for model in models if (row := _quality(evaluation.out / model.label, model.label)) is not None]
     failed = [name for name, outcome in outcomes.items() if outcome.state == "failed"]
     left_out = [name for name, outcome in outcomes.items() if outcome.state == "left out"]
-    findings = [
-        f"{len(models)} models on {config.data}: {len(outcomes) - len(failed) - len(left_out)} of {len(outcomes)} steps done."
-    ]
+    done = len(outcomes) - len(failed) - len(left_out)
+    counted = "1 model" if len(models) == 1 else f"{len(models)} models"
+    findings = [f"{counted} on {config.data}: {done} of {len(outcomes)} steps done."]
     findings += [f"{name} failed: {outcomes[name].error}." for name in failed]
     if left_out:
         findings.append(f"Left out because of that: {', '.join(left_out)}.")

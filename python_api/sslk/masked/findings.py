@@ -68,10 +68,10 @@ def _verdict(order: list[tuple[str, str]]) -> str:
     most = top == {frozenset(pair) for pair in EXPECTED_TOP}
     least = last == {frozenset(pair) for pair in COMPLEMENTS}
     places = {frozenset(pair): number + 1 for number, pair in enumerate(order)}
-    where = ", ".join(f"{a}–{b} {places[frozenset((a, b))]}." for a, b in (*EXPECTED_SORTED, *COMPLEMENTS_SORTED))
+    where = ", ".join(f"{a}–{b} {places[frozenset((a, b))]}" for a, b in (*EXPECTED_SORTED, *COMPLEMENTS_SORTED))
     return (
         f"Original–foreground and original–center most similar: {'confirmed' if most else 'refuted'}; "
-        f"complements least: {'confirmed' if least else 'refuted'} (places of {len(order)}: {where[:-1]})."
+        f"complements least: {'confirmed' if least else 'refuted'} (places among the {len(order)} pairs: {where})."
     )
 
 
