@@ -5,8 +5,8 @@
 `--checkpoints` holds METHOD/model.safetensors as `examples/pretrain.py` leaves them: every method goes on from its own
 encoder and heads. A method without one, or all without `--checkpoints`, start from the embedded SimCLR encoder, with
 fresh heads that are trained first with the encoder frozen; the table says which. Writes `arms.csv` (every run),
-`arms.md` (means over seeds) and `differences.csv` and `.md` (arms less baseline). Killed at any moment, the same command
-goes on.
+`arms.md` (means over seeds) and `differences.csv` and `.md` (arms less baseline, by method and over all runs). Killed at
+any moment, the same command goes on.
 """
 
 import argparse
@@ -80,11 +80,10 @@ def main() -> None:
             write_rows(rows, args.out / "arms.csv")
             (args.out / "arms.md").write_text(arms_table(rows))
             print(json.dumps({"method": method, "seed": seed, "commit": result.provenance.get("commit")}), flush=True)
-    found = {
-        (method, arm): arm_difference([args.out / f"{method}-{seed}" for seed in args.seeds], arm)
-        for method in args.methods
-        for arm in ARMS[1:]
-    }
+    runs = {method: [args.out / f"{method}-{seed}" for seed in args.seeds] for method in args.methods}
+    if len(runs) > 1:
+        runs["all"] = [run for of_method in runs.values() for run in of_method]
+    found = {(name, arm): arm_difference(folders, arm) for name, folders in runs.items() for arm in ARMS[1:]}
     write_rows(
         [row for key, value in found.items() for row in difference_rows(*key, value)], args.out / "differences.csv"
     )
@@ -123,9 +122,9 @@ def difference_rows(method: str, arm: str, difference: ArmDifference) -> list[di
 
 
 def differences_table(found: dict[tuple[str, str], ArmDifference]) -> str:
-    """Arm less baseline: mean over seeds, 95 % interval over the test samples, and every seed's difference of top-1."""
+    """Arm less baseline: mean over the runs, 95 % interval over the test samples, and each run's difference of top-1."""
     names = [name for _, name, _ in DIFFERENCES]
-    lines = ["| method | arm | " + " | ".join(names) + " | top-1 by seed |", "|" + "---|" * (3 + len(names))]
+    lines = ["| method | arm | " + " | ".join(names) + " | top-1 by run |", "|" + "---|" * (3 + len(names))]
     for (method, arm), difference in found.items():
         cells = [
             "" if (i := getattr(difference, key)) is None
