@@ -1,10 +1,12 @@
-"""Eight methods, three arms, several seeds: further training of one encoder on the embedded CIFAR-10 images, as a table.
+"""Eight methods, three arms, several seeds: further training on few images, as a table with paired differences.
 
-    python examples/finetune_all.py --out DIR [--checkpoints DIR] [--seeds 0 1] [--epochs 2]
+    python examples/finetune_all.py --out DIR [--checkpoints DIR] [--seeds 0 1] [--epochs 2] [--test-data npz:TEST.npz]
 
-`--checkpoints` holds METHOD/model.safetensors as `examples/pretrain.py` leaves them. A method without one starts from
-the embedded SimCLR encoder with fresh heads, which are trained first with the encoder frozen; the table says which.
-Writes `arms.csv` (every run) and `arms.md` (means over seeds). Killed at any moment, the same command goes on.
+`--checkpoints` holds METHOD/model.safetensors as `examples/pretrain.py` leaves them: every method goes on from its own
+encoder and heads. A method without one, or all without `--checkpoints`, start from the embedded SimCLR encoder, with
+fresh heads that are trained first with the encoder frozen; the table says which. Writes `arms.csv` (every run),
+`arms.md` (means over seeds) and `differences.csv` and `.md` (arms less baseline, by method and over all runs). Killed at
+any moment, the same command goes on.
 """
 
 import argparse
@@ -19,8 +21,18 @@ from safetensors import safe_open
 from sslk.commands.finetune import run
 from sslk.report.run import Run
 from sslk.training.config import ARMS, TrainingConfig
+from sslk.training.differences import ArmDifference, arm_difference
 
-MEASURES = ("probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "final SSL loss")
+MEASURES = (
+    "probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "column-L1 tail [%]", "final SSL loss",
+)  # fmt: skip
+# Quantity of a difference, its name in the table, and the factor to its unit.
+DIFFERENCES = (
+    ("top1", "probe top-1 [points]", 100),
+    ("auroc", "Q-Score AUROC", 1),
+    ("mean_q", "mean Q", 1),
+    ("mean_active", "mean |L_i|", 1),
+)
 
 
 def start_of(method: str, checkpoints: Path | None) -> tuple[str | None, str]:
@@ -30,7 +42,8 @@ def start_of(method: str, checkpoints: Path | None) -> tuple[str | None, str]:
         heads = "its own head" if method == "simclr" else "heads warmed up"
         return None, f"embedded SimCLR, {heads}"
     with safe_open(path, "pt") as file:
-        return str(path), f"own, {file.metadata()['epochs']} epochs"
+        epochs = int(file.metadata()["epochs"])
+        return str(path), f"own, {epochs} epoch{'s' if epochs > 1 else ''}"
 
 
 def main() -> None:
@@ -38,6 +51,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--checkpoints", type=Path)
     parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--data", default="sample", help="training images")
+    parser.add_argument("--test-data", help="labelled images for the evaluation, the same data set by default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=0.05)
@@ -49,29 +64,40 @@ def main() -> None:
             weights, start = start_of(method, args.checkpoints)
             config = TrainingConfig(
                 epochs=args.epochs, learning_rate=args.learning_rate, view_size=20, head_warmup_epochs=4, seed=seed,
-                channels_last=True, checkpoint_every=10,
+                channels_last=True, checkpoint_every=2, log_every=2,
             )  # fmt: skip
             out = args.out / f"{method}-{seed}"
             options = {key: value for key, value in SETTINGS[method][1].items() if key != "frozen_steps"}
             model = "embedded" if weights is None else "cifar:compact"
-            run(method, str(out), model=model, weights=weights, options=options, training=config, quiet=True)
+            run(
+                method, str(out), model=model, weights=weights, data=args.data, test_data=args.test_data,
+                options=options, training=config, quiet=True,
+            )  # fmt: skip
             result = Run.load(out)
             for arm, *values in result.tables[0].rows:
                 named = dict(zip(MEASURES, values, strict=True))
                 rows.append({"method": method, "start": start, "seed": seed, "arm": arm, **named})
-            write(rows, args.out)
+            write_rows(rows, args.out / "arms.csv")
+            (args.out / "arms.md").write_text(arms_table(rows))
             print(json.dumps({"method": method, "seed": seed, "commit": result.provenance.get("commit")}), flush=True)
+    runs = {method: [args.out / f"{method}-{seed}" for seed in args.seeds] for method in args.methods}
+    if len(runs) > 1:
+        runs["all"] = [run for of_method in runs.values() for run in of_method]
+    found = {(name, arm): arm_difference(folders, arm) for name, folders in runs.items() for arm in ARMS[1:]}
+    write_rows(
+        [row for key, value in found.items() for row in difference_rows(*key, value)], args.out / "differences.csv"
+    )
+    (args.out / "differences.md").write_text(differences_table(found))
 
 
-def write(rows: list[dict], out: Path) -> None:
-    with open(out / "arms.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+def write_rows(rows: list[dict], file: Path) -> None:
+    with open(file, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    (out / "arms.md").write_text(markdown(rows))
 
 
-def markdown(rows: list[dict]) -> str:
+def arms_table(rows: list[dict]) -> str:
     """Means over seeds and, in brackets, the difference of largest and smallest."""
     lines = ["| method | start | arm | " + " | ".join(MEASURES) + " |", "|" + "---|" * (3 + len(MEASURES))]
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -83,6 +109,30 @@ def markdown(rows: list[dict]) -> str:
                 spread = f" ({max(values) - min(values):.2g})" if len(values) > 1 else ""
                 cells.append(f"{statistics.mean(values):.4g}{spread}" if values else "")
             lines.append(f"| {method} | {mine[0]['start']} | {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def difference_rows(method: str, arm: str, difference: ArmDifference) -> list[dict]:
+    found = [(name, factor, getattr(difference, key)) for key, name, factor in DIFFERENCES]
+    return [
+        {"method": method, "arm": arm, "quantity": name, "difference": factor * i.value, "low": factor * i.low,
+         "high": factor * i.high}
+        for name, factor, i in found if i is not None
+    ]  # fmt: skip
+
+
+def differences_table(found: dict[tuple[str, str], ArmDifference]) -> str:
+    """Arm less baseline: mean over the runs, 95 % interval over the test samples, and each run's difference of top-1."""
+    names = [name for _, name, _ in DIFFERENCES]
+    lines = ["| method | arm | " + " | ".join(names) + " | top-1 by run |", "|" + "---|" * (3 + len(names))]
+    for (method, arm), difference in found.items():
+        cells = [
+            "" if (i := getattr(difference, key)) is None
+            else f"{factor * i.value:+.3g} [{factor * i.low:+.3g}, {factor * i.high:+.3g}]"
+            for key, _, factor in DIFFERENCES
+        ]  # fmt: skip
+        cells.append(", ".join(f"{100 * value:+.2f}" for value in difference.by_run))
+        lines.append(f"| {method} | {arm} less baseline | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

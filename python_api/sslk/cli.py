@@ -56,11 +56,13 @@ COMMANDS = {
     "sides": Command(
         "sslk.commands.failure:sides", "One-sided against two-sided Q-Score for signed features", ("test",)
     ),
-    "before-after": Command("sslk.commands.failure:before_after_study", "What further training changed, per sample"),
+    "before-after": Command(
+        "sslk.commands.before_after:before_after_study", "What further training changed, per sample"
+    ),
     "compression": Command("sslk.commands.studies:compression", "Probes on subsets of the features, as one batch"),
     "transfer": Command("sslk.commands.transfer:transfer", "Linear evaluation on a list of data sets", ("data",)),
     "ablation thresholds": Command("sslk.commands.studies:thresholds", "Sweep eps and the percentiles of Q-Score"),
-    "ablation lambdas": Command("sslk.commands.studies:lambdas", "Two-stage search for the regulariser's weights"),
+    "ablation lambdas": Command("sslk.commands.lambdas:lambdas", "Two-stage search for the regulariser's weights"),
     "compare": Command("sslk.commands.transfer:compare_run", "A run's table beside a paper's", ("run",)),
     "masks build": Command("sslk.commands.masked:build", "Find the foreground of every image of a data set"),
     "masks preview": Command("sslk.commands.masked:preview", "Draw images with their masks", ("masks",)),

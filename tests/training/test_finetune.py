@@ -5,20 +5,25 @@ import runpy
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import sslk
 from sslk.cli import main
+from sslk.features import FeatureStore
 from sslk.models import load_backbone, read_checkpoint
+from sslk.probes.outputs import ProbeOutputs
+from sslk.quality.belonging import check_set
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.report.run import Run
 from sslk.training.callback import QScoreCallback
 from sslk.training.config import TrainingConfig
-from sslk.training.finetune import check_set
+from sslk.training.differences import arm_difference
 from sslk.training.module import TrainingModule
 from tests.ops import oracle
 from tests.training.small import small_method, small_set, small_views
@@ -28,8 +33,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture
 def few_images(tmp_path):
-    import numpy as np
-
     from sslk.data.sample import load_sample
 
     for split, step in (("train", 10), ("test", 10)):
@@ -59,6 +62,14 @@ def test_command_trains_all_arms_goes_on_and_reports(few_images, capsys):
     # The encoder was loaded for evaluation; training is training mode: batch statistics have moved.
     before, after = load_backbone("embedded").state_dict(), backbone.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in after if name.endswith("running_mean"))
+    check_table_against_the_stores(few_images / "run", run, by_arm)
+    before_after = ["before-after", "--discriminative", f"{few_images}/run/discriminative.safetensors"]
+    for side, arm in (("before", "before"), ("after", "qscore")):
+        before_after += [f"--{side}", f"{few_images}/run/{arm}/test", f"--{side}_outputs", f"{few_images}/run/{arm}"]
+    assert main([*before_after, "--out", f"{few_images}/change", "--resamples", "50"]) == 0, capsys.readouterr().err
+    assert Run.load(few_images / "change").summary["accuracy_change"] == pytest.approx(
+        (by_arm["qscore"][1] - by_arm["before"][1]) / 100
+    )
     first = (few_images / "run" / "results.json").read_text()
     assert main(words) == 0  # finished: read, not trained again
     again = json.loads((few_images / "run" / "results.json").read_text())
@@ -68,13 +79,41 @@ def test_command_trains_all_arms_goes_on_and_reports(few_images, capsys):
     assert "seed = 0, this one has 1" in capsys.readouterr().err
 
 
+def check_table_against_the_stores(out, run, by_arm):
+    """The numbers of the arms and their differences, from the stored features and answers with numpy and scikit-learn."""
+    found = DiscriminativeFeatures.load(out / "discriminative.safetensors")
+    hits, scores = {}, {}
+    for arm, row in by_arm.items():
+        batch, answers = FeatureStore(out / arm / "test").load(), ProbeOutputs.load(out / arm)
+        hits[arm], scores[arm] = answers.correct.numpy(), sslk.qscore(batch.features, found).scores.numpy()
+        h = batch.features.double().numpy()
+        columns = np.abs(h / np.linalg.norm(h, axis=1, keepdims=True)).sum(0)
+        tail = 100 * columns[columns > columns.mean()].sum() / columns.sum()
+        expected = [100 * hits[arm].mean(), roc_auc_score(hits[arm], scores[arm]), scores[arm].mean()]
+        assert row[1:4] == pytest.approx(expected, rel=1e-5) and row[6] == pytest.approx(tail, rel=1e-5)
+    table = {(arm, name): rest for arm, name, *rest in run.tables[2].rows}
+    for arm in ("lasso", "qscore"):
+        value, low, high = table[arm, "probe top-1 [points]"]
+        paired = 100 * (hits[arm].astype(float) - hits["baseline"])
+        assert value == pytest.approx(paired.mean(), abs=1e-9) and low <= value <= high
+        normal = 1.96 * paired.std() / len(paired) ** 0.5  # pairing shows in the width
+        assert high - low == pytest.approx(2 * normal, rel=0.25, abs=1.0)
+        areas = [roc_auc_score(hits[name], scores[name]) for name in (arm, "baseline")]
+        assert table[arm, "Q-Score AUROC"][0] == pytest.approx(areas[0] - areas[1], abs=1e-6)
+        assert table[arm, "mean Q"][0] == pytest.approx((scores[arm] - scores["baseline"]).mean(), abs=1e-6)
+    twice = arm_difference([out, out], "qscore")  # the mean of a run and itself
+    assert twice.top1.value == pytest.approx(table["qscore", "probe top-1 [points]"][0] / 100)
+    assert twice.by_run == pytest.approx([twice.top1.value] * 2)
+
+
 def test_set_of_another_model_is_refused_by_name():
     backbone = load_backbone("cifar:compact")
     found = sslk.DiscriminativeFeatures.from_counts(torch.arange(256), 300, eps=2.0)
     check_set(found, backbone)
     check_set(replace(found, weights_hash=backbone.weights_hash), backbone)
     with pytest.raises(
-        ValueError, match=r"found on weights abcdef but 'cifar:compact' has [0-9a-f]{12}: it belongs to another model"
+        ValueError,
+        match=r"found on an unknown model with weights abcdef but 'cifar:compact' has [0-9a-f]{12}: it belongs to another",
     ):
         check_set(replace(found, weights_hash="abcdef"), backbone)
     other = sslk.DiscriminativeFeatures.from_counts(torch.arange(64), 300, eps=2.0)

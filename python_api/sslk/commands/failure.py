@@ -1,4 +1,4 @@
-"""Q-Score as a predictor of failures, from the command line: one encoder, two sidedness rules, before and after."""
+"""Q-Score as a predictor of failures, from the command line: one encoder, and both sides of signed features."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import check_same_model, require_same_rows
 from sslk.provenance import provenance
-from sslk.quality.before_after import before_after
-from sslk.quality.bootstrap import Interval
+from sslk.quality.belonging import load_set
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.failure import FailurePrediction, failure_prediction_store
 from sslk.quality.signed import compare_sides
@@ -33,6 +32,7 @@ def failure(
     lower: float = 50.0,
     upper: float = 95.0,
     two_sided: bool | None = None,
+    further_trained: bool = False,
     resamples: int = 1000,
     seed: int = 0,
     device: str = "cpu",
@@ -50,11 +50,12 @@ def failure(
         outputs: a probe's run, or its outputs.safetensors, for the same samples; of any classifier, supervised too.
         out: folder of the run: results.json, curves, and scores.csv.
         train: feature store the discriminative features are found on.
-        discriminative: file that `sslk discover` wrote, in place of train.
+        discriminative: file that `sslk discover` wrote for this model, in place of train; refused for another.
         eps: standard deviations above the mean at which a feature is highly activating, or auto (with train).
         lower: percentile of the activation percentages below which features are too rare.
         upper: percentile above which they are too common.
         two_sided: count large negative deviations too; where the features are signed by default.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         device: where the kernels run.
@@ -63,9 +64,9 @@ def failure(
     """
     folder, store, answers = Path(out), FeatureStore(test).require(), ProbeOutputs.load(outputs)
     require_same_rows(store, answers)
-    found = _discriminative(train, discriminative, store, eps, lower, upper, two_sided, device, quiet)
+    found = _discriminative(train, discriminative, store, eps, lower, upper, two_sided, further_trained, device, quiet)
     with progress_bar("scoring", quiet) as update:
-        scores = score_store(store, found, device=device, progress=update)
+        scores = score_store(store, found, further_trained=further_trained, device=device, progress=update)
     result = failure_prediction_store(store, scores.scores, answers, resamples=resamples, seed=seed)
     own = result.intervals["Q-Score"]
     rows = [
@@ -179,80 +180,6 @@ def sides(
     print_fields({**summary, "folder": out}, json)
 
 
-def before_after_study(
-    before: str,
-    after: str,
-    before_outputs: str,
-    after_outputs: str,
-    discriminative: str,
-    out: str,
-    resamples: int = 1000,
-    seed: int = 0,
-    device: str = "cpu",
-    json: bool = False,
-) -> None:
-    """Compare an encoder before and after further training: |L_i|, Q-Score and the probe's confidence per sample.
-
-    Examples:
-        $ sslk before-after --before runs/test-0 --after runs/test-1 --before-outputs runs/linear-0 --after-outputs runs/linear-1 --discriminative runs/set.safetensors --out runs/change
-
-    Args:
-        before: feature store of the test samples under the encoder before further training.
-        after: the same samples under the encoder after it.
-        before_outputs: run of a probe on the first store.
-        after_outputs: run of a probe on the second.
-        discriminative: file that `sslk discover` wrote for the encoder before further training.
-        out: folder of the run.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
-        device: where the kernels run.
-        json: print one JSON object.
-    """  # noqa: E501 (one example is one line)
-    folder = Path(out)
-    stores = FeatureStore(before).require(), FeatureStore(after).require()
-    found = DiscriminativeFeatures.load(discriminative)
-    change = before_after(
-        *stores, ProbeOutputs.load(before_outputs), ProbeOutputs.load(after_outputs), found, resamples=resamples,
-        seed=seed, device=device,
-    )  # fmt: skip
-    named: dict[str, Interval] = {
-        "mean |L_i|": change.active, "mean Q-Score": change.qscore, "mean confidence": change.confidence,
-        "accuracy": change.accuracy,
-    }  # fmt: skip
-    means = [
-        [float(getattr(side, name).double().mean()) for name in ("active", "qscore", "confidence", "correct")]
-        for side in (change.before, change.after)
-    ]
-    rows = [
-        [name, first, second, interval.value, interval.low, interval.high]
-        for (name, interval), first, second in zip(named.items(), *means, strict=True)
-    ]
-    findings = [
-        f"{name} changes by {i.value:+.4g} [{i.low:+.4g}, {i.high:+.4g}]"
-        + (", which may be nothing." if i.low <= 0 <= i.high else ".")
-        for name, i in named.items()
-    ]
-    findings.append(f"{change.repaired} samples became correct and {change.broken} wrong.")
-    summary = {
-        "active_change": change.active.value, "qscore_change": change.qscore.value,
-        "confidence_change": change.confidence.value, "accuracy_change": change.accuracy.value,
-        "repaired": change.repaired, "broken": change.broken,
-    }  # fmt: skip
-    sides_of = {"before": change.before, "after": change.after}
-    picture = save_figure(
-        study_figures.before_after_panels(change), folder, "before-after", "Before and after (figure A.10)",
-        "Histograms of |L_i|, Q-Score and confidence before and after further training.",
-        {f"{name} {when}": getattr(side, name).tolist() for name in ("active", "qscore", "confidence")
-         for when, side in sides_of.items()},
-    )  # fmt: skip
-    run = {"command": "before-after", "seed": seed, "resamples": resamples, "before": described(stores[0]),
-           "after": described(stores[1]), "eps": found.eps}  # fmt: skip
-    columns = ["quantity", "before", "after", "change", "low", "high"]
-    Run("qscore", "Before and after further training", findings, provenance(run), dict(summary),
-        [RunTable("Means, and intervals of the change", columns, rows)], [picture]).save(folder)  # fmt: skip
-    print_fields({**summary, "folder": out}, json)
-
-
 def _discriminative(
     train: str | None,
     discriminative: str | None,
@@ -261,13 +188,14 @@ def _discriminative(
     lower: float,
     upper: float,
     two_sided: bool | None,
+    further_trained: bool,
     device: str,
     quiet: bool,
 ) -> DiscriminativeFeatures:
     if (train is None) == (discriminative is None):
         raise ValueError("give either --train, a feature store, or --discriminative, a file of `sslk discover`.")
     if discriminative is not None:
-        return DiscriminativeFeatures.load(discriminative)
+        return load_set(discriminative, store, further_trained=further_trained)
     opened = FeatureStore(str(train))
     check_same_model(opened, store)
     with progress_bar("discovering", quiet) as update:

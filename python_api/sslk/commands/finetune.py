@@ -7,16 +7,17 @@ from typing import Any, Literal
 
 from sslk.commands.console import progress_bar
 from sslk.data import load_dataset
-from sslk.models import load_backbone, read_checkpoint
-from sslk.models.embedded import load_embedded_projector
 from sslk.provenance import provenance
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.belonging import load_set
 from sslk.report.run import Run, RunTable
 from sslk.training.config import ARMS, Arm, MethodName, TrainingConfig
+from sslk.training.differences import ArmDifference, arm_difference
 from sslk.training.finetune import ArmResult, finetune
 from sslk.training.run import world
+from sslk.training.start import load_start
 
-_COLUMNS = ["arm", "probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "final SSL loss"]
+_COLUMNS = ["arm", "probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "column-L1 tail [%]",
+            "final SSL loss"]  # fmt: skip
 
 _PAPER_NAMES = {"simclr": "SimCLR", "swav": "SwAV", "moco": "MoCo", "byol": "BYOL", "dino": "DINO", "simsiam": "SimSiam",
                 "vicreg": "VICReg", "barlow-twins": "Barlow Twins"}  # fmt: skip
@@ -35,6 +36,7 @@ def run(
     test_split: str | None = "test",
     root: str | None = None,
     discriminative: str | None = None,
+    further_trained: bool = False,
     options: dict[str, Any] | None = None,
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 (frozen)
     quiet: bool = False,
@@ -58,39 +60,42 @@ def run(
         test_data: images for the evaluation, the same set by default.
         test_split: of these; none for no test set.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
-        discriminative: file of `sslk discover` for this encoder; found on the training images by default.
+        discriminative: file of `sslk discover` for the encoder that training starts from, refused for another; found on
+            the training images by default.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
         options: settings of the method, such as --options.hidden_dim 512.
         training: settings of the training.
         quiet: no progress bars.
     """
     chosen = _arms(arms)
-    backbone = load_backbone(model, weights, checkpoint_format=checkpoint_format)
-    parts: dict[str, Any] = {}
-    if weights is not None and weights != "pretrained":
-        assert backbone.checkpoint is not None
-        parts = read_checkpoint(weights, checkpoint_format or backbone.checkpoint.layout).parts
-    elif model == "embedded" and method == "simclr":
-        parts = {"projector": load_embedded_projector().state_dict()}
-    found = None if discriminative is None else DiscriminativeFeatures.load(discriminative)
+    backbone, parts = load_start(method, model, weights, checkpoint_format)
+    found = None if discriminative is None else load_set(discriminative, backbone, further_trained=further_trained)
     images = load_dataset(data, split, root=root)
     test = None if test_split is None else load_dataset(test_data or data, test_split, root=root)
     with progress_bar("starting", quiet) as update:
         results = finetune(
             method, backbone, parts, images, out, training, arms=chosen, test=test, discriminative=found,
-            options=options, report=lambda stage, done, total: update(done, total, stage),
+            further_trained=further_trained, options=options, report=lambda stage, done, total: update(done, total, stage),
         )  # fmt: skip
     if world()[0] != 0:
         return
     settings = {"method": method, "model": model, "weights": weights, "weights_hash": backbone.weights_hash,
                 "data": images.name, "options": options or {}, "training": vars(training)}  # fmt: skip
     rows = [_row(arm, result) for arm, result in results.items()]
+    differences = {
+        arm: arm_difference([Path(out)], arm) for arm in chosen if arm != "baseline" and "baseline" in chosen
+    }
     Run(
         "finetune",
         f"Further training of {model} with {method}",
-        _findings(results, len(images)),
+        _findings(results, differences, len(images)),
         provenance({"command": "sslk finetune", "seed": training.seed, "config": settings}),
         {f"{arm}_top1": result.top1 for arm, result in results.items()},
-        [RunTable("Arms from the same start", _COLUMNS, rows), *_paper_table(method, images.name, results)],
+        [
+            RunTable("Arms from the same start", _COLUMNS, rows),
+            *_paper_table(method, images.name, results),
+            *_difference_table(differences),
+        ],
     ).save(out)
     print(f"{'  '.join(_COLUMNS)}")
     for row in rows:
@@ -107,7 +112,7 @@ def _arms(arms: list[Arm | Literal["all"]] | None) -> list[Arm]:
 def _row(arm: str, r: ArmResult) -> list[Any]:
     top1 = None if r.top1 is None else 100 * r.top1
     last = r.log[-1]["loss"] if r.log else None
-    return [arm, top1, r.auroc, r.mean_q, r.mean_active, 100 * r.empty_share, last]
+    return [arm, top1, r.auroc, r.mean_q, r.mean_active, 100 * r.empty_share, 100 * r.column_tail, last]
 
 
 def _paper_table(method: str, data: str, results: dict[str, ArmResult]) -> list[RunTable]:
@@ -119,18 +124,33 @@ def _paper_table(method: str, data: str, results: dict[str, ArmResult]) -> list[
     return [RunTable("Probe top-1 [%] by arm", ["model", "dataset", *ARMS], [row], "tableA1")]
 
 
-def _findings(results: dict[str, ArmResult], images: int) -> list[str]:
+def _difference_table(differences: dict[str, ArmDifference]) -> list[RunTable]:
+    """Every arm less the baseline arm, in the units of the table of arms."""
+    rows: list[list[Any]] = []
+    for arm, found in differences.items():
+        for name, interval, scale in (
+            ("probe top-1 [points]", found.top1, 100), ("Q-Score AUROC", found.auroc, 1), ("mean Q", found.mean_q, 1),
+            ("mean |L_i|", found.mean_active, 1),
+        ):  # fmt: skip
+            if interval is not None:
+                rows.append([arm, name, scale * interval.value, scale * interval.low, scale * interval.high])
+    title = "Arms less baseline, paired over the evaluation samples; 95 % bootstrap intervals"
+    return [RunTable(title, ["arm", "quantity", "difference", "low", "high"], rows)] if rows else []
+
+
+def _findings(results: dict[str, ArmResult], differences: dict[str, ArmDifference], images: int) -> list[str]:
     before = results["before"]
     findings = [f"Before, mean Q is {before.mean_q:.4f} and {100 * before.empty_share:.1f} % of the sets are empty."]
-    baseline, qscore = results.get("baseline"), results.get("qscore")
-    if baseline and qscore:
+    for arm, found in differences.items():
+        q = found.mean_q
         findings.append(
-            f"After training on {images:,} images mean Q is {qscore.mean_q:.4f} with the regulariser and "
-            f"{baseline.mean_q:.4f} without."
+            f"After training on {images:,} images mean Q of the arm {arm} is {q.value:+.4f} [{q.low:+.4f}, {q.high:+.4f}] "
+            f"from the baseline arm's {results['baseline'].mean_q:.4f}."
         )
-        if baseline.top1 is not None and qscore.top1 is not None:
+        if found.top1 is not None:
+            value, low, high = (100 * part for part in (found.top1.value, found.top1.low, found.top1.high))
             findings.append(
-                f"The linear probe is {100 * (qscore.top1 - baseline.top1):+.2f} points from the baseline arm's; one seed "
-                "says nothing about smaller differences than the spread over seeds."
+                f"Its linear probe is {value:+.2f} points [{low:+.2f}, {high:+.2f}] from the baseline arm's; the interval "
+                "covers the choice of test samples, not of the seed."
             )
     return findings

@@ -14,7 +14,7 @@ from sslk.features.store import FeatureStore
 from sslk.interpret import galleries
 from sslk.interpret.study import save_pictures
 from sslk.models import Backbone, load_backbone
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.belonging import check_set, load_set
 from sslk.report.run import RunTable
 
 
@@ -26,6 +26,7 @@ def atlas(
     out: str,
     split: str = "test",
     weights: str | None = None,
+    further_trained: bool = False,
     concepts: str | None = None,
     top: int = 8,
     tail_features: int = 8,
@@ -47,6 +48,7 @@ def atlas(
         out: folder for index.html, pictures and results.json.
         split: of the data set.
         weights: checkpoint of the model.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
         concepts: table of concepts, .npz (matrix, names) or .csv of 0 and 1.
         top: images per feature.
         tail_features: features of each tail, for contrast.
@@ -58,8 +60,9 @@ def atlas(
     from sslk.interpret.atlas import build_atlas
     from sslk.interpret.concepts import ConceptTable
 
-    opened, found_set, folder = FeatureStore(store), DiscriminativeFeatures.load(discriminative), Path(out)
+    opened, folder = FeatureStore(store), Path(out)
     backbone, dataset = _loaded(opened, model, weights, device), load_dataset(data, split, root=root)
+    found_set = load_set(discriminative, backbone, further_trained=further_trained)
     table = None if concepts is None else ConceptTable.load(concepts)
     with progress_bar("drawing features", quiet) as update:
         built = build_atlas(
@@ -92,6 +95,7 @@ def gallery(
     split: str = "test",
     labels: list[int] | None = None,
     weights: str | None = None,
+    further_trained: bool = False,
     after: str | None = None,
     columns: int = 8,
     root: str | None = None,
@@ -116,6 +120,7 @@ def gallery(
         split: of the data set.
         labels: classes to draw; the first three by default.
         weights: checkpoint of the model.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
         after: a second checkpoint of the same model.
         columns: images per row.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
@@ -135,7 +140,7 @@ def gallery(
         load_backbone(model, weights, device=device) if opened is None else _loaded(opened, model, weights, device)
     )
     dataset, folder, transform = load_dataset(data, split, root=root), Path(out), evaluation_transform(backbone)
-    found = None if discriminative is None else DiscriminativeFeatures.load(discriminative)
+    found = None if discriminative is None else load_set(discriminative, backbone, further_trained=further_trained)
     findings: list[str] = []
     if kind == "pca" and opened is not None:
         figures = {"pca.png": galleries.pca_gallery(backbone, opened, dataset, transform, columns=columns)}
@@ -148,6 +153,7 @@ def gallery(
         }
     elif kind == "compare" and after is not None and found is not None:
         later = load_backbone(model, after, device=device)
+        check_set(found, later, further_trained=True)
         chosen, text = misclassified_before(backbone, later, dataset, transform, columns, seed)
         findings = [text]
         models: dict[str, torch.nn.Module] = {"before": backbone, "after": later}

@@ -17,7 +17,7 @@ from sslk.interpret.miou import MaskAgreement, mask_agreement
 from sslk.interpret.study import agreement_run, save_pictures
 from sslk.models import load_backbone
 from sslk.provenance import provenance
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.belonging import load_set
 
 
 def heatmaps(
@@ -29,6 +29,7 @@ def heatmaps(
     images: list[int] | None = None,
     features: list[int] | None = None,
     weights: str | None = None,
+    further_trained: bool = False,
     root: str | None = None,
     device: str = "cpu",
     json: bool = False,
@@ -47,6 +48,7 @@ def heatmaps(
         images: numbers of images in the data set; 12 spread over it by default.
         features: also single features, each in its own row.
         weights: checkpoint of the model.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
         device: where the model runs.
         json: print one JSON object.
@@ -61,7 +63,7 @@ def heatmaps(
         load_dataset(data, split, root=root),
         Path(out),
     )
-    found_set = DiscriminativeFeatures.load(discriminative)
+    found_set = load_set(discriminative, backbone, further_trained=further_trained)
     chosen = images or np.unique(np.linspace(0, len(dataset) - 1, 12).astype(int)).tolist()
     if min(chosen) < 0 or max(chosen) >= len(dataset):
         raise ValueError(
@@ -117,6 +119,7 @@ def miou(
     correct: str | None = None,
     weights: str | None = None,
     after: str | None = None,
+    further_trained: bool = False,
     threshold: float = 0.0,
     limit: int | None = None,
     root: str | None = None,
@@ -148,6 +151,7 @@ def miou(
         correct: folds (out-of-fold linear probes on the same images) or a CSV file with the columns index and correct.
         weights: checkpoint of the model.
         after: a second checkpoint of the same model, after regularisation, to compare with the same set.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
         threshold: heat above which a pixel belongs to the map's region.
         limit: only so many images, evenly spread over the data set.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
@@ -160,10 +164,10 @@ def miou(
     """
     dataset, source = data_and_masks(data, split, root, masks, core, void, answers, images)
     dataset, source, numbers = limited(dataset, source, limit)
-    found_set = DiscriminativeFeatures.load(discriminative)
     arms: dict[str, MaskAgreement] = {}
     for name, path in {"before": weights, **({"after": after} if after else {})}.items():
         backbone = load_backbone(model, path, device=device)
+        found_set = load_set(discriminative, backbone, further_trained=further_trained or name == "after")
         with progress_bar(f"heatmaps {name}" if after else "heatmaps", quiet) as update:
             found = mask_agreement(
                 backbone, dataset, source, found_set, evaluation_transform(backbone), threshold=threshold, seed=seed,

@@ -45,6 +45,8 @@ def discover_features(
     found.save(out)
     fields = {
         "file": out,
+        "model": found.model,
+        "weights": (found.weights_hash or "unknown")[:12],
         "eps": found.eps,
         "features": found.num_features,
         "discriminative": found.num_discriminative,
@@ -65,6 +67,7 @@ def score(
     eps: float | None = None,
     normalize: bool = True,
     two_sided: bool | None = None,
+    further_trained: bool = False,
     device: str = "cpu",
     json: bool = False,
     quiet: bool = False,
@@ -76,7 +79,7 @@ def score(
 
     Args:
         store: folder of the feature store.
-        discriminative: file that `sslk discover` wrote.
+        discriminative: file that `sslk discover` wrote for this model; refused for another.
         out: CSV file for index, label (where the store has labels) and score of every sample.
         data: the images the store was extracted from, to write their names too: folder:PATH, cifar10, ...
         split: of these.
@@ -84,22 +87,24 @@ def score(
         eps: threshold in standard deviations; that of the set by default.
         normalize: divide by the feature norm, as in the paper.
         two_sided: as in the set by default.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
         device: where the kernels run.
         json: print one JSON object.
         quiet: no progress bar.
     """
     from sslk.features.by_name import images_of
     from sslk.features.store import FeatureStore
-    from sslk.quality.discover import DiscriminativeFeatures
+    from sslk.quality.belonging import load_set
     from sslk.quality.scores_file import write_scores
     from sslk.quality.streaming import score_store
 
-    opened = FeatureStore(store)
+    opened = FeatureStore(store).require()
+    found = load_set(discriminative, opened, further_trained=further_trained)
     image_name = None if data is None else images_of(opened, data, split, root).image_name
     with progress_bar("scoring", quiet) as update:
         scores = score_store(
-            opened, DiscriminativeFeatures.load(discriminative), eps=eps, normalize=normalize, two_sided=two_sided,
-            device=device, progress=update,
+            opened, found, eps=eps, normalize=normalize, two_sided=two_sided,
+            further_trained=further_trained, device=device, progress=update,
         )  # fmt: skip
     if out is not None:
         write_scores(opened, scores, Path(out), image_name)

@@ -1,9 +1,7 @@
-"""Compression and ablations from the command line."""
+"""Compression and the sweep of thresholds from the command line."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from pathlib import Path
 
 from sslk.commands.console import print_fields, progress_bar
@@ -12,7 +10,7 @@ from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import check_same_model, require_same_rows
 from sslk.provenance import provenance
-from sslk.quality.ablation import LAMBDAS, Train, search_lambdas, sweep_thresholds
+from sslk.quality.ablation import sweep_thresholds
 from sslk.quality.compression import REDUCTIONS, SELECTIONS, Selection, compression_study
 from sslk.quality.streaming import discover_store
 from sslk.report import study_figures
@@ -172,74 +170,9 @@ def thresholds(
     print_fields({**summary, "folder": out}, json)
 
 
-def lambdas(
-    train: str,
-    out: str,
-    lambda1: list[float] = list(LAMBDAS),  # noqa: B006
-    lambda2: list[float] = list(LAMBDAS),  # noqa: B006
-    seeds: list[int] = [0],  # noqa: B006
-    json: bool = False,
-    quiet: bool = False,
-) -> None:
-    """Search the regulariser's weights as the paper does: lambda1 at lambda2 = 0, then lambda2 at the best lambda1.
-
-    Examples:
-        $ sslk ablation lambdas --train my_training:train --lambda1 0 1e-4 1e-3 --seeds 0 1 2 --out runs/lambdas
-
-    Args:
-        train: MODULE:FUNCTION, called as function(lambda1, lambda2, seed); it trains further and returns the accuracy of
-            a probe on validation data.
-        out: folder of the run; finished trainings are kept in journal.json, an interrupted search goes on.
-        lambda1: values of the first stage.
-        lambda2: values of the second stage.
-        seeds: every pair is trained with each.
-        json: print one JSON object.
-        quiet: no progress bar.
-    """
-    folder = Path(out)
-    function = _imported(train)
-    folder.mkdir(parents=True, exist_ok=True)
-    with progress_bar("training", quiet) as update:
-        search = search_lambdas(
-            function, lambda1=lambda1, lambda2=lambda2, seeds=seeds, journal=folder / "journal.json", progress=update
-        )
-    rows = [[t.stage, t.lambda1, t.lambda2, t.seed, 100 * t.accuracy] for t in search.trials]
-    columns = ["stage", "lambda1", "lambda2", "seed", "validation top-1 [%]"]
-    means = {stage: [sum(v) / len(v) for _, v in search.curve(stage)] for stage in (1, 2)}
-    findings = [
-        f"The best pair is lambda1 = {search.lambda1:g}, lambda2 = {search.lambda2:g}, by validation accuracy "
-        f"({100 * max(means[2]):.2f} %).",
-        f"Means over {len(seeds)} seeds range over {100 * (max(means[1]) - min(means[1])):.2f} points in stage 1 and "
-        f"{100 * (max(means[2]) - min(means[2])):.2f} in stage 2.",
-    ]
-    summary = {"lambda1": search.lambda1, "lambda2": search.lambda2, "validation_top1": max(means[2])}
-    picture = save_figure(
-        study_figures.lambda_curves(search), folder, "lambdas", "Search for lambda1 and lambda2 (figure A.8)",
-        "Validation accuracy over lambda1 at lambda2 = 0, then over lambda2.",
-        {column: [row[c] for row in rows] for c, column in enumerate(columns)},
-    )  # fmt: skip
-    run = {"command": "ablation lambdas", "train": train, "lambda1": lambda1, "lambda2": lambda2, "seeds": seeds}
-    Run("ablation", "Search for the regulariser's weights", findings, provenance(run), dict(summary),
-        [RunTable("All trainings", columns, rows)], [picture]).save(folder)  # fmt: skip
-    print_fields({**summary, "folder": out}, json)
-
-
 def _band(text: str) -> tuple[float, float]:
     lower, _, upper = text.partition("-")
     try:
         return float(lower), float(upper)
     except ValueError:
         raise ValueError(f"bands must be percentiles as LOWER-UPPER, such as 50-95, got {text!r}.") from None
-
-
-def _imported(target: str) -> Train:
-    module, _, name = target.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module in the working directory, as `python -m` finds it
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"train must be MODULE:FUNCTION, {target!r} cannot be imported: {error}.") from error
-    if not callable(function):
-        raise ValueError(f"train must name a function, {target!r} is a {type(function).__name__}.")
-    return function

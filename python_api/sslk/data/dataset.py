@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
@@ -148,6 +149,18 @@ class Dataset(torch.utils.data.Dataset):
         if self._annotate is None:
             raise ValueError(f"data set {self.name!r} has no masks or boxes")
         return self._annotate(int(self._kept[index]))
+
+    def subset(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> Dataset:
+        """The images at `indices`, in that order, as a data set of their own.
+
+        >>> data = Dataset("grey", lambda i: Image.new("RGB", (4, 4), (i, i, i)), ["a", "b", "c"], np.array([0, 1, 0]))
+        >>> part = data.subset([2, 1])
+        >>> len(part), part[0][0].getpixel((0, 0)), part.labels.tolist(), part.image_name(1)
+        (2, (2, 2, 2), [0, 1], 'b')
+        """
+        part = copy.copy(self)
+        part._kept = self._kept[np.asarray(indices, dtype=np.int64)]
+        return part
 
     def without_unreadable(self, *, threads: int = 8) -> Dataset:
         """Decode every image once and leave out those that cannot be, in place, with a warning that counts and names.

@@ -71,11 +71,11 @@ def before_after(
 
     Raises:
         StoreError: the stores hold other samples than each other or than the outputs.
-        ValueError: the set belongs to a model with another D.
+        ValueError: the set was not found on the encoder before further training, or one has another D.
     """
     sides = [
-        _side(store, outputs, discriminative, device)
-        for store, outputs in ((before, before_outputs), (after, after_outputs))
+        _side(store, outputs, discriminative, device, further)
+        for store, outputs, further in ((before, before_outputs, False), (after, after_outputs, True))
     ]
     if not torch.equal(before_outputs.index, after_outputs.index):
         raise StoreError(f"{after.path} does not hold the samples of {before.path}: extract both from one data set.")
@@ -91,10 +91,14 @@ def before_after(
 
 
 def _side(
-    store: FeatureStore, outputs: ProbeOutputs, found: DiscriminativeFeatures, device: str | torch.device
+    store: FeatureStore,
+    outputs: ProbeOutputs,
+    found: DiscriminativeFeatures,
+    device: str | torch.device,
+    further_trained: bool,
 ) -> Side:
     require_same_rows(store, outputs)
-    scores = score_store(store, found, device=device).scores
+    scores = score_store(store, found, device=device, further_trained=further_trained).scores
     active = torch.cat([
         ssl_kernels.activation_counts(batch.features.to(device), found.eps, found.two_sided)[1].cpu()
         for batch in store.batches(READ_ROWS)

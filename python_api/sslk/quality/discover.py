@@ -38,7 +38,8 @@ class DiscriminativeFeatures:
         num_samples: N, how many samples A was computed from.
         mean_active: mean `|L_i|`, highly activating features per sample.
         empty_share: share of samples with an empty `L_i` in S, NaN if it was not computed.
-        weights_hash: SHA-256 of the model's weights, where they are known; the set belongs to no other model.
+        model: name of the model, None where it is unknown: the set was found on a tensor, not on a feature store.
+        weights_hash: SHA-256 of its weights, or None; the set belongs to no other model (`sslk.quality.belonging`).
     """
 
     mask: Tensor
@@ -52,6 +53,7 @@ class DiscriminativeFeatures:
     num_samples: int
     mean_active: float
     empty_share: float
+    model: str | None = None
     weights_hash: str | None = None
 
     @property
@@ -126,7 +128,7 @@ class DiscriminativeFeatures:
         settings = {
             name: getattr(self, name)
             for name in ("eps", "lower", "upper", "lower_percent", "upper_percent", "two_sided", "num_samples",
-                         "mean_active", "empty_share", "weights_hash")
+                         "mean_active", "empty_share", "model", "weights_hash")
         }  # fmt: skip
         temporary = path.with_name(path.name + ".tmp")
         try:

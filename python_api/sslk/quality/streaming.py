@@ -11,6 +11,7 @@ from torch import Tensor
 
 import ssl_kernels
 from sslk.features.store import FeatureStore
+from sslk.quality.belonging import check_set
 from sslk.quality.discover import (
     EPS_STEP,
     MAX_AUTO_EPS,
@@ -69,7 +70,7 @@ def discover_store(
     two_sided = store.spec.signed if two_sided is None else two_sided
     if eps == "auto":
         found = _discover_auto(store, lower, upper, two_sided, torch.device(device), progress)
-        return replace(found, weights_hash=store.spec.weights_hash)
+        return replace(found, model=store.spec.model, weights_hash=store.spec.weights_hash)
     eps = float(eps)
     if not eps >= 0:
         raise ValueError(f"eps must be zero or positive, or 'auto', got {eps}.")
@@ -78,7 +79,7 @@ def discover_store(
     found = DiscriminativeFeatures.from_counts(
         counts, len(store), eps=eps, lower=lower, upper=upper, two_sided=two_sided
     )
-    return replace(found, weights_hash=store.spec.weights_hash)
+    return replace(found, model=store.spec.model, weights_hash=store.spec.weights_hash)
 
 
 def score_store(
@@ -88,6 +89,7 @@ def score_store(
     eps: float | None = None,
     normalize: bool = True,
     two_sided: bool | None = None,
+    further_trained: bool = False,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> QScores:
@@ -96,16 +98,19 @@ def score_store(
     Args:
         store: a complete store, or its folder.
         discriminative, eps, normalize, two_sided: as for `sslk.qscore`; a bare mask takes the store's sidedness.
+        further_trained: the encoder was trained further since the set was found: other weights are accepted.
         device: where the kernels run.
         progress: called with the rows read and the rows to read, after every batch.
 
     Raises:
-        StoreError: the store is incomplete or damaged.
-        TypeError, ValueError: the set is no bool mask, selects nothing, or belongs to a model with another D.
+        StoreError: the store is incomplete or damaged, or the set belongs to another model.
+        TypeError, ValueError: the set is no bool mask, selects nothing, or has another D.
     """
     store = _opened(store)
     if two_sided is None and isinstance(discriminative, Tensor):
         two_sided = store.spec.signed
+    if isinstance(discriminative, DiscriminativeFeatures):
+        check_set(discriminative, store, further_trained=further_trained)
     mask, eps, two_sided = resolve_set(discriminative, store.num_features, eps, two_sided)
     warn_if_unreachable(eps, store.num_features)
     on_device = mask.to(device)

@@ -15,6 +15,9 @@ import sslk
 from sslk.data import Dataset, evaluation_transform
 from sslk.features import FeatureStore, extract
 from sslk.models.backbone import Backbone
+from sslk.probes.linear import linear_probe_stores
+from sslk.probes.outputs import ProbeOutputs
+from sslk.quality.belonging import check_set, load_set
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.streaming import discover_store
 from sslk.training.checkpoints import load_method, save_method
@@ -27,6 +30,7 @@ from sslk.training.views import Batches, ImageViews, TensorViews, images_in_memo
 
 SMALL_IMAGE = 64  # pixels; sets of such images are kept in memory and augmented a batch at a time
 START, SET, MODEL = "start.safetensors", "discriminative.safetensors", "model.safetensors"
+OUTPUTS = "outputs.safetensors"
 Report = Callable[[str, int, int], None]  # stage, done, total
 
 
@@ -36,6 +40,7 @@ class ArmResult:
 
     Attributes:
         mean_q, mean_active, empty_share: over the evaluation images, with the set S of the start.
+        column_tail: share of the columns' L1 norms, over the same images, that lies in columns above their mean.
         top1, auroc: of a linear probe on them, and of Q-Score as its failure predictor; None without labels.
         log: the logged steps; empty before training.
     """
@@ -43,6 +48,7 @@ class ArmResult:
     mean_q: float
     mean_active: float
     empty_share: float
+    column_tail: float
     top1: float | None
     auroc: float | None
     log: list[dict[str, float]]
@@ -59,7 +65,9 @@ def finetune(
     arms: Sequence[Arm] = ARMS,
     test: Dataset | None = None,
     discriminative: DiscriminativeFeatures | None = None,
+    further_trained: bool = False,
     options: Mapping[str, Any] | None = None,
+    evaluate_start: bool = True,
     report: Report = lambda stage, done, total: None,
     trainer_options: dict[str, Any] | None = None,
 ) -> dict[str, ArmResult]:
@@ -73,13 +81,16 @@ def finetune(
         backbone: the encoder; not modified.
         parts: heads of its checkpoint, `read_checkpoint(...).parts`; None for fresh ones.
         data: training images.
-        out: folder: `start.safetensors`, `discriminative.safetensors` and, per arm, checkpoints, logs and
-            `model.safetensors`.
+        out: folder: `start.safetensors`, `discriminative.safetensors` and, per arm, checkpoints, logs,
+            `model.safetensors`, feature stores and, with labels, the probe's `outputs.safetensors`.
         config: settings.
         arms: which penalties.
         test: evaluation images; with labels in both sets a linear probe is trained on `data` and tested here.
-        discriminative: the set S; found on `data` with `eps="auto"` by default.
+        discriminative: the set S of `backbone`, the encoder that training starts from: its weights are compared with
+            those of the set, not those of an arm later; found on `data` with `eps="auto"` by default.
+        further_trained: `backbone` itself was trained further since the set was found: other weights are accepted.
         options: arguments of the method's class, such as `hidden_dim`.
+        evaluate_start: also evaluate the encoder before training.
         report: called with the stage, the steps done and all steps.
         trainer_options: further arguments of `pytorch_lightning.Trainer`.
 
@@ -97,7 +108,7 @@ def finetune(
         if arm not in ARMS:
             raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}.")
     if discriminative is not None:
-        check_set(discriminative, backbone)
+        check_set(discriminative, backbone, further_trained=further_trained)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     views = make_views(method, data, backbone, config)
@@ -115,8 +126,7 @@ def finetune(
     before = copy.deepcopy(backbone)
     if discriminative is None:
         if (out / SET).exists():
-            discriminative = DiscriminativeFeatures.load(out / SET)
-            check_set(discriminative, backbone)
+            discriminative = load_set(out / SET, backbone, further_trained=further_trained)
         else:
             discriminative = discover_store(_features(before, data, out / "before" / "train", config), "auto")
     if world()[0] == 0:
@@ -132,7 +142,9 @@ def finetune(
         if world()[0] == 0:
             save_method(start, out / START, {"method": method, "config": asdict(config)})
     _wait()
-    results = {"before": _evaluate(before, data, test, out / "before", discriminative, config, [])}
+    results = {}
+    if evaluate_start:
+        results["before"] = _evaluate(before, data, test, out / "before", discriminative, config, [])
     for arm in arms:
         model = build()
         load_method(model, out / START)
@@ -143,25 +155,6 @@ def finetune(
         trained.net.load_state_dict(model.backbone.state_dict())
         results[arm] = _evaluate(trained, data, test, out / arm, discriminative, config, log)
     return results
-
-
-def check_set(discriminative: DiscriminativeFeatures, backbone: Backbone) -> None:
-    """Refuse a set that was found on another model.
-
-    Raises:
-        ValueError: D or the weights differ.
-    """
-    if discriminative.num_features != backbone.num_features:
-        raise ValueError(
-            f"discriminative was found for D={discriminative.num_features} features but {backbone.name!r} has "
-            f"D={backbone.num_features}: it belongs to another model."
-        )
-    stated, own = discriminative.weights_hash, backbone.weights_hash
-    if stated is not None and stated != own:
-        raise ValueError(
-            f"discriminative was found on weights {stated[:12]} but {backbone.name!r} has {own[:12]}: it belongs to "
-            "another model; find the set of this one with `sslk discover`."
-        )
 
 
 def make_views(method: str, data: Dataset, backbone: Backbone, config: TrainingConfig) -> TensorViews | ImageViews:
@@ -205,18 +198,32 @@ def _evaluate(
     config: TrainingConfig,
     log: list[dict[str, float]],
 ) -> ArmResult:
-    train_rows = _features(backbone, data, out / "train", config).load()
-    rows = train_rows if test is None else _features(backbone, test, out / "test", config).load()
-    scores = sslk.qscore(rows.features, found)
+    train = _features(backbone, data, out / "train", config)
+    shown = train if test is None else _features(backbone, test, out / "test", config)
+    rows = shown.load().features
+    scores = sslk.qscore(rows, found)
+    columns = torch.ops.sslk.column_l1(rows).double()
+    tail = columns[columns > columns.mean()].sum() / columns.sum()
     top1 = auroc = None
-    if test is not None and test.labels is not None and data.labels is not None:
-        labels = [torch.as_tensor(d.labels) for d in (data, test)]
-        probe = sslk.linear_probe(train_rows.features, labels[0], rows.features, labels[1], seed=config.seed)
-        top1 = probe.top1
-        auroc = sslk.failure_prediction(scores.scores, probe.correct).qscore.auroc
+    if test is not None and train.has_labels and shown.has_labels:
+        outputs = _probe(train, shown, out / OUTPUTS, config.seed)
+        top1 = outputs.accuracy
+        auroc = sslk.failure_prediction(scores.scores, outputs.correct).qscore.auroc
     return ArmResult(
-        _mean(scores.scores), scores.mean_active, scores.empty_share, top1, auroc, log
+        _mean(scores.scores), scores.mean_active, scores.empty_share, float(tail), top1, auroc, log
     )  # fmt: skip
+
+
+def _probe(train: FeatureStore, test: FeatureStore, file: Path, seed: int) -> ProbeOutputs:
+    """Outputs of the linear probe, from their file where an interrupted run of these weights has left them."""
+    if file.exists():
+        outputs = ProbeOutputs.load(file)
+        if outputs.source.get("weights_hash") == test.spec.weights_hash:
+            return outputs
+    outputs = linear_probe_stores(train, test, seed=seed)[1]
+    if world()[0] == 0:
+        outputs.save(file)
+    return outputs
 
 
 def _mean(values: Tensor) -> float:

@@ -101,7 +101,7 @@ def train(
     if config.compile:
         method.backbone.compile()
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, {"arm": arm, "config": asdict(config), **(identity or {})}, trainer.is_global_zero)
+    claim(folder, {"arm": arm, "config": asdict(config), **(identity or {})}, trainer.is_global_zero)
     done = steps_done(folder)
     trainer.callbacks.append(KeepState(folder, config.checkpoint_every, until))  # type: ignore[attr-defined]
     if on_step is not None:
@@ -166,7 +166,7 @@ class _Progress(pl.Callback):
         self.on_step(trainer.global_step, self.total)
 
 
-def _claim(folder: Path, run: dict[str, Any], write: bool) -> None:
+def claim(folder: Path, run: dict[str, Any], write: bool) -> None:
     """Remember what the run in `folder` is, or refuse to go on with another."""
     path = folder / "config.json"
     run = json.loads(json.dumps(run))
