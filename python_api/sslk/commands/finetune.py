@@ -82,7 +82,7 @@ def run(
     settings = {"method": method, "model": model, "weights": weights, "weights_hash": backbone.weights_hash,
                 "data": images.name, "options": options or {}, "training": vars(training)}  # fmt: skip
     rows = [_row(arm, result) for arm, result in results.items()]
-    differences = {
+    differences: dict[str, ArmDifference] = {
         arm: arm_difference([Path(out)], arm) for arm in chosen if arm != "baseline" and "baseline" in chosen
     }
     Run(
