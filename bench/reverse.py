@@ -24,7 +24,7 @@ from sslk.reverse.concepts import ConceptTable
 from sslk.reverse.kmeans import lloyd, random_start
 from sslk.reverse.probe import TiledWeights
 from sslk.reverse.protocol import reverse_probe
-from sslk.reverse.sparse_batches import Batches
+from sslk.reverse.sparse_rows import SparseRows
 from sslk.reverse.standardise import Standardiser
 
 
@@ -59,7 +59,8 @@ def epoch(rows: int, concepts: int, bits: int, clusters: int, rounds: int) -> di
     table = concept_table(rows, concepts, bits)
     target = torch.randint(clusters, (rows,), generator=torch.Generator().manual_seed(0))
     weights = TiledWeights(concepts, clusters, torch.device("cpu"), torch.float32)
-    batches, velocity = Batches(table, target, torch.device("cpu")), weights.zeros()
+    data, velocity = SparseRows.of(table, target, torch.device("cpu")), weights.zeros()
+    settings = ProbeSettings()
     linear = nn.Linear(concepts, clusters)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
@@ -67,8 +68,7 @@ def epoch(rows: int, concepts: int, bits: int, clusters: int, rounds: int) -> di
     dense_bits = table.dense().float()
 
     def sparse() -> float:
-        steps = batches.epoch(512, torch.Generator().manual_seed(1))
-        return float(sum(weights.step(batch, velocity, 1.0, 0.9, 3e-6) for batch in steps)) / rows
+        return weights.epoch(data, velocity, torch.Generator().manual_seed(1), 1.0, settings) / rows
 
     def dense() -> float:
         loss = torch.zeros(())
@@ -133,12 +133,11 @@ def gpu(rows: int, dim: int, clusters: int) -> dict[str, object]:
     table = concept_table(1_280_000, 1300, 30)
     target = torch.randint(1000, (len(table),))
     device = torch.device("cuda")
-    weights, batches = TiledWeights(1300, 1000, device, torch.float32), Batches(table, target, device)
+    weights, data = TiledWeights(1300, 1000, device, torch.float32), SparseRows.of(table, target, device)
     velocity = weights.zeros()
 
     def one_epoch() -> None:
-        for batch in batches.epoch(512, torch.Generator().manual_seed(0)):
-            weights.step(batch, velocity, 1.0, 0.9, 3e-6)
+        weights.epoch(data, velocity, torch.Generator().manual_seed(0), 1.0, ProbeSettings())
 
     one_epoch()
     return {"kmeans_seconds": seconds, "iterations": fit.iterations, "epoch_seconds": timed(one_epoch)[0]}  # type: ignore[attr-defined]

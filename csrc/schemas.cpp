@@ -32,4 +32,8 @@ STABLE_TORCH_LIBRARY(sslk, m) {
   m.def("cka_matrix_backward(Tensor grad, Tensor x, bool debiased) -> Tensor");
   m.def("cca_matrix(Tensor x, float? rtol=None, float ridge=0.0) -> (Tensor, Tensor)");
   m.def("kmeans_assign(Tensor x, Tensor centroids) -> (Tensor, Tensor)");
+  m.def(
+      "sparse_softmax_sgd_(Tensor(a!) weight, Tensor(b!) bias, Tensor(c!) weight_velocity, Tensor(d!) bias_velocity, "
+      "Tensor columns, Tensor offsets, Tensor target, Tensor index, float learning_rate, float momentum=0.0, "
+      "float weight_decay=0.0) -> Tensor");
 }

@@ -14,6 +14,7 @@ from ssl_kernels import reference_backends  # noqa: E402, F401  (registrations)
 from ssl_kernels._load import build_info, cpu_isa, cuda_library_loaded, set_cpu_isa  # noqa: E402
 from ssl_kernels.kmeans import kmeans_assign  # noqa: E402
 from ssl_kernels.masking import circular_mask, heatmap_iou, masked_variants  # noqa: E402
+from ssl_kernels.regression import sparse_softmax_sgd_  # noqa: E402
 from ssl_kernels.rows import (  # noqa: E402
     activating_mask,
     activation_counts,
@@ -45,4 +46,5 @@ __all__ = [
     "qscore_penalty",
     "row_moments",
     "set_cpu_isa",
+    "sparse_softmax_sgd_",
 ]

@@ -82,11 +82,11 @@ COMMANDS = {
     "reverse-probe gain": Command("sslk.commands.reverse:gain", "Gain of each group over the labels", ("stores",)),
     "reverse-probe vary-k": Command("sslk.commands.reverse:vary_k", "Several numbers of clusters", ("stores",)),
     "reverse-probe transfer": Command("sslk.commands.reverse:transfer", "Fit on another data set", ("stores",)),
-    "reverse-probe shifted": Command("sslk.commands.reverse:shifted", "Test a probe on shifted images"),
-    "reverse-probe self-labels": Command("sslk.commands.reverse:self_labels", "Probe a given assignment"),
-    "reverse-probe labels": Command("sslk.commands.reverse:labels", "Tell classes from concepts"),
-    "reverse-probe pairs": Command("sslk.commands.reverse:pairs", "Cluster pairs that a group tells apart"),
-    "reverse-probe toy": Command("sslk.commands.reverse:toy", "Forward against reverse probing in the plane"),
+    "reverse-probe shifted": Command("sslk.commands.reverse_single:shifted", "Test a probe on shifted images"),
+    "reverse-probe self-labels": Command("sslk.commands.reverse_single:self_labels", "Probe a given assignment"),
+    "reverse-probe labels": Command("sslk.commands.reverse_single:labels", "Tell classes from concepts"),
+    "reverse-probe pairs": Command("sslk.commands.reverse_single:pairs", "Cluster pairs that a group tells apart"),
+    "reverse-probe toy": Command("sslk.commands.reverse_single:toy", "Forward against reverse probing in the plane"),
 }
 
 

@@ -6,6 +6,7 @@ devices without a native kernel (see `reference_backends`). Gradients come from 
 
 from ssl_kernels.reference.kmeans import kmeans_assign
 from ssl_kernels.reference.masking import circular_mask, heatmap_iou, masked_variants
+from ssl_kernels.reference.regression import sparse_softmax_sgd_
 from ssl_kernels.reference.rows import (
     activating_mask,
     activation_counts,
@@ -46,4 +47,5 @@ __all__ = [
     "qscore_penalty",
     "qscore_penalty_backward",
     "row_moments",
+    "sparse_softmax_sgd_",
 ]

@@ -11,7 +11,7 @@ from sslk.reverse import Clusterings, KMeansSettings, ProbeSettings, fit_predict
 from sslk.reverse.concepts import ConceptError, ConceptTable
 from sslk.reverse.kmeans import lloyd, plus_plus_start, random_start
 from sslk.reverse.protocol import reverse_probe, reverse_probes
-from sslk.reverse.sparse_batches import Batches
+from sslk.reverse.sparse_rows import SparseRows
 from sslk.reverse.split import stratified_split
 from sslk.reverse.standardise import Standardiser
 from tests.reverse import oracle
@@ -65,19 +65,12 @@ def test_lbfgs_reaches_the_optimum_of_scikit_learn():
     np.testing.assert_allclose(np.concatenate([found.weight, found.bias[None]]), expected, atol=2e-4)
 
 
-def test_every_row_of_an_epoch_comes_once_and_transposes_agree():
+def test_the_transpose_lists_the_rows_of_every_concept():
     table = random_table(101, 9, 0.3)
-    batches = Batches(table, torch.arange(101), torch.device("cpu"))
-    seen = []
-    for batch in batches.epoch(32, torch.Generator().manual_seed(0)):
-        rows = batch.clusters
-        seen += rows.tolist()
-        dense = torch.zeros(len(rows), 9, dtype=torch.bool)
-        for concept in range(9):
-            shown = batch.rows[batch.column_offsets[concept] : batch.column_offsets[concept + 1]]
-            dense[shown.long(), concept] = True
-        assert torch.equal(dense, table.dense()[rows])
-    assert sorted(seen) == list(range(101))
+    rows, offsets = SparseRows.of(table, torch.arange(101), torch.device("cpu")).transposed(9)
+    for concept in range(9):
+        shown = rows[offsets[concept] : offsets[concept + 1]]
+        assert shown.tolist() == table.dense()[:, concept].nonzero().flatten().tolist()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,25 +1,20 @@
-"""Reverse probing from the command line: one sub-command per experiment, each leaving a run in its folder."""
+"""Reverse probing of several encoders from the command line: one sub-command per experiment, each leaving a run."""
 
 from __future__ import annotations
 
-import csv
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-
 from sslk.commands.console import progress_bar
-from sslk.data import load_dataset
-from sslk.features.store import FeatureStore
-from sslk.provenance import provenance
+from sslk.commands.reverse_inputs import (
+    cluster_stores,
+    config_of,
+    load_accuracies,
+    load_features,
+    load_table,
+    save,
+)
 from sslk.reverse import experiments
 from sslk.reverse.concepts import ConceptTable
-from sslk.reverse.experiments import ExperimentResult
 from sslk.reverse.probe import ProbeSettings
-from sslk.reverse.protocol import quantize_store
-from sslk.reverse.quantizer import Clusterings, KMeansSettings
+from sslk.reverse.quantizer import KMeansSettings
 
 
 def run(
@@ -47,12 +42,12 @@ def run(
         probe: settings of the predictor.
         quiet: no progress bar.
     """
-    table = _table(concepts, groups)
-    known = _accuracies(accuracy) if accuracy else None
-    encoders = _clusterings(stores, kmeans, out, probe.device, quiet)
+    table = load_table(concepts, groups)
+    known = load_accuracies(accuracy) if accuracy else None
+    encoders = cluster_stores(stores, kmeans, out, probe.device, quiet)
     with progress_bar("probing", quiet) as update:
         result = experiments.ranking(encoders, table, probe, accuracy=known, progress=update)
-    _save(result, out, "run", _config(stores, concepts, kmeans, probe, groups=groups))
+    save(result, out, "run", config_of(stores, concepts, kmeans, probe, groups=groups))
 
 
 def breakdown(
@@ -81,10 +76,10 @@ def breakdown(
         quiet: no progress bar.
     """
     table = ConceptTable.load(concepts)
-    encoders = _clusterings(stores, kmeans, out, probe.device, quiet)
+    encoders = cluster_stores(stores, kmeans, out, probe.device, quiet)
     with progress_bar("probing", quiet) as update:
         result = experiments.breakdown(encoders, table, probe, order=order, labels=labels, progress=update)
-    _save(result, out, "breakdown", _config(stores, concepts, kmeans, probe, order=order))
+    save(result, out, "breakdown", config_of(stores, concepts, kmeans, probe, order=order))
 
 
 def gain(
@@ -111,10 +106,10 @@ def gain(
         quiet: no progress bar.
     """
     table = ConceptTable.load(concepts)
-    encoders = _clusterings(stores, kmeans, out, probe.device, quiet)
+    encoders = cluster_stores(stores, kmeans, out, probe.device, quiet)
     with progress_bar("probing", quiet) as update:
         result = experiments.gain(encoders, table, probe, labels=labels, progress=update)
-    _save(result, out, "gain", _config(stores, concepts, kmeans, probe))
+    save(result, out, "gain", config_of(stores, concepts, kmeans, probe))
 
 
 def vary_k(
@@ -142,8 +137,8 @@ def vary_k(
     """
     table = ConceptTable.load(concepts)
     with progress_bar("clustering and probing", quiet) as update:
-        result = experiments.vary_clusters(_features(stores), table, clusters, kmeans, probe, progress=update)
-    _save(result, out, "vary-k", _config(stores, concepts, kmeans, probe, clusters=clusters))
+        result = experiments.vary_clusters(load_features(stores), table, clusters, kmeans, probe, progress=update)
+    save(result, out, "vary-k", config_of(stores, concepts, kmeans, probe, clusters=clusters))
 
 
 def transfer(
@@ -168,227 +163,5 @@ def transfer(
         probe: settings of the predictor.
     """
     table = ConceptTable.load(concepts)
-    result = experiments.transfer(_features(stores), table, tuple(clusters), kmeans, probe)
-    _save(result, out, "transfer", _config(stores, concepts, kmeans, probe, clusters=clusters))
-
-
-def shifted(
-    store: str,
-    concepts: str,
-    shifted_store: str,
-    shifted_concepts: str,
-    out: str,
-    title: str = "shifted",
-    kmeans: KMeansSettings = KMeansSettings(),  # noqa: B008
-    probe: ProbeSettings = ProbeSettings(),  # noqa: B008
-    quiet: bool = False,
-) -> None:
-    """A probe fitted on one data set, tested on the concepts of another, against the first one's clusters.
-
-    Examples:
-        $ sslk reverse-probe shifted --store runs/a --concepts a.st --shifted-store runs/b --shifted-concepts b.st --out runs/s
-
-    Args:
-        store: feature store of the first data set.
-        concepts: its concept table.
-        shifted_store: feature store of the other data set under the same encoder.
-        shifted_concepts: its concept table, of the same columns.
-        out: folder of the run.
-        title: of the other data set.
-        kmeans: settings of the quantiser.
-        probe: settings of the predictor.
-        quiet: no progress bar.
-    """
-    first, second = FeatureStore(store).require(), FeatureStore(shifted_store).require()
-    if first.spec.weights_hash != second.spec.weights_hash:
-        raise ValueError(f"both stores must be of one encoder, got {first.spec.model} and {second.spec.model}.")
-    tables = ConceptTable.load(concepts), ConceptTable.load(shifted_concepts)
-    found = _clusterings([f"first={store}"], kmeans, out, probe.device, quiet)["first"]
-    batch = second.load()
-    result = experiments.shifted_test(
-        found, tables[0], batch.features.float(), batch.indices, tables[1], probe, title=title
-    )
-    config = _config([store, shifted_store], concepts, kmeans, probe, shifted_concepts=shifted_concepts)
-    _save(result, out, "shifted", config)
-
-
-def self_labels(
-    assignments: str,
-    concepts: str,
-    out: str,
-    title: str = "given",
-    probe: ProbeSettings = ProbeSettings(),  # noqa: B008
-) -> None:
-    """The protocol on an assignment that the encoder comes with, in place of k-means.
-
-    Examples:
-        $ sslk reverse-probe self-labels --assignments runs/sela.csv --concepts runs/c.safetensors --out runs/self
-
-    Args:
-        assignments: CSV of sample number and cluster, or clusterings that another command left.
-        concepts: concept table of these images.
-        out: folder of the run.
-        title: of the assignment.
-        probe: settings of the predictor.
-    """
-    found = _assignment(assignments, title)
-    result = experiments.self_labels({title: found}, ConceptTable.load(concepts), probe)
-    _save(result, out, "self-labels", {"assignments": assignments, "concepts": concepts, "probe": asdict(probe)})
-
-
-def labels(
-    store: str,
-    concepts: str,
-    out: str,
-    exclude: str | None = "labels",
-    repeats: int = 5,
-    probe: ProbeSettings = ProbeSettings(),  # noqa: B008
-) -> None:
-    """How well concepts tell the data set's labels, whatever the encoder.
-
-    Examples:
-        $ sslk reverse-probe labels --store runs/simclr --concepts runs/c.safetensors --out runs/labels
-
-    Args:
-        store: a feature store of the data set, for its labels.
-        concepts: concept table of these images.
-        out: folder of the run.
-        exclude: group to leave out: the labels themselves.
-        repeats: splits, over which results are averaged.
-        probe: settings of the predictor.
-    """
-    opened = FeatureStore(store).require(labels=True)
-    samples = torch.cat([shard.indices for shard in opened.shards()])
-    result = experiments.labels_from_concepts(
-        opened.labels(), samples, ConceptTable.load(concepts), probe, repeats=repeats, exclude=exclude
-    )
-    _save(result, out, "labels", {"store": store, "concepts": concepts, "probe": asdict(probe)})
-
-
-def pairs(
-    store: str,
-    concepts: str,
-    group: str,
-    data: str,
-    out: str,
-    split: str = "train",
-    root: str | None = None,
-    count: int = 4,
-    kmeans: KMeansSettings = KMeansSettings(clusterings=1),  # noqa: B008
-    probe: ProbeSettings = ProbeSettings(),  # noqa: B008
-    quiet: bool = False,
-) -> None:
-    """Pairs of clusters that a group of concepts tells apart, with word clouds and example images.
-
-    Examples:
-        $ sslk reverse-probe pairs --store runs/simclr --concepts c.st --group colour --data sample --out runs/pairs
-
-    Args:
-        store: feature store.
-        concepts: concept table of its images.
-        group: the group that is added to all others.
-        data: the data set, for the example images.
-        out: folder of the run.
-        split: of the data set.
-        root: folder of the published data sets; the environment variable SSLK_DATA by default.
-        count: pairs.
-        kmeans: settings of the quantiser; the first clustering is used.
-        probe: settings of the predictor.
-        quiet: no progress bar.
-    """
-    table = ConceptTable.load(concepts)
-    dataset = load_dataset(data, split, root=root)
-    found = _clusterings([f"store={store}"], kmeans, out, probe.device, quiet)["store"]
-    result = experiments.cluster_pairs(found, table, group, lambda number: dataset[number][0], probe, count=count)
-    _save(result, out, "pairs", _config([store], concepts, kmeans, probe, group=group))
-
-
-def toy(out: str, seed: int = 0) -> None:
-    """Forward against reverse probing on colour and shape in the plane.
-
-    Examples:
-        $ sslk reverse-probe toy --out runs/toy
-
-    Args:
-        out: folder of the run.
-        seed: of the points.
-    """
-    _save(experiments.toy(seed), out, "toy", {"seed": seed})
-
-
-def _config(
-    stores: list[str], concepts: str, kmeans: KMeansSettings, probe: ProbeSettings, **more: Any
-) -> dict[str, Any]:
-    """The settings a run remembers."""
-    return {"stores": stores, "concepts": concepts, "kmeans": asdict(kmeans), "probe": asdict(probe), **more}
-
-
-def _save(result: ExperimentResult, out: str, command: str, config: dict[str, Any]) -> None:
-    seed = config.get("seed", config.get("probe", {}).get("seed", 0))
-    result.save(out, provenance({"command": f"reverse-probe {command}", "seed": seed, "config": config}))
-    print("\n".join(result.findings))
-    print(f"{out}: results.json, {len(result.tables)} tables, {len(result.pictures)} figures")
-
-
-def _table(path: str, groups: list[str] | None) -> ConceptTable:
-    table = ConceptTable.load(path)
-    return table.select(groups) if groups else table
-
-
-def _named(stores: list[str]) -> dict[str, FeatureStore]:
-    named: dict[str, FeatureStore] = {}
-    for text in stores:
-        name, equals, folder = text.partition("=")
-        store = FeatureStore(folder if equals else text).require()
-        name = name if equals else store.spec.model
-        if name in named:
-            raise ValueError(f"stores must have different names, got {name!r} twice: write NAME=FOLDER.")
-        named[name] = store
-    return named
-
-
-def _features(stores: list[str]) -> dict[str, tuple[Tensor, Tensor]]:
-    loaded = {name: store.load() for name, store in _named(stores).items()}
-    return {name: (batch.features.float(), batch.indices) for name, batch in loaded.items()}
-
-
-def _clusterings(
-    stores: list[str], settings: KMeansSettings, out: str, device: str, quiet: bool
-) -> dict[str, Clusterings]:
-    """The clusterings of every store, those that the folder has from an earlier run with the same settings reused."""
-    found: dict[str, Clusterings] = {}
-    for name, store in _named(stores).items():
-        file = Path(out) / "clusterings" / f"{name.replace('/', '-').replace(':', '-')}.safetensors"
-        if file.exists():
-            earlier = Clusterings.load(file)
-            if earlier.about.get("settings") == asdict(settings) and earlier.about.get("store") == store.spec.identity:
-                found[name] = earlier
-                continue
-        with progress_bar(f"clustering {name}", quiet) as update:
-            found[name] = quantize_store(store, settings, device=device, progress=update)
-        found[name].about["store"] = store.spec.identity
-        found[name].save(file)
-    return found
-
-
-def _assignment(path: str, title: str) -> Clusterings:
-    if Path(path).suffix == ".safetensors":
-        return Clusterings.load(path)
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
-    try:
-        values = torch.tensor(
-            [[int(cell) for cell in row] for row in rows[1 if not rows[0][0].strip().isdigit() else 0 :]]
-        )
-        return Clusterings.given(values[:, 1], values[:, 0], title)
-    except (ValueError, IndexError):
-        raise ValueError(f"{path} must hold two columns, sample number and cluster, both integers.") from None
-
-
-def _accuracies(path: str) -> dict[str, float]:
-    with open(path, newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    try:
-        return {row[0]: float(row[1]) for row in rows if row[1].replace(".", "", 1).strip().isdigit()}
-    except IndexError:
-        raise ValueError(f"{path} must hold two columns, model and top-1 in percent.") from None
+    result = experiments.transfer(load_features(stores), table, tuple(clusters), kmeans, probe)
+    save(result, out, "transfer", config_of(stores, concepts, kmeans, probe, clusters=clusters))

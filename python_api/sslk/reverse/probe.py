@@ -1,8 +1,8 @@
 """The predictor: softmax regression from sparse binary concepts to clusters, its cost growing with the ones.
 
 Logits of an image are the sum of the weight rows of its concepts, and the gradient of a weight row is the sum of the
-errors of the images that show the concept: both are bags of rows (`torch.nn.functional.embedding_bag`), the second over
-the transposed batch. Weights are kept in tiles of columns that stay in a core's second-level cache.
+errors of the images that show the concept. A step of SGD is one op, `ssl_kernels.sparse_softmax_sgd_`; where only logits
+are wanted they are bags of rows (`torch.nn.functional.embedding_bag`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import ssl_kernels
 from sslk.reverse.concepts.table import ConceptTable
-from sslk.reverse.sparse_batches import Batches, SparseBatch
+from sslk.reverse.sparse_rows import SparseRows
 
-_TILE = 128  # columns: 1,300 concepts x 128 floats are 0.67 MB
+_TILE = 64  # clusters: the weights of 1,300 concepts, 0.33 MB, and the errors of a batch share a second-level cache
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,7 @@ class ConceptPredictor:
             raise ValueError(
                 f"concepts must have {len(self.weight)} columns as in the fit, got {concepts.num_concepts}."
             )
-        bags = F.embedding_bag(
-            concepts.columns, self.weight, concepts.offsets.int(), mode="sum", include_last_offset=True
-        )
-        return bags + self.bias
+        return bag(concepts.columns, self.weight, concepts.offsets) + self.bias
 
 
 def fit_predictor(
@@ -123,8 +121,8 @@ def fit_predictor(
         if not 0 <= int(clusters.min()) <= int(clusters.max()) < num_clusters:
             raise ValueError(f"{name}_clusters must lie in [0, {num_clusters}), got up to {int(clusters.max())}.")
     device = torch.device(settings.device)
-    fitted = Batches(train, train_clusters, device)
-    held_out = Batches(validation, validation_clusters, device)
+    fitted = SparseRows.of(train, train_clusters, device)
+    held_out = SparseRows.of(validation, validation_clusters, device)
     weights = TiledWeights(train.num_concepts, num_clusters, device, dtype)
     if settings.solver == "lbfgs":
         from sslk.reverse.probe_lbfgs import minimise
@@ -136,8 +134,8 @@ def fit_predictor(
 
 def _sgd(
     weights: TiledWeights,
-    train: Batches,
-    validation: Batches,
+    train: SparseRows,
+    validation: SparseRows,
     settings: ProbeSettings,
     progress: Callable[[int, int], None] | None,
 ) -> ConceptPredictor:
@@ -148,10 +146,7 @@ def _sgd(
     for epoch in range(settings.epochs):
         drops = sum(epoch >= round(share * settings.epochs) for share in (0.6, 0.8))
         rate = settings.learning_rate / 10**drops
-        loss = torch.zeros((), dtype=torch.float64, device=weights.device)
-        for batch in train.epoch(settings.batch_size, generator):
-            loss += weights.step(batch, velocity, rate, settings.momentum, settings.weight_decay)
-        curves[0].append(float(loss) / len(train))
+        curves[0].append(weights.epoch(train, velocity, generator, rate, settings) / len(train))
         curves[1].append(weights.cross_entropy(validation))
         if not math.isfinite(curves[1][-1]):
             raise ValueError(
@@ -165,15 +160,13 @@ def _sgd(
 
 
 class TiledWeights:
-    """Weights `[M, K]` and biases `[K]` of softmax regression as tiles of columns, with its forward and gradient."""
+    """Weights of softmax regression in tiles of clusters, `[T, M, W]`, and biases `[K]`."""
 
     def __init__(self, concepts: int, clusters: int, device: torch.device, dtype: torch.dtype) -> None:
-        # A GPU holds all columns in its cache; a CPU core only so many.
-        tiles = 1 if device.type == "cuda" else -(-clusters // _TILE)
-        width = -(-clusters // (tiles * 16)) * 16
-        self.clusters, self.width, self.device = clusters, width, device
-        self.weight = torch.zeros(tiles, concepts, width, dtype=dtype, device=device)
-        self.bias = torch.zeros(tiles, 1, width, dtype=dtype, device=device)
+        # A GPU holds all clusters in its cache; a CPU core only so many.
+        width = clusters if device.type == "cuda" else min(_TILE, -(-clusters // 16) * 16)
+        self.weight = torch.zeros(-(-clusters // width), concepts, width, dtype=dtype, device=device)
+        self.bias = torch.zeros(clusters, dtype=dtype, device=device)
 
     def zeros(self) -> tuple[Tensor, Tensor]:
         """Two tensors as the weights and the biases."""
@@ -181,56 +174,38 @@ class TiledWeights:
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """Copies on the CPU, `[M, K]` and `[K]`."""
-        weight = self.weight.transpose(0, 1).flatten(1)[:, : self.clusters]
-        return weight.cpu().contiguous(), self.bias.flatten()[: self.clusters].cpu().clone()
+        weight = self.weight.transpose(0, 1).flatten(1)[:, : len(self.bias)]
+        return weight.cpu().contiguous(), self.bias.cpu().clone()
 
-    def errors(self, batch: SparseBatch) -> tuple[Tensor, Tensor]:
-        """`softmax - one-hot`, `[tiles, n, width]`, and the summed cross-entropy, float64."""
-        n = len(batch.clusters)
-        errors = torch.empty(len(self.weight), n, self.width, dtype=self.weight.dtype, device=self.device)
-        for out, weight, bias in zip(errors, self.weight, self.bias, strict=True):
-            torch.add(bag(batch.columns, weight, batch.offsets), bias, out=out)
-        surplus = errors.shape[0] * self.width - self.clusters
-        if surplus:
-            # Columns that fill up the tiles: they may span several where K is small.
-            flat = torch.arange(self.clusters, self.clusters + surplus, device=self.device)
-            errors[flat // self.width, :, flat % self.width] = -torch.inf
-        tile, column = batch.clusters // self.width, batch.clusters % self.width
-        rows = torch.arange(n, device=self.device)
-        highest = errors.amax((0, 2))
-        errors.sub_(highest[:, None])
-        target = errors[tile, rows, column].double()
-        total = errors.exp_().sum((0, 2))
-        loss = (total.double().log() - target).sum()
-        errors.div_(total[:, None])
-        errors[tile, rows, column] -= 1
-        return errors, loss
-
-    def step(
-        self, batch: SparseBatch, velocity: tuple[Tensor, Tensor], rate: float, momentum: float, decay: float
-    ) -> Tensor:
-        """One step of SGD as torch's: `v = momentum v + g + decay w`, `w -= rate v`; returns the summed loss before."""
-        errors, loss = self.errors(batch)
-        errors.div_(len(batch.clusters))
-        # Tile by tile, so that gradient, velocity and weights meet in the cache.
-        for error, weight, speed in zip(errors, self.weight, velocity[0], strict=True):
-            gradient = bag(batch.rows, error, batch.column_offsets)
-            # What torch.optim.SGD(fused=True) calls: one pass over the tile in place of three.
-            torch._fused_sgd_(
-                [weight], [gradient], [speed], weight_decay=decay, momentum=momentum, lr=rate, dampening=0.0,
-                nesterov=False, maximize=False, is_first_step=False,
+    def epoch(
+        self,
+        rows: SparseRows,
+        velocity: tuple[Tensor, Tensor],
+        generator: torch.Generator,
+        rate: float,
+        settings: ProbeSettings,
+    ) -> float:
+        """Steps of SGD over all rows once, in random order; the sum of the losses, each taken before its step."""
+        loss = torch.zeros((), dtype=torch.float64, device=self.bias.device)
+        order = torch.randperm(len(rows), generator=generator).to(self.bias.device)
+        for index in order.split(settings.batch_size):
+            loss += ssl_kernels.sparse_softmax_sgd_(
+                self.weight, self.bias, *velocity, rows.columns, rows.offsets, rows.clusters, index, rate,
+                settings.momentum, settings.weight_decay,
             )  # fmt: skip
-        bias_speed = velocity[1]
-        torch.add(errors.sum(1, keepdim=True), bias_speed, alpha=momentum, out=bias_speed)
-        bias_speed.add_(self.bias, alpha=decay)
-        self.bias.sub_(bias_speed, alpha=rate)
-        return loss
+        return float(loss)
 
-    def cross_entropy(self, rows: Batches) -> float:
+    def logits(self, rows: SparseRows) -> Tensor:
+        """`[n, K]`."""
+        bags = [bag(rows.columns, tile, rows.offsets) for tile in self.weight]
+        return torch.cat(bags, 1)[:, : len(self.bias)] + self.bias
+
+    def cross_entropy(self, rows: SparseRows) -> float:
         """Mean cross-entropy over all rows, in nats."""
-        return float(sum(self.errors(batch)[1] for batch in rows.in_order())) / len(rows)
+        losses = [F.cross_entropy(self.logits(part), part.clusters, reduction="none") for part in rows.split()]
+        return float(torch.cat(losses).double().mean())
 
 
 def bag(rows: Tensor, table: Tensor, offsets: Tensor) -> Tensor:
     """Sums of rows of a table, one per bag; `offsets` has one more entry than there are bags."""
-    return F.embedding_bag(rows, table, offsets, mode="sum", include_last_offset=True)
+    return F.embedding_bag(rows, table, offsets.int(), mode="sum", include_last_offset=True)

@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from sslk.reverse.probe import ProbeSettings, TiledWeights, bag
-from sslk.reverse.sparse_batches import Batches
+from sslk.reverse.sparse_rows import SparseRows
 
 
-def minimise(weights: TiledWeights, train: Batches, settings: ProbeSettings) -> int:
+def minimise(weights: TiledWeights, train: SparseRows, settings: ProbeSettings) -> int:
     """Minimise mean cross-entropy plus `weight_decay / 2` times the squared norm, in place; returns the iterations.
 
     Raises:
-        ValueError: settings.iterations did not suffice for a gradient below 1e-5.
+        ValueError: settings.iterations did not suffice for a gradient below 1e-4.
     """
     from scipy.optimize import minimize
 
-    batch = train.whole()
+    by_concept = train.transposed(weights.weight.shape[1])
     parameters = (weights.weight, weights.bias)
-    shapes = [tuple(part.shape) for part in parameters]
     split = weights.weight.numel()
+    tiles, _, width = weights.weight.shape
+    surplus = tiles * width - len(weights.bias)
 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         for part, values in zip(parameters, np.split(flat, [split]), strict=True):
             part.copy_(torch.from_numpy(values).view(part.shape))
-        errors, loss = weights.errors(batch)
+        logits = weights.logits(train)
+        loss = F.cross_entropy(logits, train.clusters, reduction="none").double().sum()
+        errors = logits.softmax(1)
+        errors[torch.arange(len(train), device=errors.device), train.clusters] -= 1
         errors.div_(len(train))
-        gradient = torch.stack([bag(batch.rows, error, batch.column_offsets) for error in errors])
-        gradients = (gradient, errors.sum(1, keepdim=True))
+        tiled = F.pad(errors, (0, surplus)).view(len(train), tiles, width).transpose(0, 1).contiguous()
+        gradients = (torch.stack([bag(by_concept[0], tile, by_concept[1]) for tile in tiled]), errors.sum(0))
         pieces = [
             (g + settings.weight_decay * p).double().flatten() for g, p in zip(gradients, parameters, strict=True)
         ]
         penalty = 0.5 * settings.weight_decay * sum(float(part.double().square().sum()) for part in parameters)
         return float(loss) / len(train) + penalty, torch.cat(pieces).cpu().numpy()
 
-    start = np.zeros(sum(int(np.prod(shape)) for shape in shapes))
+    start = np.zeros(split + len(weights.bias))
     options = {
         "maxiter": settings.iterations,
         "maxfun": 2 * settings.iterations,

@@ -1,0 +1,55 @@
+// Argument checks of sparse_softmax_sgd_. Values of the index tensors are checked where they are read.
+#pragma once
+
+#include <limits>
+
+#include "sslk.h"
+
+namespace sslk {
+
+inline void check_index(const char* op, const char* name, const Tensor& t, ScalarType type, const Tensor& weight) {
+  SSLK_CHECK(t.dim() == 1 && t.scalar_type() == type, op, ": ", name, " must be a vector of ", dtype_name(type),
+             ", got ", dtype_name(t.scalar_type()), " of shape ", shape_of(t), ".");
+  SSLK_CHECK(t.is_contiguous(), op, ": ", name, " must be contiguous.");
+  SSLK_CHECK(t.device() == weight.device(), op, ": ", name, " must be on the device of weight.");
+}
+
+// Everything the op writes: it must be whole memory of its own.
+inline void check_parameter(const char* op, const char* name, const Tensor& t, const Tensor& like) {
+  SSLK_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", name, " must have the dtype of weight, ",
+             dtype_name(like.scalar_type()), ", got ", dtype_name(t.scalar_type()), ".");
+  SSLK_CHECK(t.is_contiguous(), op, ": ", name, " is changed in place and must be contiguous.");
+  SSLK_CHECK(t.device() == like.device(), op, ": ", name, " must be on the device of weight.");
+}
+
+inline void check_sparse_softmax_sgd(const char* op, const Tensor& weight, const Tensor& bias,
+                                     const Tensor& weight_velocity, const Tensor& bias_velocity, const Tensor& columns,
+                                     const Tensor& offsets, const Tensor& target, const Tensor& index) {
+  SSLK_CHECK(weight.scalar_type() == ScalarType::Float || weight.scalar_type() == ScalarType::Double, op,
+             ": weight must be float32 or float64, got ", dtype_name(weight.scalar_type()), ".");
+  SSLK_CHECK(weight.dim() == 3 && weight.numel() > 0, op,
+             ": weight must hold tiles of columns, [T, M, W] with none of them 0, got shape ", shape_of(weight), ".");
+  SSLK_CHECK(weight.size(1) <= std::numeric_limits<int32_t>::max(), op, ": weight must have fewer than 2^31 rows, got ",
+             weight.size(1), ".");
+  const int64_t most = weight.size(0) * weight.size(2);
+  SSLK_CHECK(bias.dim() == 1 && bias.size(0) > most - weight.size(2) && bias.size(0) <= most, op,
+             ": bias must have one entry per class, [K], with W (T - 1) < K <= W T for weight [T, M, W] = ",
+             shape_of(weight), ", got shape ", shape_of(bias), ".");
+  SSLK_CHECK(shape_of(weight_velocity) == shape_of(weight), op, ": weight_velocity must have the shape of weight, ",
+             shape_of(weight), ", got ", shape_of(weight_velocity), ".");
+  SSLK_CHECK(shape_of(bias_velocity) == shape_of(bias), op, ": bias_velocity must have the shape of bias, ",
+             shape_of(bias), ", got ", shape_of(bias_velocity), ".");
+  check_parameter(op, "weight", weight, weight);
+  check_parameter(op, "bias", bias, weight);
+  check_parameter(op, "weight_velocity", weight_velocity, weight);
+  check_parameter(op, "bias_velocity", bias_velocity, weight);
+  check_index(op, "columns", columns, ScalarType::Int, weight);
+  check_index(op, "offsets", offsets, ScalarType::Long, weight);
+  check_index(op, "target", target, ScalarType::Long, weight);
+  check_index(op, "index", index, ScalarType::Long, weight);
+  SSLK_CHECK(offsets.size(0) == target.size(0) + 1, op,
+             ": offsets must have one entry more than target, which has one per row: got ", offsets.size(0), " and ",
+             target.size(0), ".");
+}
+
+}  // namespace sslk
