@@ -1,9 +1,9 @@
-"""Prepares the inputs of the published interpretability runs: GrabCut masks, who is classified correctly, checkpoints.
+"""Prepares the inputs of the published interpretability runs: GrabCut masks, who is classified correctly, training images.
 
     python bench/interpret_runs.py grabcut --test cifar10_test.npz --out runs/cifar --images 2000
     python bench/interpret_runs.py folds --store runs/effnet-tiny --out runs/tiny-correct.csv
     python bench/interpret_runs.py probe --train-store runs/embedded-train --images runs/cifar/images.npz --out runs/correct.csv
-    python bench/interpret_runs.py train --train cifar10_train.npz --set runs/embedded.safetensors --out runs/arms
+    python bench/interpret_runs.py subset --train cifar10_train.npz --out runs/cifar-train.npz --images 5000
 
 The commands that use them stand in docs/interpretability.md.
 """
@@ -93,41 +93,25 @@ def probe(train_store: Path, images: Path, out: Path) -> None:
     write_correct(found.correct, out)
 
 
-def train(train: Path, set: Path, out: Path, images: int, epochs: int, learning_rate: float) -> None:
-    """Further SimCLR training of the embedded encoder without and with the Q-Score penalty, from the same start."""
-    from sslk.quality.finetune import FinetuneConfig, further_train
-
-    from sslk.models.embedded import load_embedded, load_embedded_projector
-    from sslk.quality.discover import DiscriminativeFeatures
-
-    out.mkdir(parents=True, exist_ok=True)
+def subset(train: Path, out: Path, images: int) -> None:
+    """Evenly spread images of a training set, for `sslk finetune`."""
     with np.load(train) as arrays:
         chosen = np.unique(np.linspace(0, len(arrays["images"]) - 1, images).astype(int))
-        pixels = torch.from_numpy(arrays["images"][chosen]).permute(0, 3, 1, 2).contiguous()
-    config = FinetuneConfig(epochs=epochs, learning_rate=learning_rate, seed=0)
-    for arm in ("baseline", "qscore"):
-        torch.manual_seed(0)
-        encoder, _ = load_embedded()
-        done = further_train(
-            encoder, load_embedded_projector(), pixels, arm, config, DiscriminativeFeatures.load(set), lambda *_: None
+        np.savez(
+            out, **{name: arrays[name][chosen] if name in ("images", "labels") else arrays[name] for name in arrays}
         )
-        torch.save(done.encoder.state_dict(), out / f"{arm}.pt")
-        print(arm, {name: round(values[-1], 5) for name, values in done.log.items()})
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
     for function, paths in ((grabcut, ("test", "out")), (folds, ("store", "out")),
-                            (probe, ("train-store", "images", "out")), (train, ("train", "set", "out"))):  # fmt: skip
+                            (probe, ("train-store", "images", "out")), (subset, ("train", "out"))):  # fmt: skip
         verb = verbs.add_parser(function.__name__)
         verb.set_defaults(run=function)
         for path in paths:
             verb.add_argument(f"--{path}", type=Path, required=True)
-        if function in (grabcut, train):
+        if function in (grabcut, subset):
             verb.add_argument("--images", type=int, default=2000 if function is grabcut else 5000)
-        if function is train:
-            verb.add_argument("--epochs", type=int, default=2)
-            verb.add_argument("--learning-rate", type=float, default=0.3)
     options = vars(parser.parse_args())
     options.pop("run")(**options)

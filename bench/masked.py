@@ -3,6 +3,10 @@
     python bench/masked.py variants   # five variants against the forward pass of one
     python bench/masked.py matrices   # CKA and CCA of 15 representations against a loop over pairs
     python bench/masked.py folds      # five-fold evaluation of five variants against scikit-learn's loop
+    python bench/masked.py memory     # peak memory of the matrices with their intervals at several numbers of rows
+
+The C library's allocator gives large activations back to the system after every layer, and taking them again costs a
+third of a forward pass: MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 keeps them.
 
 Times are CPU seconds of the process, which hold on a busy machine too; set OMP_NUM_THREADS=1 there, waiting threads burn
 time. Ratios are medians over interleaved repetitions. The loop over pairs is timed on a few pairs and scaled to all of
@@ -14,6 +18,8 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -127,6 +133,35 @@ def bench_matrices(representations: int, rows: int, width: int, pairs: int, batc
     }  # fmt: skip
 
 
+def bench_memory(rows: list[int], width: int, models: int) -> dict:
+    """Both passes of `compare_variants` in a fresh process for every number of rows; batches are made on the fly."""
+    return {
+        "width": width, "models": models, "variants": 5, "rows": rows,
+        "sums_MB": 8e-6 * (5 * models * width) ** 2,
+        "peak_MB": [
+            int(subprocess.run([sys.executable, __file__, "peak", f"{n}", f"{width}", f"{models}"], check=True,
+                               capture_output=True, text=True).stdout.split()[-1]) / 1e3
+            for n in rows
+        ],
+    }  # fmt: skip
+
+
+def peak(rows: int, width: int, models: int) -> None:
+    """Print the peak memory of this process in kB."""
+    from sslk.masked.similarity import compare_variants
+
+    def stream():
+        g = torch.Generator().manual_seed(0)
+        for _ in range(0, rows, 500):
+            yield torch.randn(5, 500, width, generator=g).unbind()
+
+    compare_variants(
+        {f"m{number}": stream for number in range(models)}, {f"m{number}": width for number in range(models)}, "abcde",
+        resamples=200,
+    )  # fmt: skip
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
 def bench_folds(images: int) -> dict:
     """Real features: five variants of the embedded sample under the embedded encoder, discs for masks."""
     from sklearn.linear_model import LogisticRegression
@@ -169,6 +204,9 @@ def bench_folds(images: int) -> dict:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["peak"]:
+        peak(*map(int, sys.argv[2:]))
+        sys.exit()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
     one = verbs.add_parser("variants")
@@ -188,6 +226,11 @@ if __name__ == "__main__":
     three = verbs.add_parser("folds")
     three.set_defaults(run=bench_folds)
     three.add_argument("--images", type=int, default=4000)
+    four = verbs.add_parser("memory")
+    four.set_defaults(run=bench_memory)
+    four.add_argument("--rows", type=int, nargs="+", default=[2_500, 10_000, 40_000])
+    four.add_argument("--width", type=int, default=128)
+    four.add_argument("--models", type=int, default=2)
     options = vars(parser.parse_args())
     run = options.pop("run")
     print(json.dumps({**run(**options), "machine": provenance({})["machine"]}))

@@ -208,3 +208,25 @@ def test_error_messages_are_one_line(model, data, tmp_path):
     with pytest.raises(StoreError) as caught:
         extract(small_model(seed=5), data, tmp_path / "s", workers=0)
     assert not re.search(r"\n", str(caught.value))
+
+
+def test_a_shard_without_a_readable_sample_ends_no_run_that_has_others(model, tmp_path):
+    data = SmallData(60, corrupt=range(20))  # the whole first shard
+    whole = extract(model, data, tmp_path / "s", shard_rows=20, workers=0, on_corrupt="skip")
+    assert whole.complete and len(whole) == 40 and whole.manifest.skipped == 20
+    data = SmallData(60, corrupt=range(40, 60))  # all that is left to a resumed run
+    with pytest.raises(ValueError, match="sample 40 of small cannot be read"):
+        extract(model, data, tmp_path / "t", shard_rows=20, workers=0)
+    resumed = extract(model, data, tmp_path / "t", shard_rows=20, workers=0, on_corrupt="skip")
+    assert resumed.complete and len(resumed) == 40
+    with pytest.raises(ValueError, match="dataset has no readable sample"):
+        extract(model, SmallData(30, corrupt=range(30)), tmp_path / "u", shard_rows=10, workers=0, on_corrupt="skip")
+
+
+def test_labels_beside_bare_images_are_stored(model, tmp_path):
+    class Bare(SmallData):
+        def __getitem__(self, index):
+            return super().__getitem__(index)[0]
+
+    data = Bare(30)
+    assert extract(model, data, tmp_path / "s", workers=0).labels().tolist() == data.labels

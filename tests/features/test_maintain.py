@@ -108,3 +108,10 @@ def test_export(made, tmp_path, dtype, labels):
     assert {file.name for file in (tmp_path / "numpy").iterdir()} == {file.name for file in files}
     with pytest.raises(StoreError, match="out must not be a feature store"):
         store_export(store.path, store.path)
+
+
+def test_merge_refuses_the_same_samples_twice(made, tmp_path):
+    a, b = made("a", name="one").path, made("b", name="two").path
+    with pytest.raises(StoreError, match=r"a holds the samples that .*a holds too"):
+        store_merge([a, b, a], tmp_path / "m")
+    assert not (tmp_path / "m").exists()

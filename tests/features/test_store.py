@@ -100,6 +100,14 @@ def test_missing_shard_is_refused_on_opening(store):
         FeatureStore(store.path)
 
 
+def test_shard_that_goes_missing_later_is_refused_when_it_is_reached(store):
+    (store.path / "shard-000001.safetensors").unlink()
+    shards = store.shards()
+    assert len(next(shards).features) == 20
+    with pytest.raises(StoreError, match=r"shard-000001\.safetensors is missing"):
+        next(shards)
+
+
 def test_altered_shard_is_refused_when_it_is_reached(store):
     alter(store.path / "shard-000003.safetensors")
     batches = FeatureStore(store.path).batches(20)

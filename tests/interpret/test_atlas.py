@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from sslk.features import FeatureStore, StoreWriter
 from sslk.interpret.atlas import build_atlas
 from sslk.interpret.atlas.statistics import coactivation_groups, collect
 from sslk.interpret.concepts import ConceptTable, concept_scores
 from sslk.interpret.overlay import overlay
+from sslk.interpret.pca import principal_directions
 from tests.interpret.scene import CLASSES, TRANSFORM, make_scene
 from tests.interpret.small import gradcam, scaled
 from tests.ops import oracle
@@ -206,3 +208,21 @@ def test_names_from_the_data_are_escaped(atlas):
     text = atlas.page.read_text(encoding="utf-8")
     assert "window.hacked" in text and CLASSES[1] not in text and "<b>dog" not in text and "<u>first" not in text
     assert "<i>0</i>" not in text and "http" not in text.replace("http-equiv", "")
+
+
+def test_rows_that_are_not_finite_are_nobodys_top_image(scene, tmp_path):
+    rows = scene.store.load().features.clone()
+    rows[[3, 50]] = torch.nan
+    rows[4, 2] = torch.inf
+    with StoreWriter(tmp_path / "store", scene.store.spec) as writer:
+        for number, part in enumerate(torch.arange(90).split(scene.store.spec.shard_rows)):
+            writer.write(number, rows[part], scene.store.labels()[part], part)
+    broken = FeatureStore(tmp_path / "store")
+    found = collect(broken, scene.found, torch.arange(12), top=80)
+    kept = collect(scene.store, scene.found, torch.arange(12), top=90).top_rows
+    for j in range(12):
+        wanted = [row for row in kept[j].tolist() if row not in (3, 4, 50)]
+        assert found.top_rows[j].tolist() == wanted[:80]
+    directions = principal_directions(broken, 3)
+    clean = principal_directions(rows[rows.isfinite().all(1)], 3)
+    torch.testing.assert_close(directions.directions, clean.directions, rtol=1e-6, atol=1e-6)

@@ -158,3 +158,20 @@ def test_atlas_and_galleries_from_a_store(place, tmp_path, capsys):
 def test_mistakes_are_explained(place, tmp_path, capsys, verb, words, message):
     assert command(place, verb, *words, "--out", str(tmp_path)) == 1
     assert message in capsys.readouterr().err
+
+
+def test_miou_needs_to_know_who_is_correct_after(place, tmp_path, capsys):
+    words = ["--masks", f"folder:{place}", "--correct", f"{place}/correct.csv", "--after", "nowhere.pt",
+             "--out", str(tmp_path / "run"), "--quiet"]  # fmt: skip
+    assert command(place, "miou", *words) != 0
+    assert "give --correct-after with those of the second" in capsys.readouterr().err
+    with open(tmp_path / "after.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([["index", "correct"], *([i, 1 - (i % 4 == 0)] for i in range(60))])
+    encoder, _ = load_embedded()
+    torch.save(encoder.state_dict(), tmp_path / "after.pt")
+    words[5] = str(tmp_path / "after.pt")
+    assert command(place, "miou", *words, "--correct-after", str(tmp_path / "after.csv"), "--limit", "20") == 0
+    run = Run.load(tmp_path / "run")
+    assert run.provenance["accuracy before"] == pytest.approx(0.35, abs=0.1)
+    assert run.provenance["accuracy after"] == pytest.approx(0.75, abs=0.1)
+    assert not (tmp_path / "run" / ".parts").exists()

@@ -193,3 +193,59 @@ def test_boxes_become_masks_of_their_pixels():
     assert both["core"].sum() == 12 and not (both["core"] & both["spurious"]).any()
     with pytest.raises(ValueError, match="must name classes of b"):
         ClassMasks(data, ["dog"])
+
+
+def interrupted(parts, after, **options):
+    """Run until `after` images are done and die there."""
+
+    def progress(done, total):
+        if done >= after:
+            raise KeyboardInterrupt
+
+    data, _ = scenes()
+    with pytest.raises(KeyboardInterrupt):
+        mask_agreement(Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, eps=0.5, batch_size=2,
+                       keep_representations=True, parts=parts, progress=progress, **options)  # fmt: skip
+
+
+def test_an_interrupted_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr("sslk.interpret.parts.Parts.due", True)
+    data, _ = scenes()
+    source, model = ClassMasks(data, ["core"]), Float32()
+    options = {"eps": 0.5, "batch_size": 2, "keep_representations": True}
+    whole = mask_agreement(model, data, source, EVERY, TRANSFORM, **options)
+    interrupted(tmp_path / "p", 6)
+    seen = []
+    calls = model.net.register_forward_hook(lambda *_: seen.append(1))
+    again = mask_agreement(model, data, source, EVERY, TRANSFORM, parts=tmp_path / "p", **options)
+    calls.remove()
+    # Parts of 2, 4 and 6 images are there; the layers are looked at with two passes over noise.
+    assert len(seen) <= 3 + 3
+    for key in whole.overlaps:
+        np.testing.assert_array_equal(again.overlaps[key], whole.overlaps[key])
+    assert (again.without_map, again.without_mask) == (whole.without_map, whole.without_mask)
+    assert torch.equal(again.representations, whole.representations)
+
+
+def test_parts_of_other_settings_or_weights_are_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("sslk.interpret.parts.Parts.due", True)
+    data, _ = scenes()
+    source = ClassMasks(data, ["core"])
+    options = {"eps": 0.5, "batch_size": 2, "keep_representations": True}
+    other = Float32()
+    with torch.no_grad():
+        other.net[0].weight.mul_(-1)
+    for name, model, change in (
+        ("set", Float32(), {"eps": 0.9}), ("weights", other, {}), ("threshold", Float32(), {"threshold": 0.3}),
+    ):  # fmt: skip
+        interrupted(tmp_path / name, 6)
+        fresh = mask_agreement(model, data, source, EVERY, TRANSFORM, **options | change)
+        found = mask_agreement(model, data, source, EVERY, TRANSFORM, parts=tmp_path / name, **options | change)
+        for key in fresh.overlaps:
+            np.testing.assert_array_equal(found.overlaps[key], fresh.overlaps[key])
+
+    class Nameless(ClassMasks):
+        __repr__ = object.__repr__
+
+    with pytest.raises(ValueError, match="masks must have a repr that names them"):
+        mask_agreement(Float32(), data, Nameless(data, ["core"]), EVERY, TRANSFORM, parts=tmp_path / "n")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from sslk.data import Dataset, EvaluationTransform, evaluation_transform, load_dataset
-from sslk.features import StoreError, extract
+from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter, extract
 from sslk.masked import VARIANTS, MaskedImages, VariantRenderer, build_masks, extract_variants, segmenter
 from sslk.masked.analysis import one_variant, sampled_variants, streams_of
 from sslk.masked.extract import variant_features
@@ -167,3 +167,25 @@ def test_stores_stream_by_variant_and_samples_agree(extracted, tmp_path):
     )  # fmt: skip
     with pytest.raises(StoreError, match="holds plain representations"):
         next(variant_features(plain))
+
+
+def test_the_blur_has_the_stated_standard_deviation():
+    side, sigma = 64, 0.1
+    step = torch.zeros(1, 4, side, side, dtype=torch.uint8)
+    step[:, :3, :, side // 2 :] = 200  # its blur is the Gaussian's distribution function
+    occluder = {"blurred-background": BlurredBackground(sigma)}
+    render = VariantRenderer(["blurred-background"], [0.0] * 3, [1.0] * 3, occluders=occluder)
+    x = (torch.arange(side) + 0.5 - side / 2) / (sigma * side)
+    wanted = 200 / 255 * torch.special.ndtr(x)
+    middle = slice(8, -8)  # farther out the reflected border shows
+    torch.testing.assert_close(render(step)[0, 0, 0, 20][middle], wanted[middle], rtol=0, atol=0.02)
+
+
+def test_rows_that_are_not_finite_are_refused_before_they_are_compared(tmp_path):
+    spec = StoreSpec("tiny", "0", "noise", "0", "none", 6, 4, labels=False, variants=("original", "center"))
+    rows = torch.rand(6, 4)
+    rows[2, 1] = torch.inf
+    with StoreWriter(tmp_path / "s", spec) as writer:
+        writer.write(0, rows, None, torch.arange(6))
+    with pytest.raises(StoreError, match=r"1 rows that are not finite.* weights of tiny-model"):
+        streams_of({"tiny-model": FeatureStore(tmp_path / "s")})

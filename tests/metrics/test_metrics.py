@@ -82,3 +82,25 @@ def test_wrong_shapes_are_refused_with_the_shape():
         FailureAUROC().update(torch.tensor([0.0, torch.nan]), torch.tensor([True, False]))
     with pytest.raises(ValueError, match=r"correct bool \[n\]"):
         FailureAUROC().update(torch.zeros(2), torch.ones(2))
+
+
+def test_a_loaded_state_of_as_many_rows_replaces_what_was_computed():
+    from sslk.metrics import Similarity
+
+    g = torch.Generator().manual_seed(0)
+    first, second = Similarity([4, 3]), Similarity([4, 3])
+    for metric in (first, second):
+        metric.update(torch.randn(40, 4, generator=g), torch.randn(40, 3, generator=g))
+        metric.compute()
+    second.load_state_dict(first.state_dict())
+    torch.testing.assert_close(second.compute()["r2"], first.compute()["r2"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["CCA", "Similarity"])
+def test_a_row_that_is_not_finite_is_named(name):
+    from sslk import metrics
+
+    metric = getattr(metrics, name)([4, 3])
+    metric.update(torch.rand(20, 4), torch.full((20, 3), torch.inf))
+    with pytest.raises(ValueError, match="representation 1 must be finite"):
+        metric.compute()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,7 @@ def miou(
     answers: str | None = None,
     images: str | None = None,
     correct: str | None = None,
+    correct_after: str | None = None,
     weights: str | None = None,
     after: str | None = None,
     further_trained: bool = False,
@@ -130,7 +132,7 @@ def miou(
     json: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Measure how well heatmaps agree with core and spurious masks, with intervals and controls.
+    """Measure how well heatmaps agree with core and spurious masks; killed, the same command goes on.
 
     Examples:
         $ sslk interpret miou --model embedded --data tiny-imagenet:tiny.zip --discriminative S --correct folds --out D
@@ -149,6 +151,7 @@ def miou(
         answers: Salient ImageNet's table of the workers' answers.
         images: ImageNet's training folder, where the masks of Salient ImageNet come without images.
         correct: folds (out-of-fold linear probes on the same images) or a CSV file with the columns index and correct.
+        correct_after: such a file about the second checkpoint, needed where --correct is one.
         weights: checkpoint of the model.
         after: a second checkpoint of the same model, after regularisation, to compare with the same set.
         further_trained: the encoder was trained further since the set was found, so that its weights are others.
@@ -162,6 +165,11 @@ def miou(
         json: print one JSON object.
         quiet: no progress bar.
     """
+    if after and correct not in (None, "folds") and correct_after is None:
+        raise ValueError(
+            f"correct={correct} says which images the first checkpoint classifies correctly; give --correct-after with "
+            "those of the second, or --correct folds."
+        )
     dataset, source = data_and_masks(data, split, root, masks, core, void, answers, images)
     dataset, source, numbers = limited(dataset, source, limit)
     arms: dict[str, MaskAgreement] = {}
@@ -171,10 +179,12 @@ def miou(
         with progress_bar(f"heatmaps {name}" if after else "heatmaps", quiet) as update:
             found = mask_agreement(
                 backbone, dataset, source, found_set, evaluation_transform(backbone), threshold=threshold, seed=seed,
-                keep_representations=correct == "folds", batch_size=batch_size, workers=workers, progress=update,
+                keep_representations=correct == "folds", batch_size=batch_size, workers=workers,
+                parts=Path(out) / ".parts" / name, progress=update,
             )  # fmt: skip
+        told = correct_after if name == "after" and correct_after else correct
         arms[name if after else model] = dataclasses.replace(
-            found, correct=_correct(correct, found, dataset, numbers, seed), representations=None
+            found, correct=_correct(told, found, dataset, numbers, seed), representations=None
         )
     title = f"Heatmaps of {model} and masks of {dataset.name}"
     config = {"model": model, "data": data, "split": split, "masks": masks, "core": core, "void": void, "seed": seed,
@@ -185,6 +195,7 @@ def miou(
             assert arm.correct is not None
             config[f"accuracy {name}"] = float(arm.correct.mean())
     run = agreement_run(arms, Path(out), title, provenance({"command": "sslk interpret miou", **config}))
+    shutil.rmtree(Path(out) / ".parts", ignore_errors=True)
     if json:
         print_fields({"file": str(Path(out) / "results.json"), **run.summary}, True)
         return

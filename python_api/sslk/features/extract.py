@@ -186,9 +186,13 @@ def _extract_shards(
             if progress is not None:
                 rate = done / max(time.monotonic() - start, 1e-9)
                 progress(Progress(done, total, rate, (total - done) / rate, unreadable))
-        if unreadable == done:
+        if unreadable == done:  # nothing so far in this run; earlier runs or other processes may have read samples
             sample, reason = skipped[0]
-            raise ValueError(f"no sample of {spec.dataset} could be read; the first, {sample}: {reason}.")
+            try:
+                first_readable(dataset)
+            except ValueError:
+                message = f"no sample of {spec.dataset} could be read; the first, {sample}: {reason}."
+                raise ValueError(message) from None
         empty = torch.zeros(0, dtype=torch.int64)
         writer.write(
             number,

@@ -9,7 +9,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+<<<<<<< HEAD
 from sslk.data.workers import loading_processes
+=======
+from sslk.features.identity import labels_of
+>>>>>>> studies
 
 # What decoders raise on damaged files. Anything else, a TypeError in a transform say, is a bug and stays fatal.
 UNREADABLE = (
@@ -58,11 +62,14 @@ class Samples(Dataset[Sample]):
             item = self.dataset[index]
         except UNREADABLE as error:
             return Sample(index, None, None, f"{type(error).__name__}: {error}")
-        image = item[0] if isinstance(item, tuple | list) else item
+        labelled = isinstance(item, tuple | list)
+        image = item[0] if labelled else item
         if not isinstance(image, Tensor):
             kind = type(image).__name__
             raise TypeError(f"dataset must give image tensors, got {kind}: add a transform that ends in a tensor.")
-        return Sample(index, image, int(item[1]) if self.labels else None)
+        if not self.labels:
+            return Sample(index, image, None)
+        return Sample(index, image, int(item[1] if labelled else labels_of(self.dataset)[index]))  # type: ignore[index]
 
 
 def first_readable(dataset: Dataset[Any]) -> tuple[Any, ...]:

@@ -151,8 +151,12 @@ def _appended(stores: list[FeatureStore]) -> tuple[StoreSpec, _Pieces]:
     first = stores[0].spec
     pieces: _Pieces = {}
     offset = 0
+    taken: dict[str, FeatureStore] = {}
     for store in stores:
         spec = store.require().spec
+        other = taken.setdefault(spec.identity, store)
+        if other is not store:
+            raise StoreError(f"{store.path} holds the samples that {other.path} holds too: name one of them.")
         alike = replace(
             spec, dataset=first.dataset, data_hash=first.data_hash, samples=first.samples, shard_rows=first.shard_rows
         )

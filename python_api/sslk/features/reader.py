@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -79,7 +80,9 @@ def in_order(store: "FeatureStore", entries: Sequence["ShardEntry"]) -> Iterator
 
 def _read_ahead(store: "FeatureStore", entry: "ShardEntry") -> None:
     """Ask the kernel to load a file into its cache in the background; returns at once."""
-    if hasattr(os, "posix_fadvise"):
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError):  # a missing file is refused by name when its turn comes
         fd = os.open(store.path / entry.file, os.O_RDONLY)
         try:
             os.posix_fadvise(fd, 0, entry.bytes, os.POSIX_FADV_WILLNEED)

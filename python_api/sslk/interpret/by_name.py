@@ -64,3 +64,6 @@ class _Chosen:
 
     def __call__(self, index: int, height: int, width: int) -> dict[str, np.ndarray]:
         return self._source(int(self._chosen[index]), height, width)
+
+    def __repr__(self) -> str:
+        return f"{self._source!r}[{self._chosen.tolist()}]"

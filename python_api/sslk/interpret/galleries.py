@@ -165,7 +165,7 @@ def _rows_of_class(store: FeatureStore, label: int) -> tuple[Tensor, Tensor]:
     rows, indices = [], []
     for batch in store.batches(4096):
         assert batch.labels is not None
-        chosen = batch.labels == label
+        chosen = (batch.labels == label) & batch.features.isfinite().all(1)
         rows.append(F.normalize(batch.features[chosen].float()))
         indices.append(batch.indices[chosen])
     if not sum(map(len, rows)):
@@ -184,7 +184,7 @@ def _top_images(
     label: str,
     columns: int,
 ) -> GalleryRow:
-    best = values.argsort(descending=True, stable=True)[:columns]
+    best = values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:columns]
     chosen = indices[best].tolist()
     batch, pixels = load_images(dataset, chosen, transform)
     found = feature_heatmaps(model, batch.to(next(model.parameters()).device), features=[column], head=head)

@@ -63,6 +63,9 @@ class ClassMasks:
         self._single = {dataset.classes[i]: i for i in sorted((*self._core, *rest))} if per_class else {}
         self.kinds: tuple[str, ...] = ("core", "spurious", *self._single)
 
+    def __repr__(self) -> str:
+        return f"ClassMasks(core={self._core}, void={self._void}, kinds={self.kinds})"
+
     def __call__(self, index: int, height: int, width: int) -> dict[str, np.ndarray]:
         mask = self._dataset.annotation(index).mask
         if mask is None:
@@ -84,6 +87,9 @@ class BoxMasks:
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
+
+    def __repr__(self) -> str:
+        return "BoxMasks()"
 
     def __call__(self, index: int, height: int, width: int) -> dict[str, np.ndarray]:
         boxes = self._dataset.annotation(index).boxes
@@ -119,7 +125,9 @@ class MaskFolder:
         self._archive = Archive(path)
         root = self._archive.root_of("masks.csv")
         rows = list(csv.DictReader(self._archive.read(f"{root}masks.csv").decode("utf-8-sig").splitlines()))
-        missing = {"image", "mask", "kind"} - set(rows[0] if rows else ())
+        if not rows:
+            raise ValueError(f"masks.csv in {path} holds no rows below its header.")
+        missing = {"image", "mask", "kind"} - set(rows[0])
         if missing:
             raise ValueError(f"masks.csv in {path} needs the columns image, mask and kind, it lacks {min(missing)}.")
         known = {row["image"] for row in rows}
@@ -151,6 +159,9 @@ class MaskFolder:
     def __call__(self, index: int, height: int, width: int) -> dict[str, np.ndarray]:
         found = self._masks.get(index, {})
         return {kind: join_masks([self._archive.image(file) for file in files]) for kind, files in found.items()}
+
+    def __repr__(self) -> str:
+        return f"MaskFolder({str(self._archive.path)!r}, {self._masks})"
 
 
 def join_masks(images: Sequence[Image.Image]) -> np.ndarray:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from sslk.data import Dataset, EvaluationTransform
 from sslk.data.workers import loading_processes
+from sslk.features.identity import weights_hash
 from sslk.interpret.controls import centre_prior, random_features
 from sslk.interpret.heatmaps import active_features, combine
 from sslk.interpret.intervals import Interval, group_difference, mean_interval, paired_difference
-from sslk.interpret.maps import evaluating, map_method
+from sslk.interpret.maps import MapMethod, evaluating, map_method
 from sslk.interpret.masks import MaskSource
+from sslk.interpret.parts import Parts
 from sslk.metrics import HeatmapIoU
 from sslk.quality.discover import DiscriminativeFeatures
 
@@ -113,6 +118,7 @@ def mask_agreement(
     batch_size: int = 64,
     workers: int = 0,
     seed: int = 0,
+    parts: str | PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> MaskAgreement:
     """mIoU of the discriminative features' heatmaps with every kind of mask, and of three controls with the same masks.
@@ -136,10 +142,13 @@ def mask_agreement(
         keep_representations: also return `[N, D]`.
         batch_size, workers: of the loading.
         seed: of the random features.
+        parts: folder in which finished batches are kept; after a kill the same call goes on behind them and ends with
+            the same numbers. Parts of a call with other arguments are removed; pixels and mask files are not compared.
         progress: called with the images done and to do, after every batch.
 
     Raises:
-        ValueError: the data set has a transform, `correct` has another length, a mask has another size than allowed.
+        ValueError: the data set has a transform, `correct` has another length, a mask has another size than allowed, or
+            `parts` is given and the masks have no repr that names them.
     """
     if dataset.transform is not None:
         raise ValueError("dataset must give untransformed images here, its transform must be None; pass transform=.")
@@ -152,8 +161,16 @@ def mask_agreement(
     metrics = {(name, kind): HeatmapIoU(threshold).to(device) for name in MAPS for kind in kinds}
     prior = centre_prior(*transform.size).to(device)
     kept: list[Tensor] = []
-    loader = DataLoader(_Annotated(dataset, masks, transform), batch_size, num_workers=loading_processes(workers))
-    done = 0
+    store: Parts | None = None
+    if parts is not None:
+        settings = eps, two_sided, transform, threshold, keep_representations, batch_size, seed
+        store = Parts(parts, _identity(method, dataset, masks, discriminative, settings))
+        for part in store.finished:
+            _restore(metrics, kept, generator, part)
+    done = saved = len(next(iter(metrics.values())).values())
+    held = len(kept)
+    rest = Subset(_Annotated(dataset, masks, transform), range(done, len(dataset)))
+    loader = DataLoader(rest, batch_size, num_workers=loading_processes(workers))
     with evaluating(method.model):
         for images, regions in loader:
             images, regions = images.to(device), regions.to(device)
@@ -174,6 +191,9 @@ def mask_agreement(
             if keep_representations:
                 kept.append(raw.features.float().cpu())
             done += len(images)
+            if store is not None and (store.due or done == len(dataset)):
+                store.add(_part(metrics, saved, kept[held:], generator))
+                saved, held = done, len(kept)
             if progress is not None:
                 progress(done, len(dataset))
     first = metrics["discriminative", kinds[0]]
@@ -187,6 +207,49 @@ def mask_agreement(
         representations=torch.cat(kept) if kept else None,
         correct=None if correct is None else np.asarray(correct).astype(bool),
     )
+
+
+_Metrics = dict[tuple[str, str], HeatmapIoU]
+
+
+def _identity(
+    method: MapMethod,
+    dataset: Dataset,
+    masks: MaskSource,
+    discriminative: DiscriminativeFeatures | Tensor,
+    settings: tuple[object, ...],
+) -> str:
+    """SHA-256 of everything that decides the numbers but pixels and mask files."""
+    source = repr(masks)
+    if re.search(r" at 0x[0-9a-fA-F]+", source):
+        raise ValueError(f"masks must have a repr that names them for parts to be recognised, got {source}.")
+    found = discriminative if isinstance(discriminative, DiscriminativeFeatures) else None
+    mask = found.mask if found else discriminative
+    chosen = mask.tolist(), found and found.eps, found and found.two_sided  # type: ignore[union-attr]
+    model = method.name, method.layer, weights_hash(method.model)
+    data = dataset.name, dataset.fingerprint, len(dataset)
+    return hashlib.sha256(repr((model, data, source, chosen, settings)).encode()).hexdigest()
+
+
+def _part(metrics: _Metrics, start: int, kept: list[Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """What was found from image `start` on, and the state behind it."""
+    part = {
+        "overlaps": torch.stack([metric.values()[start:].cpu() for metric in metrics.values()]),
+        "missing": torch.stack([torch.stack([m.without_map, m.without_mask]).cpu() for m in metrics.values()]),
+        "generator": generator.get_state(),
+    }
+    return part | ({"representations": torch.cat(kept)} if kept else {})
+
+
+def _restore(metrics: _Metrics, kept: list[Tensor], generator: torch.Generator, part: dict[str, Tensor]) -> None:
+    for metric, overlaps, (without_map, without_mask) in zip(
+        metrics.values(), part["overlaps"], part["missing"], strict=True
+    ):
+        metric.overlaps.append(overlaps.to(metric.device))
+        metric.without_map, metric.without_mask = without_map.to(metric.device), without_mask.to(metric.device)
+    if "representations" in part:
+        kept.append(part["representations"])
+    generator.set_state(part["generator"])
 
 
 class _Annotated(torch.utils.data.Dataset):

@@ -52,6 +52,8 @@ def principal_directions(
 ) -> PrincipalDirections:
     """Principal directions of representations, in one pass over a feature store of any size.
 
+    Rows that are not finite are left out.
+
     Args:
         features: `[N, D]`, or a complete feature store or its folder.
         components: K, at most D.
@@ -67,25 +69,29 @@ def principal_directions(
         (True, 0.9)
     """
     if isinstance(features, Tensor):
-        batches, width, count = iter(features.split(4096)), features.shape[1], len(features)
+        batches, width = iter(features.split(4096)), features.shape[1]
     else:
         store = (features if isinstance(features, FeatureStore) else FeatureStore(features)).require()
-        batches, width, count = (shard.features for shard in store.shards()), store.num_features, len(store)
+        batches, width = (shard.features for shard in store.shards()), store.num_features
     if not 1 <= components <= width:
         raise ValueError(f"components must be from 1 to {width}, the number of features, got {components}.")
-    if count < 2:
-        raise ValueError(f"features must hold at least two rows to have directions, got {count}.")
+    count = 0
     shift: Tensor | None = None
     sums = torch.zeros(width, dtype=torch.float64)
     products = torch.zeros(width, width, dtype=torch.float64)
     for batch in batches:
+        batch = batch[batch.isfinite().all(1)]
+        if not len(batch):
+            continue
+        count += len(batch)
         rows = F.normalize(batch.double()) if normalize else batch.double()
         # Sums around the first batch's mean keep their digits where the mean is large.
         shift = rows.mean(0) if shift is None else shift
         rows = rows - shift
         sums += rows.sum(0)
         products += rows.T @ rows
-    assert shift is not None
+    if shift is None or count < 2:
+        raise ValueError(f"features must hold at least two finite rows to have directions, got {count}.")
     covariance = products / count - torch.outer(sums, sums) / count**2
     values, vectors = torch.linalg.eigh(covariance)
     directions = vectors.T.flip(0)[:components]

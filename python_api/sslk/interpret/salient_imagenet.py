@@ -39,6 +39,9 @@ class SalientMasks:
         found = self._files[index]
         return {kind: join_masks([self._archive.image(file) for file in files]) for kind, files in found.items()}
 
+    def __repr__(self) -> str:
+        return f"SalientMasks({str(self._archive.path)!r}, {self._files})"
+
 
 def read_answers(path: str | Path) -> dict[tuple[str, int], str]:
     """`core` or `spurious` by (WordNet id, feature): spurious where more than half of the workers said so.

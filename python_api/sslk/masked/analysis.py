@@ -19,10 +19,15 @@ def streams_of(stores: dict[str, FeatureStore]) -> dict[str, Stream]:
     """What `compare_variants` reads.
 
     Raises:
-        StoreError: the stores hold other variants or images.
+        StoreError: the stores hold other variants or images, or rows that are not finite.
     """
     first = next(iter(stores.values()))
-    for store in stores.values():
+    for model, store in stores.items():
+        if (rows := sum(entry.nonfinite_rows for entry in store.manifest.shards)) > 0:
+            raise StoreError(
+                f"{store.path} holds {rows} rows that are not finite, which have no similarity: look at the weights of "
+                f"{model}, or extract without mixed precision."
+            )
         if store.spec.variants != first.spec.variants or not torch.equal(_index(store), _index(first)):
             raise StoreError(f"{store.path} holds other images or variants than {first.path}: extract both alike.")
     return {model: partial(variant_features, store) for model, store in stores.items()}

@@ -17,7 +17,8 @@ from sslk.masked.evaluation import folds_of
 from sslk.masked.extract import extract_variants
 from sslk.masked.images import MaskedImages, choose_images
 from sslk.masked.masks import Masks, build_masks
-from sslk.masked.report import StudyNumbers, write_study
+from sslk.masked.report import write_study
+from sslk.masked.run_writer import StudyNumbers
 from sslk.masked.segmenters import segmenter as segmenter_by_name
 from sslk.masked.settings import StudySettings
 from sslk.masked.variants import VariantRenderer

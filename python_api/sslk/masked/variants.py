@@ -83,7 +83,10 @@ class BlurredBackground:
         radius = min(side - 1, math.ceil(3 * self.sigma * side))
         if radius < 1:
             return batch.original
-        blurred = gaussian_blur(batch.pixels, [2 * (radius // 2) + 1] * 2, [self.sigma * side] * 2)
+        blurred, width, sigma = batch.pixels.float(), 2 * radius + 1, [self.sigma * side] * 2
+        for size in ([width, 1], [1, width]):  # one axis after the other: torchvision's kernel is not separated
+            blurred = gaussian_blur(blurred, size, sigma)
+        blurred = blurred.round().clamp(0, 255).to(batch.pixels.dtype)
         return torch.where(batch.foreground[:, None], batch.original, batch.normalize(blurred))
 
 

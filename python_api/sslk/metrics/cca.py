@@ -19,6 +19,17 @@ def merge_covariances(parts: Tensor, width: int) -> Tensor:
     return torch.cat([total, merged, products.sum(0) + (offset.T @ offset).flatten()])
 
 
+def eigensystem(products: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, increasing, and eigenvectors of a representation's sum of centred products.
+
+    Raises:
+        ValueError: a row of the representation was not finite; CCA has no answer then, and LAPACK no convergence.
+    """
+    if not products.isfinite().all():
+        raise ValueError(f"representation {number} must be finite, but a row of it holds a NaN or an infinity.")
+    return torch.linalg.eigh(products)
+
+
 class CCA(Metric):
     """Mean squared canonical correlation of every pair of V representations of the same samples.
 
@@ -78,7 +89,7 @@ class CCA(Metric):
         """`r2` `[V, V]` and `ranks` `[V]`."""
         n, _, products = self._parts()
         blocks = [row.split(self.num_features, dim=1) for row in products.split(self.num_features)]
-        whitening = [self._whitening(blocks[v][v], n) for v in range(len(blocks))]
+        whitening = [self._whitening(v, blocks[v][v], n) for v in range(len(blocks))]
         ranks = torch.tensor([w.shape[1] for w in whitening])
         r2 = torch.full((len(blocks), len(blocks)), torch.nan, dtype=torch.float64)
         for u, left in enumerate(whitening):
@@ -88,10 +99,10 @@ class CCA(Metric):
                     r2[u, v] = correlations.square().sum() / min(left.shape[1], right.shape[1])
         return {"r2": r2.to(products.device), "ranks": ranks.to(products.device)}
 
-    def _whitening(self, products: Tensor, n: Tensor) -> Tensor:
+    def _whitening(self, number: int, products: Tensor, n: Tensor) -> Tensor:
         """`[D, rank]` matrix W with `W' C W = 1`."""
         eps = torch.finfo(torch.float64).eps
         rtol = self.rtol if self.rtol is not None else (max(n.item(), len(products)) * eps) ** 0.5
-        values, vectors = torch.linalg.eigh(products)
+        values, vectors = eigensystem(products, number)
         kept = values > rtol**2 * values[-1].clamp(min=torch.finfo(torch.float64).tiny)
         return vectors[:, kept] / values[kept].sqrt()

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sslk.metrics.cca import eigensystem
 from sslk.metrics.checks import check_representations
 from sslk.metrics.linear_cka import LinearCKA, merge_sums, views
 
@@ -70,6 +72,10 @@ class Similarity(LinearCKA):
         self._spectra.clear()
         super().reset()
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._spectra.clear()  # the loaded rows may be as many as those before
+        super()._load_from_state_dict(*args, **kwargs)
+
     def mean(self) -> Tensor:
         """float64 `[sum D_v]`: the means of all features."""
         sums = views(self.sums, self.num_features)
@@ -97,7 +103,7 @@ class Similarity(LinearCKA):
         if key not in self._spectra:
             if any(rows != key[1] for _, rows in self._spectra):
                 self._spectra.clear()
-            self._spectra[key] = tuple(torch.linalg.eigh(self.products(v, v)))
+            self._spectra[key] = eigensystem(self.products(v, v), v)
         return self._spectra[key]
 
     def compute(self) -> dict[str, Tensor]:

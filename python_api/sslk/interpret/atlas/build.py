@@ -185,14 +185,15 @@ def _nearest(
     if concepts is None:
         return [[] for _ in features]
     near: list[list[dict[str, Any]]] = []
-    indices = torch.cat([shard.indices for shard in store.shards()])
+    finite = torch.cat([batch.features.isfinite().all(1) for batch in store.batches(4096)])
+    indices = torch.cat([shard.indices for shard in store.shards()])[finite]
     matrix = np.asarray(concepts.matrix)[indices.numpy()]
     for part in features.split(max(1, _BLOCK_BYTES // (8 * len(store)))):
         columns = []
         for batch in store.batches(4096):
             unit = F.normalize(batch.features.float())
             columns.append(((unit - unit.mean(1, keepdim=True)).abs() if two_sided else unit)[:, part])
-        correlation, auroc = concept_scores(torch.cat(columns).numpy(), matrix)
+        correlation, auroc = concept_scores(torch.cat(columns)[finite].numpy(), matrix)
         for r, a in zip(correlation, auroc, strict=True):
             order = [
                 m for m in np.argsort(-np.nan_to_num(r, nan=-2.0), kind="stable")[:_CONCEPTS] if not np.isnan(r[m])
