@@ -9,11 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-<<<<<<< HEAD
 from sslk.data.workers import loading_processes
-=======
 from sslk.features.identity import labels_of
->>>>>>> studies
 
 # What decoders raise on damaged files. Anything else, a TypeError in a transform say, is a bug and stays fatal.
 UNREADABLE = (
