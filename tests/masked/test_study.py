@@ -12,7 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sslk.cli import main
+from sslk.features import FeatureStore, StoreSpec, StoreWriter
 from sslk.masked import StudySettings, masked_study
+from sslk.masked.analysis import accuracies
 from sslk.masked.evaluation import fold_accuracy, folds_of
 from sslk.masked.findings import ordered_pairs, similarity_findings
 from sslk.masked.similarity import Comparison, Matrix
@@ -168,3 +170,15 @@ def test_masks_from_the_command_line(tmp_path, capsys):
     assert "holds no masks" in capsys.readouterr().err
     assert main(["masks", "preview", masks, "--data", "sample", "--split", "train", "--out", sheet]) == 1
     assert "holds masks of sample/test, not of sample/train" in capsys.readouterr().err
+
+
+def test_images_without_a_label_are_no_class_of_their_own(tmp_path):
+    spec = StoreSpec("tiny", "0", "noise", "0", "none", 40, 6, variants=("original", "center"))
+    g = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 2
+    rows = torch.randn(40, 6, generator=g) + 4 * labels[:, None]
+    labels[30:] = -1
+    with StoreWriter(tmp_path / "s", spec) as writer:
+        writer.write(0, rows, labels, torch.arange(40))
+    found = accuracies(FeatureStore(tmp_path / "s"), 5, 0)["original"]
+    assert found.classes == 2 and found.mean > 0.9

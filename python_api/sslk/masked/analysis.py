@@ -60,10 +60,11 @@ def _rows(store: FeatureStore) -> Iterator[Tensor]:
 
 
 def accuracies(store: FeatureStore, folds: int, seed: int) -> dict[str, FoldAccuracy]:
-    """Cross-validated balanced accuracy of every variant."""
+    """Cross-validated balanced accuracy of every variant, over the labelled images."""
     labels = store.labels()
+    known = labels >= 0
     return {
-        variant: fold_accuracy(one_variant(store, variant), labels, folds, seed=seed)
+        variant: fold_accuracy(one_variant(store, variant)[known], labels[known], folds, seed=seed)
         for variant in store.spec.variants
     }  # fmt: skip
 

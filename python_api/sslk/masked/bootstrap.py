@@ -44,7 +44,7 @@ def resampled_means(influences: Tensor, resamples: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     n = len(influences)
     means = []
-    for count in torch.arange(resamples).split(max(1, min(64, 4_000_000 // n))):  # scratch memory flat in N
+    for count in torch.arange(resamples).split(max(1, min(64, 500_000 // n))):  # scratch memory flat in N
         drawn = torch.randint(n, (len(count), n), generator=generator)
         weights = torch.zeros(len(count), n, dtype=influences.dtype)
         weights.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=influences.dtype))

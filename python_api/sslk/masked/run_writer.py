@@ -199,11 +199,16 @@ class RunWriter:
         settings, stores = numbers.settings, numbers.stores
         if not settings.folds:
             return []
-        if not next(iter(stores.values())).has_labels:
+        first = next(iter(stores.values()))
+        labels = first.labels() if first.has_labels else torch.zeros(0, dtype=torch.int64)
+        known = labels[labels >= 0]
+        if not len(known):
             return [f"{numbers.dataset} has no image labels: no linear evaluation."]
-        folds = folds_of(next(iter(stores.values())).labels(), settings.folds)
+        folds = folds_of(known, settings.folds)
         rows: list[list[Any]] = []
         sentences = []
+        if len(known) < len(labels):
+            sentences.append(f"Linear evaluation of {len(known)} of {len(labels)} images: the others have no label.")
         for number, (model, store) in enumerate(stores.items()):
             say("linear evaluation", number, len(stores))
             results = accuracies(store, folds, settings.seed)

@@ -218,7 +218,9 @@ class _Pairs:
             ]
             for pair in self.cca
         }
-        blocks = []
+        # All there is of N rows in memory: 55 numbers an image for five variants.
+        influences = torch.empty(int(self.samples), len(self.upper) + 4 * len(self.cca), dtype=torch.float64)
+        done = 0
         for parts in stream():
             rows = [(part.double() - center).float() for part, center in zip(parts, mean, strict=True)]
             columns = [hsic_influence(rows[u], rows[v], covariance[u, v])[:, None] for u, v in self.upper]
@@ -227,8 +229,9 @@ class _Pairs:
                     correlation_influence(rows[u] @ left, rows[v] @ right, rho, gradients)
                     for left, right, rho, gradients in variates[u, v]
                 ]
-            blocks.append(torch.cat(columns, dim=1).double())
-        return torch.cat(blocks)
+            influences[done : done + len(rows[0])] = torch.cat(columns, dim=1)
+            done += len(rows[0])
+        return influences
 
     def _gradients(self, pair: tuple[int, int]) -> list[tuple[Canonical, Tensor]]:
         """Derivatives by the correlations: CCA; then SVCCA; then PWCCA with either side's weights, held fixed."""

@@ -207,4 +207,6 @@ def _check_labels(dataset: Dataset, masks: Masks | None, chosen: Any, settings: 
     kept = chosen
     if masks is not None and settings.on_bad_mask == "drop":
         kept = masks.indices[~(masks.empty | masks.full | masks.resized)]
-    folds_of(torch.from_numpy(dataset.labels[kept]), settings.folds)
+    labels = torch.from_numpy(dataset.labels[kept])
+    if bool((labels >= 0).any()):
+        folds_of(labels[labels >= 0], settings.folds)
