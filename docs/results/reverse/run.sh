@@ -24,7 +24,7 @@ sslk reverse-probe gain $encoders --concepts "$out/concepts.st" $kmeans --out "$
 slow="--probe.learning_rate 0.35"
 sslk reverse-probe run $encoders --concepts "$out/concepts.st" $kmeans $slow --out "$out/ranking-slow"
 sslk reverse-probe breakdown $encoders --concepts "$out/concepts.st" $kmeans $slow --out "$out/breakdown-slow"
-sslk reverse-probe run $encoders --concepts "$out/concepts.st" $kmeans --probe.solver lbfgs --probe.weight_decay 1e-4 \
+sslk reverse-probe run $encoders --concepts "$out/base.st" $kmeans --probe.solver lbfgs --probe.iterations 3000 \
   --out "$out/ranking-lbfgs"
 sslk reverse-probe labels --store "$stores/supervised" --concepts "$out/concepts.st" --out "$out/labels"
 sslk reverse-probe vary-k "SimCLR=$stores/simclr" "untrained=$stores/untrained" --concepts "$out/concepts.st" \
