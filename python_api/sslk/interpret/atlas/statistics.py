@@ -80,7 +80,8 @@ def collect(
             sizes += torch.bincount(given[known], minlength=classes)
         unit = F.normalize(batch.features.float())
         shown = (unit - unit.mean(1, keepdim=True)).abs() if found.two_sided else unit
-        shown = shown[:, features].nan_to_num(nan=-torch.inf)  # a row that is not finite is nobody's top image
+        shown = shown[:, features]
+        shown[~batch.features.isfinite().all(1)] = -torch.inf  # a row that is not finite is nobody's top image
         wide = (len(on), count)
         merged = (
             torch.cat([values, shown]),
