@@ -91,7 +91,7 @@ def principal_directions(
         sums += rows.sum(0)
         products += rows.T @ rows
     if shift is None or count < 2:
-        raise ValueError(f"features must hold at least two finite rows to have directions, got {count}.")
+        raise ValueError(f"features must hold at least two rows that are finite to have directions, got {count}.")
     covariance = products / count - torch.outer(sums, sums) / count**2
     values, vectors = torch.linalg.eigh(covariance)
     directions = vectors.T.flip(0)[:components]

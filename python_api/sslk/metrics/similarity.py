@@ -73,7 +73,9 @@ class Similarity(LinearCKA):
         super().reset()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._spectra.clear()  # the loaded rows may be as many as those before
+        # The loaded rows may be as many as those before, and torchmetrics keeps the last answer until the next update.
+        self._spectra.clear()
+        self._computed = None
         super()._load_from_state_dict(*args, **kwargs)
 
     def mean(self) -> Tensor:
