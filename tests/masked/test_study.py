@@ -80,7 +80,7 @@ def test_findings_confirm_or_refute_the_paper():
     assert "most similar original–foreground 0.90 [0.80, 1.00], least center–border -0.10 [-0.20, 0.00]" in found[0]
     assert "center most similar: confirmed; complements least: confirmed" in found[0]
     assert "center most similar: refuted; complements least: confirmed" in found[2]
-    assert "original–foreground 2., original–center 3., foreground–background 9., center–border 10)" in found[2]
+    assert "original–foreground 2, original–center 3, foreground–background 9, center–border 10)" in found[2]
     assert "trained -0.10 to 0.90, control 0.50 to 0.99" in found[4]
     assert found[4].endswith("confirmed (range 0.49 against 1.00 or more).")
     found = similarity_findings(comparison(flat, as_expected), ["control"])
