@@ -6,7 +6,6 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -27,17 +26,25 @@ def _compression(study: Study, out: Path) -> tuple[Path, str] | None:
     found = [item for item in study.encoders if "compression" in item.runs]
     if not found:
         return None
-    figure, axes = plt.subplots(1, len(found), figsize=(3.1 * len(found), 2.8), layout="constrained", squeeze=False)
+    across = min(4, len(found))
+    down = -(-len(found) // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(2.3 * across + 0.4, 2.1 * down + 0.4), layout="constrained", squeeze=False
+    )
     numbers: list[list[Any]] = []
-    for ax, item in zip(axes[0], found, strict=True):
+    for ax in axes.flat[len(found) :]:
+        ax.axis("off")
+    for number, (ax, item) in enumerate(zip(axes.flat, found, strict=False)):
         rows = records(table(item.runs["compression"], "Top-1"))
         for name in SELECTIONS:
             x, y, std = ([row[key] for row in rows] for key in ("left out [%]", f"{name} top-1 [%]", f"{name} std"))
             ax.errorbar(x, y, std, label=name, marker="o", markersize=3, capsize=2, linewidth=1)
             numbers += [[item.encoder.name, name, *values] for values in zip(x, y, std, strict=True)]
         ax.set_title(item.encoder.name, fontsize=9)
-        ax.set_xlabel("features left out [%]", fontsize=8)
-    axes[0][0].set_ylabel("top-1 [%]", fontsize=8)
+        if number + across >= len(found):
+            ax.set_xlabel("features left out [%]", fontsize=8)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("top-1 [%]", fontsize=8)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(SELECTIONS), frameon=False, fontsize=7)
     alt = "Top-1 of linear probes over the share of features left out, for five selections, one panel per encoder."
@@ -52,20 +59,20 @@ def _similarity(study: Study, out: Path) -> tuple[Path, str] | None:
         return None
     pairs = list(similarities(found[0]))
     pairs.sort(key=lambda pair: -similarities(found[0])[pair].value)
-    figure, ax = plt.subplots(figsize=(6.4, 2.8 + 0.1 * len(found)), layout="constrained")
-    numbers: list[list[Any]] = []
-    width = 0.8 / len(found)
-    for number, item in enumerate(found):
-        values = [similarities(item)[pair] for pair in pairs]
-        y = np.arange(len(pairs)) + (number - (len(found) - 1) / 2) * width
-        error = np.array([[v.value - v.low, v.high - v.value] for v in values]).T.clip(min=0)
-        ax.barh(y, [v.value for v in values], width, xerr=error, label=item.encoder.name, error_kw={"linewidth": 0.8})
-        numbers += [[item.encoder.name, *pair, *value] for pair, value in zip(pairs, values, strict=True)]
-    ax.set_yticks(range(len(pairs)), [f"{a}–{b}" for a, b in pairs], fontsize=8)
-    ax.invert_yaxis()
-    ax.set_xlabel("debiased linear CKA", fontsize=8)
-    ax.legend(frameon=False, fontsize=7)
-    alt = "Debiased CKA of each pair of masked variants with 95 % intervals, one bar per encoder."
+    figure, ax = plt.subplots(figsize=(7.6, 1.6 + 0.28 * len(found)), layout="constrained")
+    values = [[similarities(item)[pair] for pair in pairs] for item in found]
+    numbers = [
+        [item.encoder.name, *pair, *value]
+        for item, row in zip(found, values, strict=True)
+        for pair, value in zip(pairs, row, strict=True)
+    ]
+    ax.imshow([[value.value for value in row] for row in values], vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            ax.text(x, y, f"{value.value:.2f}", ha="center", va="center", fontsize=7, color="wk"[value.value > 0.6])
+    ax.set_xticks(range(len(pairs)), [f"{a}–{b}" for a, b in pairs], rotation=35, ha="right")
+    ax.set_yticks(range(len(found)), [item.encoder.name for item in found])
+    alt = "Debiased CKA of each pair of masked variants, one row per encoder; the intervals are in cka.csv."
     return _save(figure, out / "cka.svg", ["encoder", "variant", "with", "CKA", "low", "high"], numbers), alt
 
 
@@ -73,22 +80,23 @@ def _failure(study: Study, out: Path) -> tuple[Path, str] | None:
     found = [item for item in study.encoders if "failure" in item.runs]
     if not found:
         return None
-    figure, ax = plt.subplots(figsize=(6.4, 2.6), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7.2, 1.2 + 0.42 * len(found)), layout="constrained")
     numbers: list[list[Any]] = []
     for number, item in enumerate(found):
         rows = [row for row in records(table(item.runs["failure"], "Predicting")) if row["AUROC low"] is not None]
-        x = np.arange(len(rows)) + (number - (len(found) - 1) / 2) * 0.2
-        values = [[row[key] for row in rows] for key in ("AUROC", "AUROC low", "AUROC high")]
-        error = [np.subtract(values[0], values[1]), np.subtract(values[2], values[0])]
-        ax.errorbar(x, values[0], error, fmt="o", markersize=4, capsize=2, label=item.encoder.name)
-        ax.set_xticks(range(len(rows)), [row["score"] for row in rows], fontsize=8)
-        numbers += [
-            [item.encoder.name, row["score"], row["AUROC"], row["AUROC low"], row["AUROC high"]] for row in rows
-        ]
-    ax.axhline(0.5, color="0.6", linewidth=0.8, linestyle="--")
-    ax.set_ylabel("AUROC", fontsize=8)
-    ax.legend(frameon=False, fontsize=7)
-    alt = "AUROC of Q-Score and the baselines as failure predictors with 95 % intervals, one colour per encoder."
+        for place, row in enumerate(rows):
+            error = [[row["AUROC"] - row["AUROC low"]], [row["AUROC high"] - row["AUROC"]]]
+            ax.errorbar(
+                row["AUROC"], number + 0.13 * (place - (len(rows) - 1) / 2), xerr=error, fmt="o", markersize=3,
+                linewidth=1, color=f"C{place}", label="" if number else row["score"],
+            )  # fmt: skip
+            numbers.append([item.encoder.name, row["score"], row["AUROC"], row["AUROC low"], row["AUROC high"]])
+    ax.axvline(0.5, color="0.6", linewidth=0.8, linestyle="--")
+    ax.set_yticks(range(len(found)), [item.encoder.name for item in found])
+    ax.invert_yaxis()
+    ax.set_xlabel("AUROC", fontsize=8)
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=7)
+    alt = "AUROC of Q-Score and the baselines as failure predictors with 95 % intervals, one row per encoder."
     return _save(figure, out / "failure.svg", ["encoder", "score", "AUROC", "low", "high"], numbers), alt
 
 
