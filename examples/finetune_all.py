@@ -97,9 +97,17 @@ def write_rows(rows: list[dict], file: Path) -> None:
         writer.writerows(rows)
 
 
+def escaped(name: str) -> str:
+    """A name as a cell of a Markdown table."""
+    return name.replace("|", "\\|")
+
+
 def arms_table(rows: list[dict]) -> str:
     """Means over seeds and, in brackets, the difference of largest and smallest."""
-    lines = ["| method | start | arm | " + " | ".join(MEASURES) + " |", "|" + "---|" * (3 + len(MEASURES))]
+    lines = [
+        "| method | start | arm | " + " | ".join(map(escaped, MEASURES)) + " |",
+        "|" + "---|" * (3 + len(MEASURES)),
+    ]
     for method in dict.fromkeys(row["method"] for row in rows):
         for arm in ("before", *ARMS):
             mine = [row for row in rows if row["method"] == method and row["arm"] == arm]
@@ -123,7 +131,7 @@ def difference_rows(method: str, arm: str, difference: ArmDifference) -> list[di
 
 def differences_table(found: dict[tuple[str, str], ArmDifference]) -> str:
     """Arm less baseline: mean over the runs, 95 % interval over the test samples, and each run's difference of top-1."""
-    names = [name for _, name, _ in DIFFERENCES]
+    names = [escaped(name) for _, name, _ in DIFFERENCES]
     lines = ["| method | arm | " + " | ".join(names) + " | top-1 by run |", "|" + "---|" * (3 + len(names))]
     for (method, arm), difference in found.items():
         cells = [
