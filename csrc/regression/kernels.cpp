@@ -29,7 +29,7 @@ SSLK_INLINE vfloat exp_of(vfloat x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const vfloat power = bits_as<vfloat>((bits_as<vint>(shifted) << 23) + 0x3f800000);
+  const vfloat power = bits_as<vfloat>((bits_as<vuint>(shifted) << 23) + 0x3f800000u);  // unsigned: it may wrap
   return select(x < -87.0f, vfloat{}, p * power);
 }
 SSLK_INLINE vdouble exp_of(vdouble x) {

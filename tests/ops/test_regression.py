@@ -58,11 +58,12 @@ def check(arguments, lr=0.7, momentum=0.9, decay=3e-3):
     k = len(arguments[1])
     flat = [torch.cat(list(t), 1)[:, :k] if t.dim() == 3 else t for t in arguments[:4]]
     assert loss.dtype == torch.float64 and loss.shape == ()
-    assert float(loss) == pytest.approx(expected[0], rel=1e-12 if wide else 2e-6)
+    # A row's loss is a difference of logits, each of them rounded.
+    assert float(loss) == pytest.approx(expected[0], rel=1e-12 if wide else 2e-6, abs=1e-13 if wide else 2e-6)
     for found, wanted in zip(flat, expected[1:], strict=True):
-        # Sums of a few dozen terms of order 1.
+        # Sums of up to a few hundred terms of order 1.
         torch.testing.assert_close(
-            found.cpu().double(), torch.from_numpy(wanted), rtol=1e-12 if wide else 2e-6, atol=1e-13 if wide else 2e-6
+            found.cpu().double(), torch.from_numpy(wanted), rtol=1e-12 if wide else 2e-6, atol=1e-13 if wide else 2e-5
         )
 
 

@@ -180,7 +180,7 @@ class ConceptTable:
             ConceptError: an image has no row here; counted and the first one named.
         """
         order = torch.argsort(self.samples)
-        place = torch.searchsorted(self.samples[order], samples).clamp(max=max(len(self) - 1, 0))
+        place = torch.searchsorted(self.samples[order], samples.contiguous()).clamp(max=max(len(self) - 1, 0))
         if not len(self) or bool((self.samples[order][place] != samples).any()):
             missing = samples if not len(self) else samples[self.samples[order][place] != samples]
             raise ConceptError(
