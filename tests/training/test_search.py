@@ -12,6 +12,7 @@ from sslk.data.sample import load_sample
 from sslk.features import FeatureStore
 from sslk.models import load_backbone
 from sslk.probes.outputs import ProbeOutputs
+from sslk.quality.discover import DiscriminativeFeatures
 from sslk.report.run import Run
 from sslk.training.config import TrainingConfig
 from sslk.training.search import lambda_trainer
@@ -44,8 +45,9 @@ def test_search_trains_each_pair_once_on_the_rest_and_judges_on_what_is_held_out
         assert 100 * ProbeOutputs.load(folder).accuracy == pytest.approx(top1)
         assert (len(FeatureStore(folder / "train")), len(FeatureStore(folder / "test"))) == (114, 29)
         assert not (folder.parent / "before").exists() or not (folder.parent / "before" / "test").exists()
-    sets = [(folder / "discriminative.safetensors").read_bytes() for folder in trainings.iterdir()]
-    assert sets[0] == sets[1]  # found once
+    sets = [DiscriminativeFeatures.load(folder / "discriminative.safetensors") for folder in trainings.iterdir()]
+    assert sets[0].summary() == sets[1].summary()  # found once
+    assert torch.equal(sets[0].activation_percent, sets[1].activation_percent)
     journal = (tmp_path / "run" / "journal.json").read_text()
     assert main(words) == 0
     assert (tmp_path / "run" / "journal.json").read_text() == journal
