@@ -11,10 +11,10 @@
 namespace sslk {
 namespace {
 
-// A tile of products between the matrix product and the scan: 1 MB of float32, more rows where the centroids are too
-// large to be packed anew for each tile.
-constexpr int64_t kTileCentroids = 512;
-constexpr int64_t kLeastTileRows = 512, kMostTileRows = 2048;
+// A tile of products between the matrix product and the scan: 1 MB of float32 a thread, more rows where the centroids
+// are too large to be packed anew for each tile.
+constexpr int64_t kTileCentroids = 512, kTileProducts = 1 << 18;
+constexpr int64_t kLeastTileRows = 512, kMostTileRows = 8192;
 constexpr int64_t kRowsPerTask = 64;
 
 // The centroids as the products see them: moved by their mean where they lie far from the origin, so that the products
@@ -115,47 +115,52 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
   const int64_t bytes = wide ? 8 : 4;
   const char* matrix = static_cast<const char*>(prepared.matrix.const_data_ptr());
   const int64_t tile_columns = std::min(k, kTileCentroids);
-  const int64_t tile_rows = std::clamp(2 * d, kLeastTileRows, kMostTileRows);
-  // Each thread multiplies and scans its own tiles, which stay in its cache; torch's product does not fork again there.
-  torch::stable::parallel_for(0, n, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    const int64_t most = std::min(tile_rows, end - begin);
-    std::vector<char> products(most * tile_columns * bytes), panel(packed ? most * d * bytes : 0);
-    std::vector<double> norms(packed ? most : 0);
-    std::vector<Nearest> nearest(most);
-    AssignArgs args{rows,
-                    rows_of(centroids),
-                    prepared.largest,
-                    0,
-                    products.data(),
-                    packed ? norms.data() : nullptr,
-                    nullptr,
-                    0,
-                    0,
-                    kernel_dtype(type),
-                    nearest.data(),
-                    static_cast<int32_t*>(assignment.mutable_data_ptr()),
-                    distance.mutable_data_ptr()};
-    for (int64_t first = begin; first < end; first += most) {
-      const int64_t count = std::min(most, end - first);
-      args.first = first;
-      if (packed) {
-        SSLK_KERNEL(pack_rows)
-        ({rows, 1.0, prepared.shift_data(), first, panel.data(), d, kernel_dtype(type), norms.data()}, first,
-         first + count);
-      }
-      const Tensor block = packed ? matrix_view(panel.data(), count, d, d, 1, type)
-                                  : matrix_view(static_cast<const char*>(rows.data) + first * rows.stride * bytes,
-                                                count, d, rows.stride, 1, type);
-      for (int64_t start = 0; start < k; start += tile_columns) {
-        args.first_centroid = start;
-        args.columns = std::min(tile_columns, k - start);
-        args.half_norms = static_cast<const char*>(prepared.half_norms.const_data_ptr()) + start * bytes;
-        multiply(matrix_view(products.data(), count, args.columns, args.columns, 1, type), block,
-                 matrix_view(matrix + start * d * bytes, d, args.columns, 1, d, type));
-        SSLK_KERNEL(assign_rows)(args, first, first + count);
-      }
+  const int64_t rows_per_thread =
+      std::clamp(std::max(std::min<int64_t>(2 * d, 2048), kTileProducts / tile_columns), kLeastTileRows, kMostTileRows);
+  const int64_t most = std::min<int64_t>(n, torch::stable::get_num_threads() * rows_per_thread);
+  std::vector<char> products(most * tile_columns * bytes), panel(packed ? most * d * bytes : 0);
+  std::vector<double> norms(packed ? most : 0);
+  std::vector<Nearest> nearest(most);
+  AssignArgs args{rows,
+                  rows_of(centroids),
+                  prepared.largest,
+                  0,
+                  products.data(),
+                  packed ? norms.data() : nullptr,
+                  nullptr,
+                  0,
+                  0,
+                  kernel_dtype(type),
+                  nearest.data(),
+                  static_cast<int32_t*>(assignment.mutable_data_ptr()),
+                  distance.mutable_data_ptr()};
+  // The product stands between our parallel loops, never inside one: see cpu/matmul.h.
+  for (int64_t first = 0; first < n; first += most) {
+    const int64_t count = std::min(most, n - first);
+    args.first = first;
+    if (packed) {
+      const PackArgs pack{rows, 1.0, prepared.shift_data(), 0, nullptr, d, kernel_dtype(type), nullptr};
+      torch::stable::parallel_for(first, first + count, kRowsPerTask, [&](int64_t begin, int64_t end) {
+        PackArgs part = pack;
+        part.first = begin;
+        part.z = panel.data() + (begin - first) * d * bytes;
+        part.squares = norms.data() + (begin - first);
+        SSLK_KERNEL(pack_rows)(part, begin, end);
+      });
     }
-  });
+    const Tensor block = packed ? matrix_view(panel.data(), count, d, d, 1, type)
+                                : matrix_view(static_cast<const char*>(rows.data) + first * rows.stride * bytes, count,
+                                              d, rows.stride, 1, type);
+    for (int64_t start = 0; start < k; start += tile_columns) {
+      args.first_centroid = start;
+      args.columns = std::min(tile_columns, k - start);
+      args.half_norms = static_cast<const char*>(prepared.half_norms.const_data_ptr()) + start * bytes;
+      multiply(matrix_view(products.data(), count, args.columns, args.columns, 1, type), block,
+               matrix_view(matrix + start * d * bytes, d, args.columns, 1, d, type));
+      torch::stable::parallel_for(first, first + count, kRowsPerTask,
+                                  [&](int64_t begin, int64_t end) { SSLK_KERNEL(assign_rows)(args, begin, end); });
+    }
+  }
   return {assignment, distance};
 }
 

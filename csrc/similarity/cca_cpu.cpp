@@ -104,16 +104,13 @@ void find_basis(const Tensor& core, double rtol, double ridge, Whitened* w) {
 // The representations that have a column space; `place` says which is which, -1 for one that is constant or not finite.
 std::vector<Whitened> whiten(const std::vector<Rows>& x, double rtol, double ridge, std::vector<int64_t>* place) {
   std::vector<Whitened> found(x.size()), kept;
-  // One representation per thread: LAPACK's own threads spend most of a factorisation of this size waiting for each
-  // other.
-  torch::stable::parallel_for(0, static_cast<int64_t>(x.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t v = begin; v < end; ++v) {
-      found[v].z = centred(x[v]);
-      if (is_finite(found[v].z)) {
-        find_basis(core_of(found[v].z), rtol, ridge, &found[v]);
-      }
+  // One after the other: LAPACK has threads of its own, and inside a parallel region it may wait for them for ever.
+  for (size_t v = 0; v < x.size(); ++v) {
+    found[v].z = centred(x[v]);
+    if (is_finite(found[v].z)) {
+      find_basis(core_of(found[v].z), rtol, ridge, &found[v]);
     }
-  });
+  }
   place->assign(x.size(), -1);
   for (size_t v = 0; v < x.size(); ++v) {
     if (found[v].rank > 0) {

@@ -56,28 +56,15 @@ GradientRows gradient_of(const Tensor& grad, int64_t v) {
   return {static_cast<char*>(grad.mutable_data_ptr()) + v * grad.stride(0) * grad.element_size(), grad.stride(1)};
 }
 
-// body(b) for every pair of a batch: each on one thread where there are enough of them to keep all busy, one after the
-// other with all threads on each otherwise.
-template <typename Body>
-void for_pairs(int64_t batch, Body body) {
-  const auto each = [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      body(b);
-    }
-  };
-  if (batch >= static_cast<int64_t>(torch::stable::get_num_threads())) {
-    torch::stable::parallel_for(0, batch, 1, each);
-  } else {
-    each(0, batch);
-  }
-}
-
 Tensor linear_cka_cpu(const Tensor& x_in, const Tensor& y_in, bool debiased) {
   check_linear_cka("sslk::linear_cka", x_in, y_in, debiased);
   const Tensor x = with_adjacent_features(x_in), y = with_adjacent_features(y_in);
   Tensor out = torch::stable::new_empty(x, {x.size(0)}, accumulation_type(x.scalar_type()));
   const std::vector<Rows> xs = matrices_of(x), ys = matrices_of(y);
-  for_pairs(x.size(0), [&](int64_t b) { put(out, b, cka(LinearHsic({xs[b], ys[b]}, debiased, false), 0, 1)); });
+  // One pair after the other: the products have threads of their own (see cpu/matmul.h).
+  for (int64_t b = 0; b < x.size(0); ++b) {
+    put(out, b, cka(LinearHsic({xs[b], ys[b]}, debiased, false), 0, 1));
+  }
   return out;
 }
 
@@ -90,10 +77,10 @@ std::tuple<Tensor, Tensor> linear_cka_backward_cpu(const Tensor& grad, const Ten
   const Tensor grad_y = torch::stable::new_empty(y, {y.size(0), y.size(1), y.size(2)});
   const std::vector<Rows> xs = matrices_of(x), ys = matrices_of(y);
   const std::vector<double> g = values_of(grad);
-  for_pairs(x.size(0), [&](int64_t b) {
+  for (int64_t b = 0; b < x.size(0); ++b) {
     LinearHsic hsic({xs[b], ys[b]}, debiased, true);
     hsic.gradient(gradient_weights(hsic, {0.0, g[b], 0.0, 0.0}, 2), {gradient_of(grad_x, b), gradient_of(grad_y, b)});
-  });
+  }
   return {grad_x, grad_y};
 }
 
