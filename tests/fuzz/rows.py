@@ -17,8 +17,11 @@ GRADIENT = {torch.float64: 1e-10, torch.float32: 5e-6, torch.float16: 1e-3, torc
 def rows(draw: Draw) -> Tensor:
     """Heavy-tailed, binary, constant or integer rows, with an offset now and then, some of them not finite."""
     n, d = draw.choice([0, 1, draw.size(40)]), draw.size(2100)
+    kind = draw.choice(["relu", "signed", "binary", "constant", "integers", "one-hot", "offset", "tie"])
+    if kind == "tie":  # k of k (eps^2 + 1) elements lie exactly eps deviations from the mean
+        k, eps = draw.size(5), draw.size(4)
+        d = k * (eps * eps + 1)
     values = draw.normal(n, d)
-    kind = draw.choice(["relu", "signed", "binary", "constant", "integers", "one-hot", "offset"])
     if kind == "relu":
         values = values.relu().pow(1.7)
     elif kind == "binary":
@@ -29,6 +32,8 @@ def rows(draw: Draw) -> Tensor:
         values = (3 * values).round()
     elif kind == "one-hot":
         values = torch.zeros(n, d, dtype=torch.float64).scatter_(1, values.abs().argmax(1, keepdim=True), 1.0)
+    elif kind == "tie":
+        values = (values.argsort(1) < k) * values.abs().amax(1, keepdim=True)
     elif kind == "offset":
         values = values + 10.0 ** draw.rng.uniform(0, 6)
     h = draw.scaled(values, draw.choice(DTYPES)).clone()
