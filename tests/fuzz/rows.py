@@ -14,13 +14,14 @@ SCORE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-6, torch.b
 GRADIENT = {torch.float64: 1e-10, torch.float32: 5e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
-def rows(draw: Draw) -> Tensor:
-    """Heavy-tailed, binary, constant or integer rows, with an offset now and then, some of them not finite."""
+def rows(draw: Draw) -> tuple[Tensor, float]:
+    """Heavy-tailed, binary, constant or integer rows, with an offset now and then, some not finite; and a threshold."""
     n, d = draw.choice([0, 1, draw.size(40)]), draw.size(2100)
     kind = draw.choice(["relu", "signed", "binary", "constant", "integers", "one-hot", "offset", "tie"])
+    eps = draw.choice([0.0, 0.5, 1.0, 2.0, 3.0, 4.0, float(np.sqrt(d - 1)), float(draw.rng.uniform(0, 6)), 1e300])
     if kind == "tie":  # k of k (eps^2 + 1) elements lie exactly eps deviations from the mean
-        k, eps = draw.size(5), draw.size(4)
-        d = k * (eps * eps + 1)
+        k, eps = draw.size(5), float(draw.size(4))
+        d = k * int(eps * eps + 1)
     values = draw.normal(n, d)
     if kind == "relu":
         values = values.relu().pow(1.7)
@@ -39,7 +40,7 @@ def rows(draw: Draw) -> Tensor:
     h = draw.scaled(values, draw.choice(DTYPES)).clone()
     if draw.chance(0.2) and n:
         h[draw.rng.integers(n), draw.rng.integers(d)] = draw.choice([np.nan, np.inf, -np.inf])
-    return draw.layout(h)
+    return draw.layout(h), eps
 
 
 class Facts:
@@ -65,10 +66,8 @@ class Facts:
 
 
 def fuzz_rows(draw: Draw) -> None:
-    h, normalize, two_sided = rows(draw), draw.chance(0.5), draw.chance(0.5)
-    d = h.shape[1]
-    eps = draw.choice([0.0, 0.5, 1.0, 2.0, 3.0, 4.0, float(np.sqrt(d)), float(draw.rng.uniform(0, 6)), 1e300])
-    discriminative = draw.layout(draw.mask(d))
+    (h, eps), normalize, two_sided = rows(draw), draw.chance(0.5), draw.chance(0.5)
+    discriminative = draw.layout(draw.mask(h.shape[1]))
     facts = Facts(h, normalize)
     active = exact.active_set(h, eps, two_sided)
     assert torch.equal(draw.op("activating_mask")(h, eps, two_sided), active), "activating_mask"

@@ -8,7 +8,7 @@ import torch
 from tests.fuzz import ops
 from tests.fuzz.draw import Draw, assert_near
 
-BATCHES, BATCH = 8, 1000
+BATCHES, BATCH = 8, 500
 NAMES = sorted(
     name.removeprefix("sslk::")
     for name in torch._C._dispatch_get_all_op_names()
