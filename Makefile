@@ -6,7 +6,7 @@ SETUP := $(VENV)/.setup-done
 # The development build compiles CUDA only where a GPU is; `make wheel` and plain pip do wherever nvcc is.
 SSLK_CUDA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo 1 || echo 0)
 
-.PHONY: setup demo test lint bench sanitize docs wheel sdist clean
+.PHONY: setup demo test fuzz lint bench sanitize docs wheel sdist clean
 
 setup: $(SETUP)
 
@@ -24,6 +24,12 @@ demo: $(SETUP)
 test: $(SETUP)
 	$(PY) -m pytest
 
+# The op fuzzer on random cases of its own; each failure is printed with the seed and case that reproduce it.
+MINUTES ?= 60
+SEED ?= $(shell date +%s)
+fuzz: $(SETUP)
+	$(PY) -m tests.fuzz.ops --minutes $(MINUTES) --seed $(SEED)
+
 lint: $(SETUP)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -34,16 +40,19 @@ lint: $(SETUP)
 bench: $(SETUP)
 	MALLOC_MMAP_THRESHOLD_=8000000000 MALLOC_TRIM_THRESHOLD_=16000000000 $(PY) -m pytest bench --benchmark-only
 
-# The CPU library under AddressSanitizer and UndefinedBehaviorSanitizer, in a folder of its own, below the kernel tests.
+# The CPU library under AddressSanitizer and UndefinedBehaviorSanitizer, in a folder of its own, below the kernel tests and
+# two minutes of the op fuzzer.
 # torch is not instrumented: leaks and the order of its own initialisers are not ours to report.
 SANITIZED := build/sanitize
+UNDER_SANITIZERS = LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+  ASAN_OPTIONS=detect_leaks=0:check_initialization_order=0 UBSAN_OPTIONS=print_stacktrace=1 \
+  PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib $(CURDIR)/$(PY)
 sanitize: $(SETUP)
 	SSLK_CUDA=0 SSLK_SANITIZE=1 $(PY) setup.py -q build_ext --build-temp $(SANITIZED)/temp --build-lib $(SANITIZED)/lib
 	cp -r ssl_kernels/*.py ssl_kernels/reference $(SANITIZED)/lib/ssl_kernels/
-	mkdir -p $(SANITIZED)/run/tests && cp -r tests/__init__.py tests/conftest.py tests/ops $(SANITIZED)/run/tests/
-	cd $(SANITIZED)/run && LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0:check_initialization_order=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib $(CURDIR)/$(PY) -m pytest -p no:cacheprovider tests/ops -m "not slow" -k "not compile and not inductor"
+	mkdir -p $(SANITIZED)/run/tests && cp -r tests/__init__.py tests/conftest.py tests/ops tests/fuzz $(SANITIZED)/run/tests/
+	cd $(SANITIZED)/run && $(UNDER_SANITIZERS) -m pytest -p no:cacheprovider tests/ops -m "not slow" -k "not compile and not inductor"
+	cd $(SANITIZED)/run && $(UNDER_SANITIZERS) -m tests.fuzz.ops --minutes 2 --seed 1
 
 # The documentation site; every warning is an error.
 docs: $(SETUP)

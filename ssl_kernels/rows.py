@@ -66,8 +66,11 @@ def qscore_counts(
 def activating_mask(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Tensor:
     """Which features are highly activating: `h_ij > mu_i + eps sigma_i`, as bool `[N, D]`.
 
-    The set is exact for every finite row at any scale: elements within float32 rounding of the threshold are decided
-    in double. A row that is not finite has no active feature. See `qscore` for the arguments. Deterministic.
+    On the CPU the set is exact for every finite row at any scale and the same on every instruction set: elements within
+    float32 rounding of the threshold are decided in double, those within its rounding in whole numbers, so that an
+    element exactly at the threshold is not active. On CUDA it is exact but for elements within
+    `2^-52 (1 + eps) (D + 64) sigma` of the threshold. A row that is not finite has no active feature. See `qscore` for
+    the arguments. Deterministic.
 
     Examples:
         >>> import torch, ssl_kernels

@@ -30,12 +30,11 @@ SSLK_INLINE bool each_active(const T* x, const FastRow& row, const ActivationArg
 }
 
 template <bool kTwoSided, typename T>
-SSLK_INLINE void exact_active(const ActivationArgs& a, const T* x, int64_t i) {
-  const ExactRow row = exact_row(x, a.h.d);
+__attribute__((noinline)) void exact_active(const ActivationArgs& a, const T* x, int64_t i) {
+  const ActiveCut cut = active_cut<kTwoSided>(exact_row(x, a.h.d), x, a.h.d, a.eps);
   int32_t count = 0;
   for (int64_t j = 0; j < a.h.d; ++j) {
-    const double c = deviation(row, element(x + j));
-    const bool in = row.finite && (kTwoSided ? __builtin_fabs(c) : c) > a.eps * row.sigma;
+    const bool in = cut.active(element(x + j));
     if (a.mask != nullptr) {
       a.mask[i * a.h.d + j] = in;
     } else {

@@ -81,16 +81,15 @@ SSLK_INLINE void write_fast(const RowGradient& g, const ScoredRow& row, const fl
 }
 
 // `out` may be `x`.
-template <bool kTwoSided, typename T, typename Score>
+template <typename T, typename Score>
 void write_exact(const RowGradient& g, const ScoredRow& row, bool score, const float* penalty, const Score* columns,
                  const T* x, int64_t d, T* out) {
   for (int64_t j = 0; j < d; ++j) {
     const double v = element(x + j);
     double r = g.b - v * g.e * g.p;
     if (score) {
-      const double c = deviation(row.exact_row, v);
-      const bool in = (kTwoSided ? __builtin_fabs(c) : c) > row.selection.threshold && penalty[j] == 0.0f;
-      r += in ? (kTwoSided && c < 0.0 ? -g.w : g.w) : 0.0;
+      const bool in = row.selection.cut.active(v) && penalty[j] == 0.0f;
+      r += in ? (v < row.selection.cut.lower ? -g.w : g.w) : 0.0;
     }
     if (columns != nullptr) {
       r += static_cast<double>(columns[j]) * ((v > 0.0) - (v < 0.0));
@@ -100,10 +99,10 @@ void write_exact(const RowGradient& g, const ScoredRow& row, bool score, const f
 }
 
 // The same for a 16-bit row, by way of the scratch row.
-template <bool kTwoSided, typename T>
+template <typename T>
 void write_exact_16(const RowGradient& g, const ScoredRow& row, bool score, const float* penalty, const float* columns,
                     const T* x, int64_t d, float* scratch, T* out) {
-  write_exact<kTwoSided>(g, row, score, penalty, columns, widened(x, d, scratch), d, scratch);
+  write_exact(g, row, score, penalty, columns, widened(x, d, scratch), d, scratch);
   for (int64_t j = 0; j < d; j += kFloats) {
     if (j + kFloats <= d) {
       store(out + j, load(scratch + j));
@@ -156,9 +155,9 @@ void gradient_typed(const GradientArgs& a, int64_t begin, int64_t end) {
       }
     }
     if constexpr (sizeof(T) == sizeof(uint16_t)) {
-      write_exact_16<kTwoSided>(g, row, kScore, f.penalty, columns, x, d, f.scratch, out);
+      write_exact_16(g, row, kScore, f.penalty, columns, x, d, f.scratch, out);
     } else {
-      write_exact<kTwoSided>(g, row, kScore, f.penalty, columns, x, d, out);
+      write_exact(g, row, kScore, f.penalty, columns, x, d, out);
     }
   }
   stream_fence();

@@ -1,9 +1,9 @@
 // Mean, deviation and norm of one row, and its highly activating features: the core that every row kernel shares.
 //
-// Two paths give the same active set as exact arithmetic would:
+// Two paths give the same active set as exact arithmetic would, but for elements within double's rounding of the
+// threshold (the CPU decides those in whole numbers):
 //   FastRow   float32, two passes over the row in registers. An element within the rounding error of the threshold
-//   sends
-//             the row to the other path, as do scales whose squares leave float32, and NaN.
+//             sends the row to the other path, as do scales whose squares leave float32, and NaN.
 //   ExactRow  double, reading memory again, scaled by a power of two: any finite row of any length.
 #pragma once
 

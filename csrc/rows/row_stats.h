@@ -5,10 +5,12 @@
 //             active feature, mostly few; sums go to double every few thousand elements. A mean larger than
 //             the deviation costs one more pass over the cache. An element within the rounding error of the threshold
 //             sends the row to the other path, as do scales whose squares leave float32, huge means, and NaN.
-//   ExactRow  double, two passes, scaled by a power of two: any finite row.
+//   ExactRow  double, two passes, scaled by a power of two: any finite row. What double cannot decide is decided in
+//             whole numbers (ExactSet), so that ties are ties and every instruction set finds the same features.
 #pragma once
 
 #include "cpu/simd.h"
+#include "rows/exact_row.h"
 
 namespace sslk {
 namespace SSLK_ISA {
@@ -114,17 +116,6 @@ SSLK_INLINE bool fast_row(const T* x, int64_t d, float* scratch, Ahead ahead, Fa
   return delta * delta <= 0.75 * mean_square && row->sigma > 0.005 * __builtin_fabs(row->mean);
 }
 
-// The row as ExactRow takes it: double, or float32 (16-bit rows are widened into the scratch row).
-SSLK_INLINE const double* widened(const double* x, int64_t, float*) { return x; }
-SSLK_INLINE const float* widened(const float* x, int64_t, float*) { return x; }
-template <typename T>
-SSLK_INLINE const float* widened(const T* x, int64_t d, float* scratch) {
-  for (int64_t j = 0; j < d; j += kFloats) {
-    store(scratch + j, j + kFloats <= d ? load(x + j) : load_partial(x + j, d - j));
-  }
-  return scratch;
-}
-
 // How far from the threshold float32 can decide.
 SSLK_INLINE double undecided(const FastRow& row, double eps) {
   return kMomentError * (1.0 + eps) * row.sigma + kRounding * __builtin_fabs(row.mean) * (1.0 + eps);
@@ -177,71 +168,6 @@ SSLK_INLINE void each_block(const T* x, int64_t d, const FastRow& row, float thr
   }
 }
 
-struct ExactRow {
-  double scale;  // power of two applied before everything else
-  double shift;  // of the scaled row
-  double delta;  // mean - shift
-  double sigma;  // of the scaled row
-  double norm;   // of the row itself
-  bool finite;
-};
-
-SSLK_INLINE vdouble load_wide(const double* p) { return load(p); }
-SSLK_INLINE vdouble load_wide(const float* p) { return __builtin_convertvector(load_as<half_vfloat>(p), vdouble); }
-
-// Deviation from the mean of an element, or of a vector of elements, of the scaled row.
-template <typename V>
-SSLK_INLINE V deviation(const ExactRow& row, V x) {
-  return x * row.scale - row.shift - row.delta;
-}
-
-// The sum of f(element); f takes doubles and vectors of doubles.
-template <typename T, typename F>
-SSLK_INLINE double sum_over(const T* x, int64_t d, F f) {
-  vdouble a{}, b{};
-  int64_t j = 0;
-  for (; j + 2 * kDoubles <= d; j += 2 * kDoubles) {
-    a += f(load_wide(x + j));
-    b += f(load_wide(x + j + kDoubles));
-  }
-  double total = sum_of(a + b);
-  for (; j < d; ++j) {
-    total += f(element(x + j));
-  }
-  return total;
-}
-
-// x is double or float: a 16-bit row comes widened.
-template <typename T>
-__attribute__((noinline)) ExactRow exact_row(const T* x, int64_t d) {
-  double largest = 0.0;
-  bool finite = true;
-  for (int64_t j = 0; j < d; ++j) {
-    const double magnitude = __builtin_fabs(element(x + j));
-    finite &= magnitude <= 1.7976931348623157e308;
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  ExactRow row{1.0, 0.0, 0.0, 0.0, 0.0, finite};
-  if (!finite) {
-    row.norm = __builtin_nan("");
-  }
-  if (!finite || largest == 0.0) {
-    return row;
-  }
-  if (largest > 0x1p300 || largest < 0x1p-300) {
-    const int exponent = __builtin_ilogb(largest);
-    row.scale = __builtin_scalbn(1.0, exponent < -1000 ? 1000 : -exponent);
-  }
-  row.shift = element(x) * row.scale;
-  row.delta = sum_over(x, d, [&](auto v) { return deviation(row, v); }) / d;
-  const double square = sum_over(x, d, [&](auto v) { return deviation(row, v) * deviation(row, v); });
-  row.delta += sum_over(x, d, [&](auto v) { return deviation(row, v); }) / d;
-  row.sigma = __builtin_sqrt(square / d);
-  const double mean = row.shift + row.delta;
-  row.norm = __builtin_sqrt(square + d * mean * mean) / row.scale;
-  return row;
-}
-
 // The norm alone, by the same two paths.
 template <typename T>
 SSLK_INLINE double norm_of(const T* x, int64_t d) {
@@ -283,7 +209,8 @@ struct Selection {
   int64_t count;      // features selected
   int64_t active;     // highly activating features, in the set or not; only counted where asked for
   int64_t direction;  // features above minus features below the mean: count, unless two-sided
-  double threshold;   // of x (fast), |x - mean| (fast, two-sided) or the scaled deviation (exact): selected when above
+  double threshold;   // of x (fast) or |x - mean| (fast, two-sided): selected when above
+  ActiveCut cut;      // exact
 };
 
 // False when an element that counts lies so close to the threshold that float32 cannot decide.
@@ -321,31 +248,32 @@ SSLK_INLINE bool select_fast(const T* x, int64_t d, const FastRow& row, const fl
 }
 
 template <bool kTwoSided, typename T>
-SSLK_INLINE void select_exact(const ExactRow& row, const T* x, int64_t d, const float* penalty, double eps,
-                              Selection* out) {
-  *out = {0.0, 0, 0, 0, eps * row.sigma};
+__attribute__((noinline)) void select_exact(const ExactRow& row, const T* x, int64_t d, const float* penalty,
+                                            double eps, Selection* out) {
+  const ActiveCut cut = active_cut<kTwoSided>(row, x, d, eps);
+  *out = {0.0, 0, 0, 0, 0.0, cut};
   vdouble sum{};
   vlong count{}, below{}, active{};
   int64_t j = 0;
   for (; j + kDoubles <= d; j += kDoubles) {
-    const vdouble c = deviation(row, load_wide(x + j)), y = kTwoSided ? absolute(c) : c;
-    const vlong above = y > out->threshold, in = above & (load_wide(penalty + j) == 0.0);
+    const vdouble v = load_wide(x + j), c = deviation(row, v), y = kTwoSided ? absolute(c) : c;
+    const vlong above = cut.active(v), in = above & (load_wide(penalty + j) == 0.0);
     active -= above;
     sum += select(in, y, vdouble{});
     count -= in;
-    below -= in & (c < 0.0);
+    below -= in & (v < cut.lower);
   }
   out->sum = sum_of(sum);
   out->count = lane_sum(count);
   out->active = lane_sum(active);
   int64_t negative = lane_sum(below);
   for (; j < d; ++j) {
-    const double c = deviation(row, element(x + j)), y = kTwoSided ? __builtin_fabs(c) : c;
-    const bool above = y > out->threshold, in = above && penalty[j] == 0.0f;
+    const double v = element(x + j), c = deviation(row, v), y = kTwoSided ? __builtin_fabs(c) : c;
+    const bool above = cut.active(v), in = above && penalty[j] == 0.0f;
     out->active += above;
     out->sum += in ? y : 0.0;
     out->count += in;
-    negative += in && c < 0.0;
+    negative += in && v < cut.lower;
   }
   out->direction = out->count - 2 * negative;
   out->sum /= row.scale;
