@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssl_kernels import checks, derivatives
+
 _ops = torch.ops.sslk
 
 
@@ -82,5 +84,11 @@ def _(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
 ) -> Tensor:
-    torch._check(weight.dim() == 3, lambda: f"weight must be tiles [T, M, W], got {weight.dim()} dimensions.")
+    checks.sparse_softmax_sgd_(
+        weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index, learning_rate, momentum,
+        weight_decay,
+    )  # fmt: skip
     return weight.new_empty((), dtype=torch.float64)
+
+
+derivatives.in_place("sparse_softmax_sgd_", ("weight", "bias", "weight_velocity", "bias_velocity"))
