@@ -367,4 +367,4 @@ def _share_memory(a: Tensor, b: Tensor) -> bool:
         return False
     (start, end), (first, last) = ((t.storage_offset() * t.element_size(),
                                     (t.storage_offset() + t.numel()) * t.element_size()) for t in (a, b))  # fmt: skip
-    return start < last and first < end and start < end and first < last
+    return bool(start < last and first < end and start < end and first < last)

@@ -50,7 +50,7 @@ def one_by_one(apply: Rule, info: Any, in_dims: tuple, *arguments: Any) -> tuple
     return tuple(torch.stack(parts) for parts in zip(*results, strict=True)), (0,) * len(results[0])
 
 
-def _function(name: str, setup: Rule, backward: Rule, jvp: Rule, vmap: Rule) -> type[torch.autograd.Function]:
+def _function(name: str, setup: Rule, backward: Rule, jvp: Rule, vmap: Rule) -> Any:
     op = getattr(torch.ops.sslk, name).default
 
     def forward(*arguments: Any) -> Any:
@@ -61,7 +61,7 @@ def _function(name: str, setup: Rule, backward: Rule, jvp: Rule, vmap: Rule) -> 
     return type(name, (torch.autograd.Function,), {key: staticmethod(rule) for key, rule in methods.items()})
 
 
-def _register(name: str, function: type[torch.autograd.Function], on_tangent: Rule, on_gradient: Rule) -> None:
+def _register(name: str, function: Any, on_tangent: Rule, on_gradient: Rule) -> None:
     """The kernels above the device's: autograd's, and that of torch.func's transforms."""
     op = getattr(torch.ops.sslk, name).default
     defaults = tuple(a.default_value for a in op._schema.arguments if a.has_default_value())
@@ -94,18 +94,18 @@ def differentiable(name: str, setup: Rule, backward: Rule, jvp: Rule | None = No
         vmap: a rule for `torch.func.vmap` that takes the op's own function first; one element at a time without.
     """
     no_forward = functools.partial(_refuse, name, "no forward-mode derivative, only the gradient")
-    function = _function(
+    function: Any = _function(
         name, setup, backward, jvp or (lambda ctx, *_: no_forward()),
         lambda *a: (vmap or one_by_one)(function.apply, *a),
     )  # fmt: skip
     _register(name, function, function.apply if jvp else lambda *_: no_forward(), function.apply)
 
 
-def _underivable(name: str, what: str, vmap: Rule | None) -> type[torch.autograd.Function]:
+def _underivable(name: str, what: str, vmap: Rule | None) -> Any:
     def refuse(ctx: Any, *_: Any) -> None:
         _refuse(name, what)
 
-    function = _function(name, lambda ctx, inputs, output: None, refuse, refuse,
+    function: Any = _function(name, lambda ctx, inputs, output: None, refuse, refuse,
                          lambda *a: (vmap or one_by_one)(function.apply, *a))  # fmt: skip
     return function
 

@@ -49,7 +49,9 @@ def sparse_softmax_sgd_(
         the CPU the result is the same for every number of threads.
 
     Raises:
-        RuntimeError: a wrong shape, dtype, device or layout, or (on the CPU) an index out of range; nothing is changed.
+        RuntimeError: a wrong shape, dtype, device or layout, an argument that shares memory with one that is changed,
+            one of these that requires grad outside `torch.no_grad()`, or (on the CPU) an index out of range; nothing is
+            changed.
 
     Examples:
         >>> import torch, ssl_kernels

@@ -37,7 +37,7 @@ def qscore(
 
     Returns:
         `[N]`, float32 (float64 for float64 input): 0 where `L_i & S` is empty, NaN where the row is not finite.
-        Differentiable in h, the active set held constant. Deterministic.
+        Differentiable once in h, the active set held constant; forward mode, `torch.func` and vmap work. Deterministic.
 
     Raises:
         RuntimeError: h is no matrix, has no features or no floating dtype; the mask is not bool `[D]`; eps < 0.
@@ -99,7 +99,7 @@ def row_moments(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, population standard deviation and L2 norm of each row, each `[N]` in float32 (float64 for float64 input).
 
     Two-pass accurate: right for means far larger than the deviation and for any scale. NaN for rows that are not
-    finite. Deterministic.
+    finite. Not differentiable. Deterministic.
 
     Examples:
         >>> import torch, ssl_kernels
@@ -112,7 +112,8 @@ def row_moments(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def column_l1(h: Tensor, normalize: bool = True) -> Tensor:
     """L1 norm of every feature over the batch, `[D]`: `sum_i |h_ij|`, rows divided by their L2 norm by default.
 
-    Float32 (float64 for float64 input). Differentiable. Deterministic, whatever the number of threads.
+    Float32 (float64 for float64 input). Differentiable once, in forward mode too. Deterministic, whatever the number of
+    threads.
 
     Examples:
         >>> import torch, ssl_kernels
@@ -141,11 +142,12 @@ def qscore_penalty(
     Args:
         h, discriminative, eps, normalize, two_sided: as for `qscore`; h holds the batch, all views.
         lambda1, lambda2: weights, >= 0.
-        alpha, beta: thresholds as tensors of one number in the dtype of the scores, treated as constants; the batch
+        alpha, beta: thresholds as tensors of one number in the dtype of the scores, constants: they must not
+            require grad; the batch
             means of the scores and of the norms by default.
 
     Returns:
-        All three are differentiable in h; a NaN row makes the loss NaN.
+        All three are differentiable once in h, in reverse mode; a NaN row makes the loss NaN.
 
     Examples:
         >>> import torch, ssl_kernels

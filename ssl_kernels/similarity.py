@@ -31,7 +31,7 @@ def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
     Returns:
         `[B]`, float32 (float64 for float64 inputs), never clamped; NaN where a representation is constant or not
         finite. Invariant to orthogonal maps, scale and offset: columns are centred in double before anything is
-        multiplied, so offsets cost no precision. Differentiable. Deterministic for a fixed number of threads.
+        multiplied, so offsets cost no precision. Differentiable once. Deterministic for a fixed number of threads.
 
     Raises:
         RuntimeError: x or y has the wrong shape, dtype or device, or too few samples.
@@ -57,7 +57,7 @@ def cka_matrix(x: Tensor, debiased: bool = True) -> Tensor:
 
     Returns:
         `[V, V]`, float32 (float64 for float64 input): exactly symmetric, 1 on the diagonal, never clamped; NaN in the
-        row and column of a representation that is constant or not finite. Differentiable. Deterministic for a fixed
+        row and column of a representation that is constant or not finite. Differentiable once. Deterministic for a fixed
         number of threads.
 
     Raises:
