@@ -94,20 +94,20 @@ def differentiable(name: str, setup: Rule, backward: Rule, jvp: Rule | None = No
         vmap: a rule for `torch.func.vmap` that takes the op's own function first; one element at a time without.
     """
     no_forward = functools.partial(_refuse, name, "no forward-mode derivative, only the gradient")
-    function: Any = _function(
+    above: Any = _function(
         name, setup, backward, jvp or (lambda ctx, *_: no_forward()),
-        lambda *a: (vmap or one_by_one)(function.apply, *a),
+        lambda *a: (vmap or one_by_one)(above.apply, *a),
     )  # fmt: skip
-    _register(name, function, function.apply if jvp else lambda *_: no_forward(), function.apply)
+    _register(name, above, above.apply if jvp else lambda *_: no_forward(), above.apply)
 
 
 def _underivable(name: str, what: str, vmap: Rule | None) -> Any:
     def refuse(ctx: Any, *_: Any) -> None:
         _refuse(name, what)
 
-    function: Any = _function(name, lambda ctx, inputs, output: None, refuse, refuse,
-                         lambda *a: (vmap or one_by_one)(function.apply, *a))  # fmt: skip
-    return function
+    above: Any = _function(name, lambda ctx, inputs, output: None, refuse, refuse,
+                         lambda *a: (vmap or one_by_one)(above.apply, *a))  # fmt: skip
+    return above
 
 
 def first_order(name: str, forward: str, vmap: Rule | None = None) -> None:
