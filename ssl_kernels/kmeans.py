@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssl_kernels import checks, derivatives
+
 _ops = torch.ops.sslk
 
 
@@ -40,9 +42,11 @@ def kmeans_assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.register_fake("sslk::kmeans_assign")
 def _(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    torch._check(x.dim() == 2, lambda: f"x must be a matrix [N, D], got {x.dim()} dimensions.")
-    distance = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return x.new_empty(x.shape[0], dtype=torch.int32), x.new_empty(x.shape[0], dtype=distance)
+    checks.kmeans_assign(x, centroids)
+    return x.new_empty(x.shape[0], dtype=torch.int32), x.new_empty(x.shape[0], dtype=checks.accumulation(x))
+
+
+derivatives.constant("kmeans_assign")
 
 
 for _device in ("cpu", "cuda"):

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ssl_kernels import checks, derivatives
+
 _ops = torch.ops.sslk
 
 #: The variants by name, in the order of their numbers.
@@ -119,16 +121,21 @@ def _(
     radius: float | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    torch._check(images.dim() == 4, lambda: f"images must have shape [N, C, H, W], got {images.dim()} dimensions.")
+    checks.masked_variants(images, foreground, mean, std, variants, radius, dtype)
     return images.new_empty((len(variants), *images.shape), dtype=dtype or torch.float32)
 
 
 @torch.library.register_fake("sslk::circular_mask")
 def _(height: int, width: int, radius: float | None = None) -> Tensor:
+    checks.circular_mask(height, width, radius)
     return torch.empty((height, width), dtype=torch.bool)
 
 
 @torch.library.register_fake("sslk::heatmap_iou")
 def _(heat: Tensor, mask: Tensor, threshold: float = 0.0) -> Tensor:
-    torch._check(heat.dim() == 3, lambda: f"heat must have shape [N, H, W], got {heat.dim()} dimensions.")
-    return heat.new_empty(heat.shape[0], dtype=torch.float64 if heat.dtype == torch.float64 else torch.float32)
+    checks.heatmap_iou(heat, mask, threshold)
+    return heat.new_empty(heat.shape[0], dtype=checks.accumulation(heat))
+
+
+derivatives.constant("masked_variants")
+derivatives.constant("heatmap_iou")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssl_kernels import checks, derivatives
+
 _ops = torch.ops.sslk
 
 
@@ -47,7 +49,9 @@ def sparse_softmax_sgd_(
         the CPU the result is the same for every number of threads.
 
     Raises:
-        RuntimeError: a wrong shape, dtype, device or layout, or (on the CPU) an index out of range; nothing is changed.
+        RuntimeError: a wrong shape, dtype, device or layout, an argument that shares memory with one that is changed,
+            one of these that requires grad outside `torch.no_grad()`, or (on the CPU) an index out of range; nothing is
+            changed.
 
     Examples:
         >>> import torch, ssl_kernels
@@ -82,5 +86,11 @@ def _(
     momentum: float = 0.0,
     weight_decay: float = 0.0,
 ) -> Tensor:
-    torch._check(weight.dim() == 3, lambda: f"weight must be tiles [T, M, W], got {weight.dim()} dimensions.")
+    checks.sparse_softmax_sgd_(
+        weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index, learning_rate, momentum,
+        weight_decay,
+    )  # fmt: skip
     return weight.new_empty((), dtype=torch.float64)
+
+
+derivatives.in_place("sparse_softmax_sgd_", ("weight", "bias", "weight_velocity", "bias_velocity"))

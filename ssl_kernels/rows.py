@@ -7,12 +7,17 @@ The row ops need no autocast rule: they take half inputs as they are and accumul
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssl_kernels import checks, derivatives
+
 _ops = torch.ops.sslk
+
+_NORM_FLOOR = 1e-12
 
 
 def qscore(
@@ -32,7 +37,7 @@ def qscore(
 
     Returns:
         `[N]`, float32 (float64 for float64 input): 0 where `L_i & S` is empty, NaN where the row is not finite.
-        Differentiable in h, the active set held constant. Deterministic.
+        Differentiable once in h, the active set held constant; forward mode, `torch.func` and vmap work. Deterministic.
 
     Raises:
         RuntimeError: h is no matrix, has no features or no floating dtype; the mask is not bool `[D]`; eps < 0.
@@ -97,7 +102,7 @@ def row_moments(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, population standard deviation and L2 norm of each row, each `[N]` in float32 (float64 for float64 input).
 
     Two-pass accurate: right for means far larger than the deviation and for any scale. NaN for rows that are not
-    finite. Deterministic.
+    finite. Not differentiable. Deterministic.
 
     Examples:
         >>> import torch, ssl_kernels
@@ -110,7 +115,8 @@ def row_moments(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def column_l1(h: Tensor, normalize: bool = True) -> Tensor:
     """L1 norm of every feature over the batch, `[D]`: `sum_i |h_ij|`, rows divided by their L2 norm by default.
 
-    Float32 (float64 for float64 input). Differentiable. Deterministic, whatever the number of threads.
+    Float32 (float64 for float64 input). Differentiable once, in forward mode too. Deterministic, whatever the number of
+    threads.
 
     Examples:
         >>> import torch, ssl_kernels
@@ -139,11 +145,12 @@ def qscore_penalty(
     Args:
         h, discriminative, eps, normalize, two_sided: as for `qscore`; h holds the batch, all views.
         lambda1, lambda2: weights, >= 0.
-        alpha, beta: thresholds as tensors of one number in the dtype of the scores, treated as constants; the batch
+        alpha, beta: thresholds as tensors of one number in the dtype of the scores, constants: they must not
+            require grad; the batch
             means of the scores and of the norms by default.
 
     Returns:
-        All three are differentiable in h; a NaN row makes the loss NaN.
+        All three are differentiable once in h, in reverse mode; a NaN row makes the loss NaN.
 
     Examples:
         >>> import torch, ssl_kernels
@@ -155,68 +162,62 @@ def qscore_penalty(
     return _ops.qscore_penalty(h, discriminative, lambda1, lambda2, eps, normalize, two_sided, alpha, beta)
 
 
-def _accumulation(h: Tensor) -> torch.dtype:
-    return torch.float64 if h.dtype == torch.float64 else torch.float32
-
-
-def _check(h: Tensor) -> None:
-    torch._check(h.dim() == 2, lambda: f"h must be a matrix [N, D], got {h.dim()} dimensions.")
-    torch._check(h.dtype.is_floating_point, lambda: f"h must be floating point, got {h.dtype}.")
-
-
 @torch.library.register_fake("sslk::qscore")
 def _(h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False) -> Tensor:
-    _check(h)
-    return h.new_empty(h.shape[0], dtype=_accumulation(h))
+    checks.qscore(h, discriminative, eps, normalize, two_sided)
+    return h.new_empty(h.shape[0], dtype=checks.accumulation(h))
 
 
 @torch.library.register_fake("sslk::qscore_counts")
 def _(
     h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
 ) -> tuple[Tensor, Tensor]:
-    _check(h)
-    return h.new_empty(h.shape[0], dtype=_accumulation(h)), h.new_empty(h.shape[0], dtype=torch.int32)
+    checks.qscore_counts(h, discriminative, eps, normalize, two_sided)
+    return h.new_empty(h.shape[0], dtype=checks.accumulation(h)), h.new_empty(h.shape[0], dtype=torch.int32)
 
 
 @torch.library.register_kernel("sslk::qscore_counts", "cuda")
 def _(
     h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
 ) -> tuple[Tensor, Tensor]:
+    checks.qscore_counts(h, discriminative, eps, normalize, two_sided)
     return _ops.qscore(h, discriminative, eps, normalize, two_sided), _ops.activation_counts(h, eps, two_sided)[1]
 
 
 @torch.library.register_fake("sslk::qscore_backward")
 def _(grad: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool) -> Tensor:
+    checks.qscore_backward(grad, h, discriminative, eps, normalize, two_sided)
     return h.new_empty(h.shape)
 
 
 @torch.library.register_fake("sslk::activating_mask")
 def _(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Tensor:
-    _check(h)
+    checks.activating_mask(h, eps, two_sided)
     return h.new_empty(h.shape, dtype=torch.bool)
 
 
 @torch.library.register_fake("sslk::activation_counts")
 def _(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> tuple[Tensor, Tensor]:
-    _check(h)
+    checks.activation_counts(h, eps, two_sided)
     return h.new_empty(h.shape[1], dtype=torch.int64), h.new_empty(h.shape[0], dtype=torch.int32)
 
 
 @torch.library.register_fake("sslk::row_moments")
 def _(h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    _check(h)
-    mean, std, norm = (h.new_empty(h.shape[0], dtype=_accumulation(h)) for _ in range(3))
+    checks.row_moments(h)
+    mean, std, norm = (h.new_empty(h.shape[0], dtype=checks.accumulation(h)) for _ in range(3))
     return mean, std, norm
 
 
 @torch.library.register_fake("sslk::column_l1")
 def _(h: Tensor, normalize: bool = True) -> Tensor:
-    _check(h)
-    return h.new_empty(h.shape[1], dtype=_accumulation(h))
+    checks.column_l1(h, normalize)
+    return h.new_empty(h.shape[1], dtype=checks.accumulation(h))
 
 
 @torch.library.register_fake("sslk::column_l1_backward")
 def _(grad: Tensor, h: Tensor, normalize: bool) -> Tensor:
+    checks.column_l1_backward(grad, h, normalize)
     return h.new_empty(h.shape)
 
 
@@ -232,8 +233,8 @@ def _(
     alpha: Tensor | None = None,
     beta: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check(h)
-    dtype = _accumulation(h)
+    checks.qscore_penalty(h, discriminative, lambda1, lambda2, eps, normalize, two_sided, alpha, beta)
+    dtype = checks.accumulation(h)
     return h.new_empty((), dtype=dtype), h.new_empty(h.shape[0], dtype=dtype), h.new_empty(h.shape[1], dtype=dtype)
 
 
@@ -247,12 +248,14 @@ def _(
     normalize: bool,
     two_sided: bool,
 ) -> Tensor:
+    checks.qscore_penalty_backward(grad_q, grad_column_l1, h, discriminative, eps, normalize, two_sided)
     return h.new_empty(h.shape)
 
 
 def _qscore_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
     h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided = inputs
     ctx.save_for_backward(h, discriminative)
+    ctx.save_for_forward(h, discriminative)
 
 
 def _qscore_backward(ctx: Any, grad: Tensor) -> tuple:
@@ -260,12 +263,37 @@ def _qscore_backward(ctx: Any, grad: Tensor) -> tuple:
     return _ops.qscore_backward(grad, h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided), None, None, None, None
 
 
-torch.library.register_autograd("sslk::qscore", _qscore_backward, setup_context=_qscore_setup)
+def _qscore_jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+    """Rows do not depend on each other: the gradient of their sum is that of each."""
+    h, discriminative = ctx.saved_tensors
+    h = h.to(checks.accumulation(h))
+    gradient = _ops.qscore_backward(h.new_ones(len(h)), h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided)
+    return (gradient * tangent).sum(1)
+
+
+def _rows_of_all(places: tuple[int, ...], apply: Any, info: Any, in_dims: tuple, *arguments: Any) -> tuple:
+    """vmap of an op on independent rows: the rows of the whole batch in one call, unless the set is batched too."""
+    if any(d is not None for i, d in enumerate(in_dims) if i not in places):
+        return derivatives.one_by_one(apply, info, in_dims, *arguments)
+    flat = list(arguments)
+    for i in places:
+        t, d = arguments[i], in_dims[i]
+        t = t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
+        rows = t.shape[1]
+        flat[i] = t.flatten(0, 1)
+    return apply(*flat).unflatten(0, (info.batch_size, rows)), 0
+
+
+derivatives.differentiable(
+    "qscore", _qscore_setup, _qscore_backward, _qscore_jvp, functools.partial(_rows_of_all, (0,))
+)
+derivatives.first_order("qscore_backward", "qscore", functools.partial(_rows_of_all, (0, 1)))
 
 
 def _column_l1_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
     h, ctx.normalize = inputs
     ctx.save_for_backward(h)
+    ctx.save_for_forward(h)
 
 
 def _column_l1_backward(ctx: Any, grad: Tensor) -> tuple:
@@ -273,11 +301,27 @@ def _column_l1_backward(ctx: Any, grad: Tensor) -> tuple:
     return _ops.column_l1_backward(grad, h, ctx.normalize), None
 
 
-torch.library.register_autograd("sslk::column_l1", _column_l1_backward, setup_context=_column_l1_setup)
+def _column_l1_jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+    """`sum_i sign(u_ij) du_ij` with `u = h / |h|`, `du = (dh - u <u, dh>) / |h|`; the second term only above the floor."""
+    (h,) = ctx.saved_tensors
+    dtype, h, tangent = checks.accumulation(h), h.double(), tangent.double()  # the norm of a float row may exceed float
+    if not ctx.normalize:
+        return (h.sign() * tangent).sum(0).to(dtype)
+    norm = _ops.row_moments(h)[2].unsqueeze(1)
+    u, tangent = h / norm.clamp_min(_NORM_FLOOR), tangent / norm.clamp_min(_NORM_FLOOR)
+    along = torch.where(norm <= _NORM_FLOOR, 0.0, (u * tangent).sum(1, keepdim=True))
+    return (h.sign() * tangent - u.abs() * along).sum(0).to(dtype)
+
+
+derivatives.differentiable("column_l1", _column_l1_setup, _column_l1_backward, _column_l1_jvp)
+derivatives.first_order("column_l1_backward", "column_l1")
 
 
 def _penalty_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     h, discriminative, ctx.lambda1, ctx.lambda2, ctx.eps, ctx.normalize, ctx.two_sided, alpha, beta = inputs
+    for name, needs_grad in zip(("alpha", "beta"), ctx.needs_input_grad[7:9], strict=True):
+        if needs_grad:
+            raise RuntimeError(f"sslk::qscore_penalty: {name} is a constant and must not require grad; detach it.")
     _, q, columns = output
     # The scores and norms are N + D numbers; computing them again would be another pass over h.
     ctx.save_for_backward(h, discriminative, q, columns, alpha, beta)
@@ -295,4 +339,7 @@ def _penalty_backward(ctx: Any, grad_loss: Tensor, grad_q: Tensor, grad_columns:
     return grad_h, *([None] * 8)
 
 
-torch.library.register_autograd("sslk::qscore_penalty", _penalty_backward, setup_context=_penalty_setup)
+derivatives.differentiable("qscore_penalty", _penalty_setup, _penalty_backward)
+derivatives.first_order("qscore_penalty_backward", "qscore_penalty")
+derivatives.constant("qscore_counts")
+derivatives.constant("row_moments")

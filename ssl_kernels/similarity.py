@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_kernels import checks, derivatives
+
 _ops = torch.ops.sslk
 
 
@@ -29,7 +31,7 @@ def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
     Returns:
         `[B]`, float32 (float64 for float64 inputs), never clamped; NaN where a representation is constant or not
         finite. Invariant to orthogonal maps, scale and offset: columns are centred in double before anything is
-        multiplied, so offsets cost no precision. Differentiable. Deterministic for a fixed number of threads.
+        multiplied, so offsets cost no precision. Differentiable once. Deterministic for a fixed number of threads.
 
     Raises:
         RuntimeError: x or y has the wrong shape, dtype or device, or too few samples.
@@ -55,7 +57,7 @@ def cka_matrix(x: Tensor, debiased: bool = True) -> Tensor:
 
     Returns:
         `[V, V]`, float32 (float64 for float64 input): exactly symmetric, 1 on the diagonal, never clamped; NaN in the
-        row and column of a representation that is constant or not finite. Differentiable. Deterministic for a fixed
+        row and column of a representation that is constant or not finite. Differentiable once. Deterministic for a fixed
         number of threads.
 
     Raises:
@@ -105,42 +107,35 @@ def cca_matrix(x: Tensor, rtol: float | None = None, ridge: float = 0.0) -> tupl
     return _ops.cca_matrix(x, rtol, ridge)
 
 
-def _scores(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def _check(name: str, x: Tensor) -> None:
-    torch._check(x.dim() == 3, lambda: f"{name} must have three dimensions [., N, D], got {x.dim()}.")
-
-
 @torch.library.register_fake("sslk::linear_cka")
 def _(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
-    _check("x", x)
-    _check("y", y)
-    return x.new_empty(x.shape[0], dtype=_scores(x))
+    checks.linear_cka(x, y, debiased)
+    return x.new_empty(x.shape[0], dtype=checks.accumulation(x))
 
 
 @torch.library.register_fake("sslk::linear_cka_backward")
 def _(grad: Tensor, x: Tensor, y: Tensor, debiased: bool) -> tuple[Tensor, Tensor]:
+    checks.linear_cka_backward(grad, x, y, debiased)
     return x.new_empty(x.shape), y.new_empty(y.shape)
 
 
 @torch.library.register_fake("sslk::cka_matrix")
 def _(x: Tensor, debiased: bool = True) -> Tensor:
-    _check("x", x)
-    return x.new_empty((x.shape[0], x.shape[0]), dtype=_scores(x))
+    checks.cka_matrix(x, debiased)
+    return x.new_empty((x.shape[0], x.shape[0]), dtype=checks.accumulation(x))
 
 
 @torch.library.register_fake("sslk::cka_matrix_backward")
 def _(grad: Tensor, x: Tensor, debiased: bool) -> Tensor:
+    checks.cka_matrix_backward(grad, x, debiased)
     return x.new_empty(x.shape)
 
 
 @torch.library.register_fake("sslk::cca_matrix")
 def _(x: Tensor, rtol: float | None = None, ridge: float = 0.0) -> tuple[Tensor, Tensor]:
-    _check("x", x)
+    checks.cca_matrix(x, rtol, ridge)
     count = x.shape[0]
-    return x.new_empty((count, count), dtype=_scores(x)), x.new_empty(count, dtype=torch.int64)
+    return x.new_empty((count, count), dtype=checks.accumulation(x)), x.new_empty(count, dtype=torch.int64)
 
 
 def _linear_cka_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -153,7 +148,8 @@ def _linear_cka_backward(ctx: Any, grad: Tensor) -> tuple:
     return *_ops.linear_cka_backward(grad, x, y, ctx.debiased), None
 
 
-torch.library.register_autograd("sslk::linear_cka", _linear_cka_backward, setup_context=_linear_cka_setup)
+derivatives.differentiable("linear_cka", _linear_cka_setup, _linear_cka_backward)
+derivatives.first_order("linear_cka_backward", "linear_cka")
 
 
 def _cka_matrix_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -166,7 +162,9 @@ def _cka_matrix_backward(ctx: Any, grad: Tensor) -> tuple:
     return _ops.cka_matrix_backward(grad, x, ctx.debiased), None
 
 
-torch.library.register_autograd("sslk::cka_matrix", _cka_matrix_backward, setup_context=_cka_matrix_setup)
+derivatives.differentiable("cka_matrix", _cka_matrix_setup, _cka_matrix_backward)
+derivatives.first_order("cka_matrix_backward", "cka_matrix")
+derivatives.constant("cca_matrix")
 
 for _name in ("linear_cka", "cka_matrix", "cca_matrix"):
     for _device in ("cpu", "cuda"):

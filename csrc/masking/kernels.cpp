@@ -32,8 +32,9 @@ SSLK_INLINE void put(T* p, typename Lanes<T>::bits v, bool stream) {
 
 template <bool kInside, typename T>
 SSLK_INLINE typename Lanes<T>::bits keep(const uint8_t* mask) {
+  // Compared, not negated: a bool tensor made by a view may hold any byte, and all but 0 are true.
   const auto m = __builtin_convertvector(load_as<quarter_vuchar>(mask), typename Lanes<T>::bits);
-  return kInside ? -m : m - 1;  // the mask holds 0 and 1
+  return bits_as<typename Lanes<T>::bits>(kInside ? m != 0 : m == 0);
 }
 
 template <bool kMasked, bool kInside, typename T>
@@ -153,7 +154,7 @@ SSLK_INLINE double iou_of(const T* heat, const uint8_t* mask, int64_t pixels, do
       vfloat in{}, all{};
       for (const int64_t end = pixels - p > kFlush ? p + kFlush : pixels; p + kFloats <= end; p += kFloats) {
         const vfloat x = load(heat + p);
-        const vint m = -__builtin_convertvector(load_as<quarter_vuchar>(mask + p), vint);
+        const vint m = __builtin_convertvector(load_as<quarter_vuchar>(mask + p), vint) != 0;
         const vint r = ~(x <= t);  // NaN is kept, and poisons the sums
         in += select(r & (m | (x != x)), x, vfloat{});
         all += select(r | m, x, vfloat{});

@@ -13,9 +13,9 @@ constexpr int64_t kPixelChunk = 4096;
 // One variant as its output and what it keeps.
 struct VariantPlane {
   void* out;            // [N, C, P] in the output type
-  const uint8_t* mask;  // null: keep all; else one byte per pixel, 0 or 1
+  const uint8_t* mask;  // null: keep all; else one byte per pixel, 0 or anything else
   int64_t mask_stride;  // from sample to sample: P, or 0 for a mask shared by all
-  bool inside;          // keep where the mask is 1, else where it is 0
+  bool inside;          // keep where the mask is not 0, else where it is 0
 };
 
 struct VariantArgs {

@@ -8,7 +8,8 @@
 namespace sslk {
 namespace {
 
-const bool* mask_data(const Tensor& mask) { return static_cast<const bool*>(mask.const_data_ptr()); }
+// As bytes: a bool tensor made by a view may hold any of them, and all but 0 are true.
+const uint8_t* mask_data(const Tensor& mask) { return static_cast<const uint8_t*>(mask.const_data_ptr()); }
 
 Tensor qscore_cuda(const Tensor& h_in, const Tensor& discriminative, double eps, bool normalize, bool two_sided) {
   check_qscore("sslk::qscore", h_in, discriminative, eps);

@@ -129,7 +129,7 @@ struct GradientOp {
       double r = args.normalize ? b - v * e * p : b;
       if (score) {
         const double c = row.deviation(x[j]);
-        if (args.set[j] && is_active(c, threshold, args.two_sided)) {
+        if (args.set[j] != 0 && is_active(c, threshold, args.two_sided)) {
           r += args.two_sided && c < 0.0 ? -w : w;
         }
       }

@@ -7,7 +7,7 @@ namespace sslk {
 
 // The rows' part of every op of this family.
 struct ScoreArgs {
-  const bool* set;  // [D]
+  const uint8_t* set;  // [D]
   double eps;
   bool normalize;
   bool two_sided;
@@ -16,11 +16,11 @@ struct ScoreArgs {
 
 // A bit per item: is it in the set.
 template <typename T, int kSlots>
-SSLK_DEVICE uint32_t set_bits(const bool* set, const Layout<T, kSlots>& layout) {
+SSLK_DEVICE uint32_t set_bits(const uint8_t* set, const Layout<T, kSlots>& layout) {
   uint32_t bits = 0;
   for (int i = 0; i < layout.kItems; ++i) {
     if (layout.valid >> i & 1) {
-      bits |= static_cast<uint32_t>(set[layout.column(i)]) << i;
+      bits |= static_cast<uint32_t>(set[layout.column(i)] != 0) << i;
     }
   }
   return bits;

@@ -1,7 +1,9 @@
 // Argument checks of sparse_softmax_sgd_. Values of the index tensors are checked where they are read.
 #pragma once
 
+#include <iterator>
 #include <limits>
+#include <utility>
 
 #include "sslk.h"
 
@@ -20,6 +22,14 @@ inline void check_parameter(const char* op, const char* name, const Tensor& t, c
              dtype_name(like.scalar_type()), ", got ", dtype_name(t.scalar_type()), ".");
   SSLK_CHECK(t.is_contiguous(), op, ": ", name, " is changed in place and must be contiguous.");
   SSLK_CHECK(t.device() == like.device(), op, ": ", name, " must be on the device of weight.");
+}
+
+// Both are contiguous.
+inline bool share_memory(const Tensor& a, const Tensor& b) {
+  const auto* first = static_cast<const char*>(a.const_data_ptr());
+  const auto* second = static_cast<const char*>(b.const_data_ptr());
+  return a.numel() > 0 && b.numel() > 0 && first < second + b.numel() * static_cast<int64_t>(b.element_size()) &&
+         second < first + a.numel() * static_cast<int64_t>(a.element_size());
 }
 
 inline void check_sparse_softmax_sgd(const char* op, const Tensor& weight, const Tensor& bias,
@@ -50,6 +60,21 @@ inline void check_sparse_softmax_sgd(const char* op, const Tensor& weight, const
   SSLK_CHECK(offsets.size(0) == target.size(0) + 1, op,
              ": offsets must have one entry more than target, which has one per row: got ", offsets.size(0), " and ",
              target.size(0), ".");
+  const std::pair<const char*, const Tensor*> arguments[] = {{"weight", &weight},
+                                                             {"bias", &bias},
+                                                             {"weight_velocity", &weight_velocity},
+                                                             {"bias_velocity", &bias_velocity},
+                                                             {"columns", &columns},
+                                                             {"offsets", &offsets},
+                                                             {"target", &target},
+                                                             {"index", &index}};
+  constexpr int kWritten = 4;  // the first ones
+  for (int i = 0; i < kWritten; ++i) {
+    for (int j = i + 1; j < static_cast<int>(std::size(arguments)); ++j) {
+      SSLK_CHECK(!share_memory(*arguments[i].second, *arguments[j].second), op, ": ", arguments[j].first,
+                 " must not share memory with ", arguments[i].first, ", which is changed in place.");
+    }
+  }
 }
 
 }  // namespace sslk

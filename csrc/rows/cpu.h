@@ -16,10 +16,10 @@ constexpr int64_t kStreamBytes = 8 << 20;  // larger outputs are written around 
 inline int64_t padded_length(int64_t d) { return (d + kPadding - 1) / kPadding * kPadding; }
 
 // 0 in the set, -inf outside it and past D; without a set every feature is in.
-inline std::vector<float> set_penalty(int64_t d, const bool* discriminative) {
+inline std::vector<float> set_penalty(int64_t d, const uint8_t* discriminative) {
   std::vector<float> penalty(padded_length(d), -std::numeric_limits<float>::infinity());
   for (int64_t j = 0; j < d; ++j) {
-    if (discriminative == nullptr || discriminative[j]) {
+    if (discriminative == nullptr || discriminative[j] != 0) {
       penalty[j] = 0.0f;
     }
   }

@@ -203,14 +203,14 @@ SSLK_DEVICE bool is_active(double deviation, double threshold, bool two_sided) {
 }
 
 template <typename T, typename Team>
-SSLK_DEVICE ExactSelection select_exact(Team& team, const T* x, int64_t d, const ExactRow& row, const bool* set,
+SSLK_DEVICE ExactSelection select_exact(Team& team, const T* x, int64_t d, const ExactRow& row, const uint8_t* set,
                                         double eps, bool two_sided) {
   const double threshold = eps * row.sigma;
   ExactSelection selection{0.0, 0, 0};
 #pragma unroll 1
   for (int64_t j = team.rank; j < d; j += team.width()) {
     const double c = row.deviation(x[j]);
-    if (set[j] && is_active(c, threshold, two_sided)) {
+    if (set[j] != 0 && is_active(c, threshold, two_sided)) {
       selection.sum += two_sided ? fabs(c) : c;
       selection.count += 1;
       selection.direction += c < 0.0 ? -1 : 1;

@@ -43,6 +43,7 @@ inline void check_cka_gradient(const char* op, const Tensor& grad, int64_t rows,
              ": grad must have the shape of the output, got ", shape_of(grad), ".");
   SSLK_CHECK(grad.scalar_type() == accumulation_type(x.scalar_type()), op, ": grad must be ",
              dtype_name(accumulation_type(x.scalar_type())), ", got ", dtype_name(grad.scalar_type()), ".");
+  SSLK_CHECK(grad.device() == x.device(), op, ": grad must be on the device of x.");
 }
 
 inline void check_cca_matrix(const char* op, const Tensor& x, const std::optional<double>& rtol, double ridge) {

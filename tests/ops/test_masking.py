@@ -290,3 +290,16 @@ BAD = [
 def test_bad_input_names_the_argument(call, message):
     with pytest.raises(RuntimeError, match=message):
         call()
+
+
+def test_every_byte_but_zero_is_true(device, isa):
+    """A bool tensor made by a view of bytes may hold 2 or 255; torch itself takes them for true."""
+    generator = torch.Generator().manual_seed(4)
+    raw = torch.tensor([0, 1, 2, 128, 255], dtype=torch.uint8)[torch.randint(5, (3, 9, 13), generator=generator)]
+    odd, clean = raw.to(device).view(torch.bool), (raw != 0).to(device)
+    images = torch.rand(3, 2, 9, 13, generator=generator).to(device)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        arguments = ([0.5] * 2, [0.25] * 2, [1, 2], None, dtype)
+        assert torch.equal(ops.masked_variants(images, odd, *arguments), ops.masked_variants(images, clean, *arguments))
+    for heat in (images[:, 0], images[:, 0].double(), images[:, 0].half()):
+        assert torch.equal(ops.heatmap_iou(heat, odd, 0.5), ops.heatmap_iou(heat, clean, 0.5))

@@ -267,3 +267,31 @@ BAD = [
 def test_bad_input_names_the_argument_and_changes_nothing(changed, message):
     with pytest.raises(RuntimeError, match=message):
         call(**changed)
+
+
+def test_autograd_sees_the_change():
+    """What was saved for a gradient and then changed is refused by torch, as after any op in place."""
+    arguments = problem(10, 5, 7, 4)
+    versions = [t._version for t in arguments]
+    ops.sparse_softmax_sgd_(*arguments, **SGD)
+    assert [t._version - v for t, v in zip(arguments, versions, strict=True)] == [1] * 4 + [0] * 4
+    other = torch.ones_like(arguments[0], requires_grad=True)
+    product = (other * arguments[0]).sum()
+    ops.sparse_softmax_sgd_(*arguments, **SGD)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+    with torch.inference_mode():
+        ops.sparse_softmax_sgd_(*[t.clone() for t in arguments], **SGD)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_parameters_that_require_grad_need_no_grad_mode(place):
+    arguments = problem(10, 5, 7, 4)
+    arguments[place].requires_grad_()
+    before = arguments[place].detach().clone()
+    with pytest.raises(RuntimeError, match=r"requires grad and is changed in place.*call it under torch.no_grad\(\)"):
+        ops.sparse_softmax_sgd_(*arguments, **SGD)
+    assert torch.equal(arguments[place], before)
+    with torch.no_grad():
+        ops.sparse_softmax_sgd_(*arguments, **SGD)
+    assert not torch.equal(arguments[place], before)

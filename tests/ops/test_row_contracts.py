@@ -220,3 +220,14 @@ def test_documented_functions_are_the_ops():
 def test_unknown_cpu_build_is_refused():
     with pytest.raises(ValueError, match="must be baseline, avx2 or avx512"):
         ssl_kernels.set_cpu_isa("mmx")
+
+
+def test_every_byte_but_zero_is_in_the_set(device, isa):
+    """A bool tensor made by a view of bytes may hold 2 or 255; torch itself takes them for true."""
+    raw = torch.tensor([0, 1, 2, 128, 255, 0, 254], dtype=torch.uint8).repeat(11).to(device)
+    h = representations(20, 77, device=device)
+    grad = torch.rand(20, device=device)
+    for set_of, clean in ((raw.view(torch.bool), raw != 0),):
+        assert torch.equal(ops.qscore(h, set_of, 1.0), ops.qscore(h, clean, 1.0))
+        gradients = [ops.qscore_backward(grad, h, m, 1.0, True, False) for m in (set_of, clean)]
+        assert torch.equal(*gradients)

@@ -38,11 +38,12 @@ extern "C" {
 
 void simt_seed(uint64_t seed) { simt::machine.seed = seed; }
 
-void simt_qscore(const Rows* h, const bool* set, double eps, bool normalize, bool two_sided, void* q) {
+void simt_qscore(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, void* q) {
   run(*h, QScoreOp{{set, eps, normalize, two_sided, q}});
 }
 
-void simt_columns(const Rows* h, const bool* set, double eps, bool normalize, bool two_sided, void* q, void* columns) {
+void simt_columns(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, void* q,
+                  void* columns) {
   ColumnsOp op{{set, eps, normalize, two_sided, q}, nullptr};
   with_row_kernel<ColumnsOp>(*h, kMultiprocessors, [&](auto kernel, int64_t grid, int64_t block) {
     std::vector<double> partials(grid * h->d, NAN);
@@ -59,7 +60,7 @@ void simt_penalty_loss(bool is_double, const void* q, int64_t n, double lambda1,
             : loss_of<float>(q, n, lambda1, columns, d, lambda2, loss);
 }
 
-void simt_gradient(const Rows* h, const bool* set, double eps, bool normalize, bool two_sided, const void* grad_q,
+void simt_gradient(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, const void* grad_q,
                    const void* grad_column, void* grad_h) {
   const ScoreArgs args{set, eps, normalize, two_sided, nullptr};
   grad_column ? run(*h, GradientOp<true>{args, grad_q, grad_column, grad_h})
