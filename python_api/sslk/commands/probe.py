@@ -165,7 +165,7 @@ def kfold(
     l2: list[float] = [1e-4],  # noqa: B006
     seed: int = 0,
     tolerance: float = 1e-4,
-    max_iterations: int = 200,
+    max_iterations: int = 1000,
     device: str | None = None,
     json: bool = False,
     quiet: bool = False,
@@ -181,7 +181,7 @@ def kfold(
         folds: how many.
         l2: penalties to choose from within each fold; scikit-learn's C is 1 / (l2 samples).
         seed: of the folds.
-        tolerance: largest gradient entry at which a probe is done.
+        tolerance: how far a probe's loss may lie above the least possible, in nats.
         max_iterations: evaluations at most.
         device: where to compute.
         json: print one JSON object.

@@ -30,8 +30,8 @@ def compression(
     eps: float | str = "auto",
     lower: float = 50.0,
     upper: float = 95.0,
-    tolerance: float = 3e-4,
-    max_iterations: int = 200,
+    tolerance: float = 1e-4,
+    max_iterations: int = 1000,
     device: str | None = None,
     json: bool = False,
     quiet: bool = False,
@@ -53,7 +53,7 @@ def compression(
         eps: threshold of the activation percentages, or auto.
         lower: percentile towards which the discriminative selection narrows from below.
         upper: percentile towards which it narrows from above.
-        tolerance: largest gradient entry at which a probe is done.
+        tolerance: how far a probe's loss may lie above the least possible, in nats.
         max_iterations: evaluations at most.
         device: where to compute.
         json: print one JSON object.
@@ -87,6 +87,11 @@ def compression(
         f"{len(queries.labels)} test samples: a top-1 has a standard error of at most {noise:.2f} points, beside the "
         "deviation over seeds."
     )
+    if study.converged < 1:
+        findings.append(
+            f"{100 * (1 - study.converged):.3g} % of the probes were stopped before their loss was within {tolerance:g} "
+            f"of the least possible (max_iterations {max_iterations}): their accuracies may be too low."
+        )
     summary: dict[str, float | int | str | None] = {
         f"lossless_{name.replace(' ', '_')}": study.lossless(name) for name in study.selections
     }
