@@ -133,3 +133,38 @@ def test_rows_that_are_not_finite_are_counted():
     x[9, 0] = torch.inf
     with pytest.raises(ValueError, match="2 rows with NaN"):
         fit_linear_probes(x, y)
+
+
+def wide_photos(n=233, d=1024, classes=10):
+    """As few photos as a class folder holds, under a wide network: correlated, not negative, N far below D."""
+    generator = torch.Generator().manual_seed(3)
+    y = torch.randint(classes, (n + 117,), generator=generator)
+    centres = torch.randn(classes, 64, generator=generator)
+    mixing = torch.randn(64, d, generator=generator) / torch.arange(1, 65).sqrt()[:, None]
+    x = torch.relu((torch.randn(n + 117, 64, generator=generator) * 1.5 + centres[y]) @ mixing)
+    return x[:n], y[:n], x[n:], y[n:]
+
+
+@pytest.mark.parametrize("l2", [1e-4, 1e-2])
+def test_converged_means_the_loss_of_the_optimum(l2):
+    """At the tolerance as it comes, a probe said to have converged has scikit-learn's loss and accuracy."""
+    x, y, x_test, y_test = wide_photos()
+    found = fit_linear_probes(x, y, l2=l2)
+    scaler = StandardScaler().fit(x.double())
+    model = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-10, max_iter=20000).fit(scaler.transform(x.double()), y)
+    weight, bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
+    rows, columns = torch.ones(len(x), dtype=torch.bool), torch.ones(x.shape[1], dtype=torch.bool)
+    least, _ = objective(x.double(), y, weight, bias, l2, rows, columns)
+    reached, _ = objective(x.double(), y, found.weight[0].double(), found.bias[0].double(), l2, rows, columns)
+    assert found.converged.all()
+    assert reached.item() <= least.item() + 1e-4
+    expected = model.score(scaler.transform(x_test.double()), y_test)
+    assert found.accuracy(x_test, y_test).item() == pytest.approx(expected, abs=1.5 / len(y_test))
+
+
+def test_a_probe_that_was_stopped_has_not_converged():
+    x, y, _, _ = wide_photos()
+    assert not fit_linear_probes(x, y, max_iterations=3).converged.any()
+    # float32 cannot reach this, however long it tries; float64 reaches nearly as much.
+    assert not fit_linear_probes(x, y, tolerance=1e-14, max_iterations=300).converged.any()
+    assert fit_linear_probes(x.double(), y, l2=1e-2, tolerance=1e-9).converged.all()

@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional as F
 
+from sslk.data.sample import load_sample
 from sslk.features import StoreError
+from sslk.models.embedded import load_embedded, normalize_images
 from sslk.probes.grid import LinearGrid
 from sslk.probes.head import head_outputs, imagenet_columns
 from sslk.probes.kfold import kfold_probe, stratified_folds
@@ -52,7 +56,8 @@ def test_store_probe_equals_the_tensor_probe_in_quality_and_keeps_the_order(tmp_
     by_hand = ((x_test - probe.mean) / probe.scale) @ probe.weight.T + probe.bias
     torch.testing.assert_close(outputs.logits, by_hand, rtol=1e-4, atol=1e-4)
     assert torch.equal(outputs.predictions, probe.classes[by_hand.argmax(1)])
-    assert len(probe.grid) == 15 and max(row[2] for row in probe.grid) == probe.validation_top1
+    assert len(probe.grid) == 24
+    assert (probe.learning_rate, probe.weight_decay, probe.validation_top1) in probe.grid
 
 
 def test_stores_of_two_models_are_refused_by_name(tmp_path):
@@ -122,8 +127,8 @@ def test_online_augmentation_reaches_the_encoder_and_leaves_it_as_it_was():
         return EncoderRows(encoder, Images(n), Images(n).labels, augment, lambda images: images.float() / 255)
 
     probe = probe_rows(rows(80), rows(40), epochs=6, batch_size=24)
-    assert probe.top1 == 1.0
-    assert sum(seen) == 6 * 72  # the kept nine tenths, in each epoch
+    assert probe.top1 >= 0.95
+    assert sum(seen) == 6 * (72 + 80)  # the kept nine tenths, then all of the chosen setting, in each epoch
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     assert all(parameter.grad is None for parameter in encoder.parameters())
 
@@ -230,3 +235,24 @@ def test_head_of_a_supervised_encoder(tmp_path):
         head_outputs(store, head, columns[:2])
     with pytest.raises(ValueError, match="'unicorn' is not one"):
         imagenet_columns(["unicorn"])
+
+
+@pytest.mark.parametrize("count", [2000, 180])
+def test_the_default_probe_is_as_good_as_a_tuned_logistic_regression(count):
+    """On the sample, and on fewer samples than features: no more than a standard error lost, whatever the seed."""
+    encoder, _ = load_embedded()
+    sets = []
+    with torch.no_grad():
+        for split in ("train", "test"):
+            images, labels = load_sample(split)
+            sets.append((torch.cat([encoder(normalize_images(part)) for part in images.split(250)]), labels))
+    (x, y), (x_test, y_test) = sets
+    rows = torch.randperm(2000, generator=torch.Generator().manual_seed(0))[:count]
+    x, y = x[rows], y[rows]
+    scaler = StandardScaler().fit(x)
+    # C = 0.01 and 0.03 are the best of a grid from 0.001 to 1 on these very test images, which is more than tuned.
+    model = LogisticRegression(C=0.01 if count == 2000 else 0.03, max_iter=3000, tol=1e-6).fit(scaler.transform(x), y)
+    best = model.score(scaler.transform(x_test), y_test)
+    error = (best * (1 - best) / len(y_test)) ** 0.5
+    for seed in range(2):
+        assert linear_probe(x, y, x_test, y_test, seed=seed).top1 >= best - error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from sslk.quality.streaming import discover_store, score_store
 from sslk.report import figures, study_figures
 from sslk.report.run import Run, RunTable
 from sslk.report.save import save_figure
+from sslk.report.small_data import empty_sets, small_data
 
 
 def failure(
@@ -82,6 +84,7 @@ def failure(
         "accuracy": result.accuracy, "samples": len(scores.scores), "eps": scores.eps,
         "mean_active": scores.mean_active, "discriminative": scores.num_discriminative,
         "empty_share": scores.empty_share,
+        "empty_share_train": None if math.isnan(found.empty_share) else found.empty_share,
     }  # fmt: skip
     picture = save_figure(
         figures.failure_curves(result), folder, "failure-curves", "ROC and precision-recall (figure 4)",
@@ -94,11 +97,13 @@ def failure(
          "low": [i.auroc.low for i in result.intervals.values()],
          "high": [i.auroc.high for i in result.intervals.values()]},
     )  # fmt: skip
+    findings = _findings(result, resamples) + empty_sets(found.empty_share, scores.empty_share)
+    findings += small_data(test=len(store), classes=len(answers.classes))
     run = {"command": "failure", "seed": seed, "resamples": resamples, "test": described(store),
            "classifier": answers.source.get("probe", "unknown"), "eps": found.eps, "two_sided": found.two_sided,
            "lower": found.lower, "upper": found.upper}  # fmt: skip
     Run(
-        "qscore", "Failure prediction", _findings(result, resamples), provenance(run), dict(summary),
+        "qscore", "Failure prediction", findings, provenance(run), dict(summary),
         [RunTable("Predicting which samples are classified correctly; 95 % bootstrap intervals", columns, rows)],
         [picture, bars],
     ).save(folder)  # fmt: skip

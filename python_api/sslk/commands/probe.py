@@ -22,6 +22,7 @@ from sslk.probes.source import source_of
 from sslk.provenance import provenance
 from sslk.quality.transfer import splits_of
 from sslk.report.run import Run, RunTable
+from sslk.report.small_data import small_data, tied_settings
 
 
 def linear(
@@ -84,11 +85,13 @@ def linear(
         source = {"probe": "linear, augmented", "model": backbone.name, "weights_hash": backbone.weights_hash,
                   "dataset": extraction.data}  # fmt: skip
         outputs = probe.outputs(rows[1].labels, None, source)
+        trained_on = len(rows[0].labels)
         inputs: dict[str, Any] = {"model": backbone.name, "data": extraction.data}
     else:
         stores = open_stores(train, test, extraction, folder, device, quiet)
         with progress_bar("training", quiet) as update:
             probe, outputs = linear_probe_stores(*stores, **settings, progress=update)
+        trained_on = len(stores[0])
         inputs = {"train": described(stores[0]), "test": described(stores[1])}
     grid = RunTable(
         "Settings, by accuracy on the validation split",
@@ -99,10 +102,15 @@ def linear(
         f"Of {len(probe.grid)} settings, learning rate {probe.learning_rate:g} and weight decay {probe.weight_decay:g} "
         f"were chosen on {validation_share:.0%} of the training set."
     )
+    samples = round(trained_on * validation_share)
+    found = [chosen, *tied_settings([value for _, _, value in probe.grid], max(1, samples))]
+    found += small_data(
+        train=trained_on, features=probe.weight.shape[1], test=len(probe.correct), classes=len(probe.classes)
+    )
     extra = {"learning_rate": probe.learning_rate, "weight_decay": probe.weight_decay,
              "validation_top1": probe.validation_top1}  # fmt: skip
     title = "Linear probe with augmentation" if augment else "Linear probe"
-    _finish(folder, title, outputs, [chosen], [grid], {"command": "probe linear", **settings, **inputs}, extra, json)
+    _finish(folder, title, outputs, found, [grid], {"command": "probe linear", **settings, **inputs}, extra, json)
 
 
 def knn(
@@ -155,7 +163,9 @@ def knn(
     settings = {"neighbours": neighbours, "temperatures": temperatures, "seed": seed}
     run = {"command": "probe knn", **settings, "train": described(first), "test": described(second)}
     extra = {"k": probe.k, "temperature": probe.temperature}
-    _finish(folder, "k-nearest-neighbour probe", probe.outputs, [chosen], [grid], run, extra, json)
+    found = [chosen, *tied_settings([row[2] for row in probe.grid], max(1, round(validation_share * len(bank.labels))))]
+    found += small_data(test=len(queries.labels), classes=len(bank.labels.unique()))
+    _finish(folder, "k-nearest-neighbour probe", probe.outputs, found, [grid], run, extra, json)
 
 
 def kfold(
@@ -165,7 +175,7 @@ def kfold(
     l2: list[float] = [1e-4],  # noqa: B006
     seed: int = 0,
     tolerance: float = 1e-4,
-    max_iterations: int = 200,
+    max_iterations: int = 1000,
     device: str | None = None,
     json: bool = False,
     quiet: bool = False,
@@ -181,7 +191,7 @@ def kfold(
         folds: how many.
         l2: penalties to choose from within each fold; scikit-learn's C is 1 / (l2 samples).
         seed: of the folds.
-        tolerance: largest gradient entry at which a probe is done.
+        tolerance: how far a probe's loss may lie above the least possible, in nats.
         max_iterations: evaluations at most.
         device: where to compute.
         json: print one JSON object.
@@ -205,6 +215,10 @@ def kfold(
     )  # fmt: skip
     mean, std = float(probe.balanced_accuracy.mean()), float(probe.balanced_accuracy.std())
     found = [f"Balanced accuracy over {folds} folds is {100 * mean:.1f} +- {100 * std:.1f} % (mean and deviation)."]
+    found += small_data(
+        train=len(rows.labels) * (folds - 1) // folds, features=rows.features.shape[1], test=len(rows.labels) // folds,
+        classes=len(rows.labels.unique()),
+    )  # fmt: skip
     if not probe.converged:
         found.append(f"Not every probe converged within {max_iterations} evaluations.")
     run = {"command": "probe kfold", "folds": folds, "l2": l2, "seed": seed, "store": described(opened)}

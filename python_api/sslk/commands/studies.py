@@ -7,7 +7,8 @@ from pathlib import Path
 from sslk.commands.console import print_fields, progress_bar
 from sslk.commands.sources import Extraction, described, open_stores, parsed_eps
 from sslk.features.store import FeatureStore
-from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.linear import linear_probe
+from sslk.probes.outputs import ProbeOutputs, accuracy_interval
 from sslk.probes.source import check_same_model, require_same_rows
 from sslk.provenance import provenance
 from sslk.quality.ablation import sweep_thresholds
@@ -16,6 +17,7 @@ from sslk.quality.streaming import discover_store
 from sslk.report import study_figures
 from sslk.report.run import Run, RunTable
 from sslk.report.save import save_figure
+from sslk.report.small_data import small_data, standard_error
 
 
 def compression(
@@ -30,8 +32,8 @@ def compression(
     eps: float | str = "auto",
     lower: float = 50.0,
     upper: float = 95.0,
-    tolerance: float = 3e-4,
-    max_iterations: int = 200,
+    tolerance: float = 1e-4,
+    max_iterations: int = 1000,
     device: str | None = None,
     json: bool = False,
     quiet: bool = False,
@@ -53,7 +55,7 @@ def compression(
         eps: threshold of the activation percentages, or auto.
         lower: percentile towards which the discriminative selection narrows from below.
         upper: percentile towards which it narrows from above.
-        tolerance: largest gradient entry at which a probe is done.
+        tolerance: how far a probe's loss may lie above the least possible, in nats.
         max_iterations: evaluations at most.
         device: where to compute.
         json: print one JSON object.
@@ -77,19 +79,42 @@ def compression(
     ]
     columns = ["left out [%]", "features"]
     columns += [text for name in study.selections for text in (f"{name} top-1 [%]", f"{name} std")]
-    noise = 100 * (0.25 / len(queries.labels)) ** 0.5
+    noise = standard_error(len(queries.labels))
+    # A point cannot be told from none where an accuracy is that uncertain.
+    verdicts = {name: study.lossless(name) if noise <= 1 else None for name in study.selections}
     findings = [
-        f"{name}: up to {study.lossless(name):g} % of the features can be left out within one point of all features' "
+        f"{name}: up to {verdicts[name]:g} % of the features can be left out within one point of all features' "
         f"top-1 ({float(mean[s, 0]):.1f} %)."
         for s, name in enumerate(study.selections)
+        if verdicts[name] is not None
     ]
+    if noise > 1:
+        findings.append(
+            f"How many features can be left out within one point of all features' top-1 ({float(mean[0, 0]):.1f} %) "
+            "cannot be said: the standard error is larger than a point."
+        )
     findings.append(
         f"{len(queries.labels)} test samples: a top-1 has a standard error of at most {noise:.2f} points, beside the "
         "deviation over seeds."
     )
+    if study.converged < 1:
+        findings.append(
+            f"{100 * (1 - study.converged):.3g} % of the probes were stopped before their loss was within {tolerance:g} "
+            f"of the least possible (max_iterations {max_iterations}): their accuracies may be too low."
+        )
     summary: dict[str, float | int | str | None] = {
-        f"lossless_{name.replace(' ', '_')}": study.lossless(name) for name in study.selections
+        f"lossless_{name.replace(' ', '_')}": value for name, value in verdicts.items()
     }
+    classes = len(bank.labels.unique())
+    findings += small_data(train=len(bank.labels), features=study.kept[0], test=len(queries.labels), classes=classes)
+    plain = linear_probe(bank.features, bank.labels, queries.features, queries.labels, device=device or "cpu")
+    low, _ = accuracy_interval(int(plain.correct.sum()), len(plain.correct))
+    if 100 * low > float(mean[0, 0]) and study.reductions[0] == 0:
+        findings.append(
+            f"The probe on all features ({float(mean[0, 0]):.1f} %) lies under the plain linear probe "
+            f"({100 * plain.top1:.1f} %) by more than its interval: another l2 is needed."
+        )
+    summary |= {"linear_probe_top1": plain.top1}
     summary |= {"top1_all_features": float(mean[0, 0]) / 100, "probes": study.top1.numel() * len(l2),
                 "converged": study.converged, "eps": found.eps}  # fmt: skip
     data = {"left out [%]": [r[0] for r in rows], "features": [r[1] for r in rows]}

@@ -67,7 +67,7 @@ def fold_accuracy(
     *,
     l2: float | None = None,
     seed: int = 0,
-    max_iterations: int = 200,
+    max_iterations: int = 1000,
     device: str | torch.device | None = None,
 ) -> FoldAccuracy:
     """Balanced accuracy of a linear classifier in stratified k-fold cross-validation; all folds train at once.

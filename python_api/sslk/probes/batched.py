@@ -28,7 +28,7 @@ class LinearProbes:
         mean, scale: `[D]`, what standardises a feature: `(x - mean) / scale`.
         loss: `[G]`, mean cross-entropy plus penalty at the end.
         iterations: int64 `[G]`, evaluations of loss and gradient.
-        converged: bool `[G]`, whether the largest gradient entry fell below the tolerance.
+        converged: bool `[G]`, whether its loss is within the tolerance of the least possible.
     """
 
     weight: Tensor
@@ -72,7 +72,7 @@ def fit_linear_probes(
     feature_masks: Tensor | None = None,
     sample_masks: Tensor | None = None,
     standardize: bool = True,
-    max_iterations: int = 200,
+    max_iterations: int = 1000,
     tolerance: float = 1e-4,
     device: str | torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -96,7 +96,8 @@ def fit_linear_probes(
         sample_masks: bool `[G, N]`, the rows each probe is trained on; all by default.
         standardize: give every feature zero mean and unit deviation over the probe's own rows; constant ones stay 0.
         max_iterations: evaluations of loss and gradient at most.
-        tolerance: a probe is done when no entry of its gradient is larger.
+        tolerance: a probe is done when its loss is within this of the least possible, in nats: the bound is
+            `|dW|^2 / (2 l2)` for the weights, and the gradient times the distance for biases and where l2 is 0.
         device: where to compute; where the features are by default.
         progress: called with the probes done and G.
 
@@ -142,10 +143,14 @@ def fit_linear_probes(
         precondition = SubspacePreconditioner(x, masks, _part(penalties, chosen).expand(count))
         free = torch.cat([masks, masks.new_ones(count, 1)], dim=1)[:, None]
         objective = Objective(loss, precondition, free)
-        begin = x.new_zeros(count, len(classes), x.shape[1])
         report = partial(_report, progress, start, groups)
         result = minimize(
-            objective, begin, history=HISTORY, max_iterations=max_iterations, tolerance=tolerance, progress=report
+            objective,
+            loss.begin(count),
+            history=HISTORY,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            progress=report,
         )
         found.append((loss.raw(result.position), result))
     weights = torch.cat([weight for weight, _ in found])

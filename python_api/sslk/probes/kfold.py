@@ -42,7 +42,7 @@ def kfold_probe(
     l2: Sequence[float] = (1e-4,),
     seed: int = 0,
     tolerance: float = 1e-4,
-    max_iterations: int = 200,
+    max_iterations: int = 1000,
     device: str | torch.device | None = None,
     index: Tensor | None = None,
     source: dict[str, str] | None = None,

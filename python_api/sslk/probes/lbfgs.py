@@ -25,6 +25,10 @@ class Loss(Protocol):
         """Loss float64 `[G]` and gradient."""
         ...
 
+    def gap(self, position: Tensor, gradient: Tensor) -> Tensor:
+        """How far above its minimum the loss is at most, float64 `[G]`."""
+        ...
+
 
 class InverseHessian(Protocol):
     """A positive definite linear map per problem, which can be narrowed to some of them."""
@@ -95,7 +99,7 @@ def minimize(
     tolerance: float,
     progress: Callable[[int], None],
 ) -> Minimum:
-    """Minimise G smooth convex functions of `[G, ...]`, each until its largest gradient entry is below `tolerance`.
+    """Minimise G smooth convex functions of `[G, ...]`, each until its loss is within `tolerance` of the least.
 
     Every evaluation tries one step of all problems that still run; where a step does not lower the loss enough (Armijo)
     it is shortened and tried again in the next one. Problems that are done are taken out, so work follows need.
@@ -116,14 +120,14 @@ def minimize(
     )  # fmt: skip
     _aim(state, objective)
     for evaluation in range(1, max_iterations + 1):
-        done = state.gradient.flatten(1).abs().amax(1) <= tolerance
-        # A step this short no longer changes float32 weights: the loss is as low as its rounding allows.
+        done = objective.loss.gap(state.position, state.gradient) <= tolerance
+        # A step this short no longer changes float32 weights: rounding allows no more, which is not convergence.
         stuck = state.step < 1e-6
         over = done | stuck
         if evaluation == max_iterations:
             over = torch.ones_like(over)
         if bool(over.any()):
-            _record(result, state, over, done | stuck, evaluation)
+            _record(result, state, over, done, evaluation)
             progress(groups - int((~over).sum()))
             kept = (~over).nonzero().squeeze(1)
             if not len(kept):

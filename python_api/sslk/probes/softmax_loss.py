@@ -60,6 +60,26 @@ class SoftmaxLoss:
         bias = position[..., -1] - (weight * self.mean[:, None]).sum(-1)
         return torch.cat([weight, bias[..., None]], dim=-1)
 
+    def begin(self, groups: int) -> Tensor:
+        """The best constant classifiers `[G, C, D + 1]`: zero weights, and the logarithm of every class's share."""
+        member = torch.nn.functional.one_hot(self.targets, self.num_classes).to(self.x)
+        position = self.x.new_zeros(groups, self.num_classes, self.x.shape[1])
+        # A class without rows would go to minus infinity, step by step; here nothing pulls it any more.
+        position[..., -1] = (self.weights @ member).clamp(min=2e-9).log()
+        return position
+
+    def gap(self, position: Tensor, gradient: Tensor) -> Tensor:
+        """Bound `[G]` on `f(V) - min f`, in nats.
+
+        `f` is convex, and `l2`-strongly so in the weights: `f - f* <= ||dW||^2 / (2 l2) + <db, b - b*>`, whose first
+        part is the duality gap of a classifier with optimal biases. Biases are not penalised; theirs are taken to move
+        by no more than `1 + |b|`. Without a penalty only the second kind of bound is left, for weights too.
+        """
+        l2 = self.l2.double()
+        moved = (gradient.abs() * (1 + position.abs())).double()
+        weights = gradient[..., :-1].double().square().sum((1, 2)) / (2 * l2)
+        return torch.where(l2 > 0, weights, moved[..., :-1].sum((1, 2))) + moved[..., -1].sum(1)
+
     def __call__(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Loss `[G]` and gradient `[G, C, D + 1]` at `position`."""
         groups, classes, width = position.shape

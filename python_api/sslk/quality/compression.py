@@ -101,8 +101,8 @@ def compression_study(
     lower: float = 50.0,
     upper: float = 95.0,
     validation_share: float = 0.1,
-    tolerance: float = 3e-4,
-    max_iterations: int = 200,
+    tolerance: float = 1e-4,
+    max_iterations: int = 1000,
     device: str | torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Compression:
@@ -122,8 +122,7 @@ def compression_study(
         l2: penalties to choose from.
         lower, upper: the percentiles towards which `discriminative` narrows.
         validation_share: of the training set, per seed.
-        tolerance: as for `fit_linear_probes`, but looser: below it accuracies no longer move by what seeds do.
-        max_iterations, device, progress: as for `fit_linear_probes`.
+        tolerance, max_iterations, device, progress: as for `fit_linear_probes`.
 
     Raises:
         ValueError: a reduction outside [0, 100), an unknown selection, A of another D, or as for `fit_linear_probes`.
