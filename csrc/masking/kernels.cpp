@@ -138,9 +138,13 @@ struct FillFromFloats {
   }
 };
 
-// Sums of the heat over the intersection and the union; a NaN pixel anywhere makes both NaN.
+struct HeatSums {
+  double intersection, whole;
+};
+
+// Sums of the heat, times a power of two, over the intersection and the union; a NaN pixel anywhere makes both NaN.
 template <typename T>
-SSLK_INLINE double iou_of(const T* heat, const uint8_t* mask, int64_t pixels, double threshold) {
+SSLK_INLINE HeatSums heat_sums(const T* heat, const uint8_t* mask, int64_t pixels, double threshold, float scale) {
   constexpr int64_t kFlush = 64 * kFloats;  // float sums of this many elements are added up in double
   double intersection = 0.0, whole = 0.0;
   int64_t p = 0;
@@ -156,8 +160,9 @@ SSLK_INLINE double iou_of(const T* heat, const uint8_t* mask, int64_t pixels, do
         const vfloat x = load(heat + p);
         const vint m = __builtin_convertvector(load_as<quarter_vuchar>(mask + p), vint) != 0;
         const vint r = ~(x <= t);  // NaN is kept, and poisons the sums
-        in += select(r & (m | (x != x)), x, vfloat{});
-        all += select(r | m, x, vfloat{});
+        const vfloat y = x * scale;
+        in += select(r & (m | (x != x)), y, vfloat{});
+        all += select(r | m, y, vfloat{});
       }
       intersection += sum_of(in);
       whole += sum_of(all);
@@ -166,10 +171,19 @@ SSLK_INLINE double iou_of(const T* heat, const uint8_t* mask, int64_t pixels, do
   for (; p < pixels; ++p) {
     const double x = element(heat + p);
     const bool region = !(x <= threshold), nan = x != x;
-    intersection += region && (mask[p] != 0 || nan) ? x : 0.0;
-    whole += region || mask[p] != 0 ? x : 0.0;
+    intersection += region && (mask[p] != 0 || nan) ? x * scale : 0.0;
+    whole += region || mask[p] != 0 ? x * scale : 0.0;
   }
-  return whole == 0.0 && intersection == 0.0 ? 0.0 : intersection / whole;
+  return {intersection, whole};
+}
+
+template <typename T>
+SSLK_INLINE double iou_of(const T* heat, const uint8_t* mask, int64_t pixels, double threshold) {
+  HeatSums sums = heat_sums(heat, mask, pixels, threshold, 1.0f);
+  if (!(sums.intersection - sums.intersection == 0.0 && sums.whole - sums.whole == 0.0)) {
+    sums = heat_sums(heat, mask, pixels, threshold, 0x1p-64f);  // finite heat whose sum is not
+  }
+  return sums.whole == 0.0 && sums.intersection == 0.0 ? 0.0 : sums.intersection / sums.whole;
 }
 
 template <typename Body>

@@ -123,7 +123,22 @@ struct HeatSums {
   SSLK_DEVICE void merge(const HeatSums& other) { intersection += other.intersection, whole += other.whole; }
 };
 
-// A block per sample; a NaN pixel anywhere makes both sums NaN.
+// A block's sums of the heat of one sample, times a power of two; a NaN pixel anywhere makes both NaN.
+template <typename T>
+SSLK_DEVICE HeatSums heat_sums(Block& team, const T* heat, const uint8_t* mask, int64_t pixels, double threshold,
+                               double scale) {
+  HeatSums sums{0.0, 0.0};
+#pragma unroll 4
+  for (int64_t p = team.rank; p < pixels; p += team.width()) {
+    const double x = static_cast<double>(widen(heat[p]));
+    const bool masked = mask[p] != 0, region = !(x <= threshold), nan = x != x;
+    sums.intersection += region && (masked || nan) ? x * scale : 0.0;
+    sums.whole += region || masked ? x * scale : 0.0;
+  }
+  return team.reduce(sums);
+}
+
+// A block per sample.
 template <typename T>
 __global__ void __launch_bounds__(Block::kMaxThreads)
     heatmap_iou_kernel(const T* heat, const uint8_t* mask, int64_t n, int64_t pixels, double threshold,
@@ -131,15 +146,10 @@ __global__ void __launch_bounds__(Block::kMaxThreads)
   __shared__ Block::Scratch scratch;
   Block team(scratch);
   for (int64_t i = blockIdx.x; i < n; i += gridDim.x) {
-    HeatSums sums{0.0, 0.0};
-#pragma unroll 4
-    for (int64_t p = team.rank; p < pixels; p += team.width()) {
-      const double x = static_cast<double>(widen(heat[i * pixels + p]));
-      const bool masked = mask[i * pixels + p] != 0, region = !(x <= threshold), nan = x != x;
-      sums.intersection += region && (masked || nan) ? x : 0.0;
-      sums.whole += region || masked ? x : 0.0;
+    HeatSums sums = heat_sums(team, heat + i * pixels, mask + i * pixels, pixels, threshold, 1.0);
+    if (!(sums.intersection - sums.intersection == 0.0 && sums.whole - sums.whole == 0.0)) {
+      sums = heat_sums(team, heat + i * pixels, mask + i * pixels, pixels, threshold, 0x1p-64);  // its sum overflows
     }
-    sums = team.reduce(sums);
     if (team.rank == 0) {
       narrow(sums.whole == 0.0 && sums.intersection == 0.0 ? 0.0 : sums.intersection / sums.whole, iou + i);
     }

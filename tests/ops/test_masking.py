@@ -303,3 +303,11 @@ def test_every_byte_but_zero_is_true(device, isa):
         assert torch.equal(ops.masked_variants(images, odd, *arguments), ops.masked_variants(images, clean, *arguments))
     for heat in (images[:, 0], images[:, 0].double(), images[:, 0].half()):
         assert torch.equal(ops.heatmap_iou(heat, odd, 0.5), ops.heatmap_iou(heat, clean, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_heat_whose_sum_is_no_number_of_its_type(device, isa, dtype):
+    heat = torch.full((1, 8, 40), torch.finfo(dtype).max, dtype=dtype, device=device)
+    mask = torch.zeros(1, 8, 40, dtype=torch.bool, device=device)
+    mask[:, :, :10] = True
+    assert ssl_kernels.heatmap_iou(heat, mask).item() == pytest.approx(0.25, rel=1e-5)
