@@ -27,6 +27,15 @@ def test_every_help_text(name, capsys):
     assert text.startswith(f"usage: sslk {name}") and "--config" in text
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["probe"], ["probe", "linear", "--help"], ["nothing"]])
+def test_a_reader_that_is_gone_is_no_error(words):
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run([sys.executable, "-m", "sslk.cli", *words], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert "Error" not in run.stderr and run.returncode in ((2,) if words == ["nothing"] else (0, 1))
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
 def test_every_example_is_understood(name):
     module, _, function = COMMANDS[name].target.partition(":")

@@ -109,7 +109,16 @@ def _usage(group: str = "") -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0, 1 when it failed, 2 for wrong usage."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        status = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()  # here, where a reader that is gone is no error yet
+    except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0
@@ -142,9 +151,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"sslk {name}: interrupted; the same command goes on from here where the command can.", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise
     except ImportError as error:
         extra = "; `pip install 'ssl-kernels[protocols]'` brings what the protocols need" if _foreign(error) else ""
         print(f"sslk {name}: {error}{extra}", file=sys.stderr)

@@ -43,12 +43,19 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).parent
+    """The commit of the package's own source tree; None where it was installed from a wheel or lies in another's tree."""
+    tree = Path(__file__).resolve().parents[2]
+    top = _git(tree, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != tree or not (tree / "csrc" / "schemas.cpp").is_file():
+        return None
+    sha, changed = _git(tree, "rev-parse", "--short=12", "HEAD"), _git(tree, "status", "--porcelain", "-uno")
+    return sha and sha + (" with uncommitted changes" if changed else "")
+
+
+def _git(tree: Path, *words: str) -> str | None:
+    """What git prints, without taking a lock that the user's own git may wait for; None where it fails."""
     try:
-        sha = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=here, capture_output=True, text=True)
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+        run = subprocess.run(["git", "--no-optional-locks", "-C", tree, *words], capture_output=True, text=True)
     except OSError:
         return None
-    if sha.returncode != 0:
-        return None
-    return sha.stdout.strip() + (" with uncommitted changes" if changed.stdout.strip() else "")
+    return run.stdout.strip() if run.returncode == 0 else None

@@ -82,6 +82,13 @@ def test_miou_leaves_a_run_with_controls_counts_and_a_figure(place, tmp_path, ca
     assert run.provenance["correct"].endswith("correct.csv") and "torch" in run.provenance
 
 
+def test_miou_draws_the_same_bytes_again(place, tmp_path):
+    for out in ("a", "b"):
+        words = ["--masks", f"folder:{place}", "--out", str(tmp_path / out), "--limit", "20", "--quiet"]
+        assert command(place, "miou", *words) == 0
+    assert (tmp_path / "a" / "miou.svg").read_bytes() == (tmp_path / "b" / "miou.svg").read_bytes()
+
+
 def test_miou_before_and_after_pairs_the_images(place, tmp_path):
     encoder, _ = load_embedded()
     with torch.no_grad():

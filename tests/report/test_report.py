@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 import time
 import urllib.request
@@ -195,6 +196,32 @@ def test_watch_shows_a_run_when_it_finishes(tmp_path):
     stop.set()
     server.join(10)
     assert not server.is_alive()
+
+
+def test_a_port_that_does_not_exist(tmp_path, capsys):
+    assert main(["report", str(tmp_path), "--watch", "--port", "99999"]) == 1
+    assert capsys.readouterr().err == "sslk report: port must lie between 0 and 65535, got 99999.\n"
+
+
+def test_slow_clients_do_not_take_a_thread_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("sslk.report.watch._MOST_CLIENTS", 4)
+    started, stop, address = threading.Event(), threading.Event(), []
+    server = threading.Thread(
+        target=serve, args=([tmp_path], None, 0, lambda a: (address.append(a), started.set()), stop), daemon=True
+    )
+    server.start()
+    assert started.wait(10)
+    port = int(address[0].rstrip("/").rpartition(":")[2])
+    before = threading.active_count()
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+    time.sleep(0.5)
+    assert threading.active_count() <= before + 4
+    for client in slow:
+        client.close()
+    time.sleep(0.5)
+    assert get(address[0] + "version")[0] == 200
+    stop.set()
+    server.join(10)
 
 
 def test_the_only_script_is_the_one_the_policy_names(tmp_path):

@@ -129,7 +129,8 @@ def _figure(arms: dict[str, MaskAgreement], folder: Path) -> RunFigure:
     ax.set_ylabel("mIoU")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, title="mask", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(folder / "miou.svg")
+    with plt.rc_context({"svg.hashsalt": "miou"}):  # the same figure gives the same bytes
+        figure.savefig(folder / "miou.svg", metadata={"Date": None})
     plt.close(figure)
     with (folder / "miou.csv").open("w", newline="") as stream:
         table = csv.writer(stream)

@@ -15,6 +15,8 @@ from sslk.report.page import render_page
 from sslk.report.run import RESULTS
 
 _HOSTS = ("127.0.0.1", "localhost")
+_MOST_CLIENTS = 32  # served at a time; who comes while they are is turned away
+_SECONDS = 5.0  # that a client may take to say what it wants
 
 
 def unfinished(folders: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -49,9 +51,17 @@ def serve(
         port: 0 picks a free one.
         on_start: called with the address.
         stop: ends the server.
+
+    Raises:
+        ValueError: there is no such port.
+        OSError: the port is taken, or not to be had without more rights.
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must lie between 0 and 65535, got {port}.")
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = _SECONDS
+
         def do_GET(self) -> None:
             if self.headers.get("Host", "").rpartition(":")[0] not in _HOSTS:  # a page of another site asks
                 self.send_error(403)
@@ -77,7 +87,7 @@ def serve(
         def log_message(self, format: str, *args: Any) -> None:
             """No line per request."""
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with _Server(("127.0.0.1", port), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             if on_start:
@@ -85,6 +95,28 @@ def serve(
             (stop or threading.Event()).wait()
         finally:
             server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each client, but never more than `_MOST_CLIENTS`."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._places = threading.BoundedSemaphore(_MOST_CLIENTS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 def _version(folders: Sequence[str | os.PathLike[str]]) -> str:
