@@ -64,9 +64,8 @@ def load_runs(folders: Sequence[Path]) -> tuple[list[LoadedRun], list[str]]:
     for folder, name in zip(folders, _short_names(folders), strict=True):
         try:
             runs.append(LoadedRun(name, folder, Run.load(folder)))
-        except (RunError, KeyError, TypeError) as error:
-            reason = str(error) if isinstance(error, RunError) else f"{folder / RESULTS} is damaged: {error!r}."
-            problems.append(f"Left out: {reason}")
+        except RunError as error:
+            problems.append(f"Left out: {error}")
     return runs, problems
 
 

@@ -76,6 +76,8 @@ def compare(run: Run, paper: str) -> Comparison:
         if _shared(table, theirs) != (keys, numbers):
             continue
         for row in table.rows:
+            if len(row) != len(table.columns):
+                raise ValueError(f"a row of the table {table.title!r} does not have its {len(table.columns)} columns.")
             own = [row[table.columns.index(key)] for key in keys]
             match = wanted.get(tuple(_plain(value) for value in own))
             if match is None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from sslk.regular_file import require_regular_file
 from sslk.report.collect import Group, LoadedRun, group_runs, load_runs, merged_tables, summaries
 from sslk.report.numbers import column_texts, text_of
 from sslk.report.paper import paper_table
@@ -73,19 +74,25 @@ class _Budget:
 
     def embed(self, folder: Path, file: str) -> tuple[str | None, str]:
         """A file of a run as a data URI, or None and why it is not embedded."""
-        path = (folder / file).resolve()
+        try:
+            path = (folder / file).resolve()
+        except (OSError, RuntimeError):  # links that lead to each other
+            return None, f"{file} could not be read."
         if not path.is_relative_to(folder.resolve()):
             return None, f"{file} lies outside the run's folder and was not read."
         if path.suffix not in _SUFFIXES:
             return None, f"{file} is of no kind that a page can hold ({', '.join(_SUFFIXES)})."
         try:
+            size = require_regular_file(path, "the figure")
+            if 4 * size // 3 > self.left:
+                self.left_out.append(str(folder / file))
+                return None, f"{file} ({size / 1e6:.1f} MB) is too large for this page; it is in the run's folder."
             content = path.read_bytes()
         except OSError as error:
             return None, f"{file} could not be read: {error.strerror}."
+        except ValueError:
+            return None, f"{file} is no regular file and was not read."
         encoded = base64.b64encode(content).decode()
-        if len(encoded) > self.left:
-            self.left_out.append(str(folder / file))
-            return None, f"{file} ({len(content) / 1e6:.1f} MB) is too large for this page; it is in the run's folder."
         self.left -= len(encoded)
         return f"data:{_SUFFIXES[path.suffix]};base64,{encoded}", ""
 
@@ -198,7 +205,7 @@ def _bars(group: Group) -> list[_Bars]:
 
 def _table(table: RunTable) -> _Table:
     width = len(table.columns)  # a row of another length is cut or filled, so that one run cannot cost the page
-    shown = [[*row[:width], *[None] * (width - len(row))] for row in table.rows[:_MOST_ROWS]]
+    shown = [[*row[:width], *[None] * (width - len(row))] for row in table.rows[:_MOST_ROWS] if width]
     texts = zip(*(column_texts(column) for column in zip(*shown, strict=True)), strict=True)
     rows = [[(text, _sort_key(cell)) for text, cell in zip(line, row, strict=True)]
             for line, row in zip(texts, shown, strict=True)]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -9,10 +10,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sslk.regular_file import require_regular_file
+
 Kind = Literal["qscore", "finetune", "probe", "compression", "transfer", "ablation", "reverse", "masked", "interpret",
                "evaluation"]  # fmt: skip
 RESULTS = "results.json"
+Value = float | int | str | bool | None
 _FORMAT = "sslk-run-1"
+_MOST_BYTES = 64 << 20  # of a results.json that is read
 
 
 class RunError(ValueError):
@@ -25,7 +30,7 @@ class RunTable:
 
     title: str
     columns: list[str]
-    rows: list[list[Any]]
+    rows: list[list[Value]]
     paper: str | None = None
 
 
@@ -56,7 +61,7 @@ class Run:
     title: str
     findings: list[str]
     provenance: dict[str, Any]
-    summary: dict[str, float | int | str | None] = field(default_factory=dict)
+    summary: dict[str, Value] = field(default_factory=dict)
     tables: list[RunTable] = field(default_factory=list)
     figures: list[RunFigure] = field(default_factory=list)
 
@@ -87,18 +92,47 @@ class Run:
         Raises:
             RunError: the folder holds no results, or they are damaged or of another format.
         """
+        from pydantic import ValidationError
+        from pydantic_core import from_json
+
         path = Path(folder) / RESULTS
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            require_regular_file(path, "the results", _MOST_BYTES)
+            content = from_json(path.read_bytes())
         except FileNotFoundError:
             raise RunError(f"{folder} holds no {RESULTS}: it is no run, or the run has not finished.") from None
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{path} is damaged: {error}.") from None
         if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
             raise RunError(f"{path} is not of the format {_FORMAT}.")
-        tables = [RunTable(**table) for table in content.pop("tables")]
-        figures = [RunFigure(**figure) for figure in content.pop("figures")]
-        return cls(**content, tables=tables, figures=figures)
+        try:
+            run: Run = _schema().validate_python(content)
+            _check(run)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"]))
+            raise RunError(f"{path} is damaged: {place}: {first['msg'].lower()}.") from None
+        except ValueError as error:
+            raise RunError(f"{path} is damaged: {error}") from None
+        return run
+
+
+@functools.cache
+def _schema() -> Any:
+    """The types of `Run` as a check of what a file holds."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Run)
+
+
+def _check(run: Run) -> None:
+    """What types do not say: numbers that can be drawn, names that a file can have."""
+    for value in [*run.summary.values(), *(value for table in run.tables for row in table.rows for value in row)]:
+        if isinstance(value, int) and abs(value) > 10**300:
+            raise ValueError("it holds a number above 1e300.")
+    for file in [name for figure in run.figures for name in (figure.file, figure.data) if name is not None]:
+        if not file or "\0" in file:
+            raise ValueError(f"{file!r} is no name of a figure's file.")
 
 
 def _plain(value: Any) -> Any:

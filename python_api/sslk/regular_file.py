@@ -1,0 +1,31 @@
+"""What stands before every file that is opened by a name out of another file."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+
+def require_regular_file(path: str | Path, what: str, limit: int | None = None) -> int:
+    """The size of a regular file in bytes, looked up before it is opened: a pipe would never end, a huge file fill memory.
+
+    Args:
+        path: the file.
+        what: it is, for the message.
+        limit: the most bytes it may have.
+
+    Raises:
+        ValueError: it is a folder, pipe or device, or larger than `limit`.
+        FileNotFoundError: it does not exist.
+
+    Examples:
+        >>> require_regular_file("/dev/null", "the figure")
+        Traceback (most recent call last):
+        ValueError: the figure /dev/null must be a regular file.
+    """
+    found = Path(path).stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{what} {path} must be a regular file.")
+    if limit is not None and found.st_size > limit:
+        raise ValueError(f"{what} {path} holds {found.st_size / 1e6:.1f} MB; at most {limit / 1e6:.1f} MB are read.")
+    return found.st_size
