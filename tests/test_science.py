@@ -80,7 +80,7 @@ def within(value, centre, tolerance):
 
 def test_the_encoder_and_its_probe(probe):
     # A wrong mean or std, BGR for RGB, or BatchNorm left in train mode costs several points.
-    within(probe.top1, 0.654, 0.02)
+    within(probe.top1, 0.676, 0.02)
 
 
 def test_the_set_of_discriminative_features(encoded, found):
@@ -97,8 +97,8 @@ def test_the_set_of_discriminative_features(encoded, found):
 
 def test_failure_prediction(failures):
     # Reported in docs/status.md. Bands are a third of the standard error over test samples, which do not change here.
-    expected = {"Q-Score": (0.547, 0.694), "feature norm": (0.569, 0.721), "max feature": (0.587, 0.724),
-                "confidence": (0.794, 0.887), "entropy": (0.779, 0.880), "energy": (0.728, 0.840)}  # fmt: skip
+    expected = {"Q-Score": (0.541, 0.713), "feature norm": (0.578, 0.743), "max feature": (0.578, 0.737),
+                "confidence": (0.802, 0.901), "entropy": (0.794, 0.898), "energy": (0.746, 0.864)}  # fmt: skip
     assert set(failures) == set(expected)
     for name, (auroc, auprc) in expected.items():
         within(failures[name].auroc, auroc, 0.015)
