@@ -14,9 +14,9 @@ def features(n, d=48, classes=(3, 7, 40), seed=0, signed=False):
     return (x if signed else torch.relu(x)), torch.tensor(classes)[target]
 
 
-def write_store(folder, x, y, *, model="m", weights="0" * 64, dataset="d", signed=False, labels=True):
+def write_store(folder, x, y, *, model="m", weights="0" * 64, dataset="d", signed=False, labels=True, names=()):
     spec = StoreSpec(model, weights, dataset, "0" * 64, "none", samples=len(x), num_features=x.shape[1], labels=labels,
-                     signed=signed, shard_rows=150)  # fmt: skip
+                     signed=signed, shard_rows=150, classes=names)  # fmt: skip
     with StoreWriter(folder, spec) as writer:
         for number, rows in enumerate(torch.arange(len(x)).split(150)):
             writer.write(number, x[rows], y[rows] if labels else None, rows)

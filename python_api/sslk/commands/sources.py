@@ -10,7 +10,7 @@ from sslk.commands.console import progress_bar
 from sslk.features.by_name import extract_by_name
 from sslk.features.extract import Progress
 from sslk.features.store import FeatureStore
-from sslk.probes.source import check_same_model
+from sslk.probes.source import joined
 from sslk.quality.transfer import splits_of
 
 
@@ -65,8 +65,7 @@ def open_stores(
         stores = first, second
     for store in stores:
         store.require(labels=True)
-    check_same_model(*stores)
-    return stores
+    return stores[0], joined(*stores)
 
 
 def extracted(

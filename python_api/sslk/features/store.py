@@ -49,8 +49,28 @@ class FeatureStore:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
         self.manifest = Manifest.read(self.path)
+        self._numbers: Tensor | None = None  # of labels, where they are counted as another store counts them
         for entry in self.manifest.shards:
             check_size(self.path, entry)
+
+    def with_classes_of(self, other: "FeatureStore") -> "FeatureStore":
+        """The store with its labels numbered as in another, by class name; negative labels stay.
+
+        Classes that the other lacks are numbered behind its own. A store without names, or with a name twice, is joined by
+        number, as is one whose numbers agree: it comes back itself. The spec stays that of the files.
+
+        Raises:
+            StoreError: a label has no name; raised when its shard is read.
+        """
+        ours, theirs = self.spec.classes, other.spec.classes
+        unique = len(set(ours)) == len(ours) and len(set(theirs)) == len(theirs)
+        if not (ours and theirs and unique) or ours == theirs[: len(ours)]:
+            return self
+        names = (*theirs, *(name for name in ours if name not in theirs))
+        place = {name: number for number, name in enumerate(names)}
+        joined = FeatureStore(self.path)
+        joined._numbers = torch.tensor([place[name] for name in ours])
+        return joined
 
     @property
     def spec(self) -> StoreSpec:
@@ -107,7 +127,16 @@ class FeatureStore:
             StoreError: the shard is missing, truncated, altered, of another store, or malformed; named.
         """
         check_contents(self.path, entry)
-        return open_shard(self.path, entry, self.spec)
+        batch = open_shard(self.path, entry, self.spec)
+        if self._numbers is None or batch.labels is None:
+            return batch
+        if int(batch.labels.max()) >= len(self._numbers):
+            raise StoreError(
+                f"{self.path / entry.file} holds the label {int(batch.labels.max())}, and the store names "
+                f"{len(self._numbers)} classes: its labels cannot be joined with another store's by name."
+            )
+        labels = torch.where(batch.labels < 0, batch.labels, self._numbers[batch.labels.clamp(min=0)])
+        return Batch(batch.features, labels, batch.indices)
 
     def shards(self) -> Iterator[Batch]:
         """The shards in order, mapped; the kernel reads the next one ahead.

@@ -13,7 +13,7 @@ from sslk.features.store import FeatureStore
 from sslk.probes.grid import LinearGrid
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.rows import Rows, StoreRows, TensorRows, standardisation
-from sslk.probes.source import check_same_model, source_of
+from sslk.probes.source import joined, source_of
 
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 WEIGHT_DECAYS = (0.0, 1e-3, 1e-2, 1e-1)
@@ -124,7 +124,7 @@ def linear_probe_stores(
         StoreError: a store is incomplete, damaged, without labels, or of another model than the other.
         ValueError: as for `linear_probe`.
     """
-    check_same_model(train, test)
+    test = joined(train, test)
     rows = StoreRows(test)
     probe = probe_rows(
         StoreRows(train), rows, epochs=epochs, batch_size=batch_size, learning_rates=learning_rates,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from sslk.features.manifest import StoreError
@@ -30,6 +32,27 @@ def check_same_model(train: FeatureStore, test: FeatureStore) -> None:
                 f"{test.path} is of another model than {train.path}: {name} is {str(there)[:40]!r} there and "
                 f"{str(here)[:40]!r} here."
             )
+
+
+def joined(train: FeatureStore, test: FeatureStore) -> FeatureStore:
+    """The test store with its labels numbered as the training store numbers them, by class name.
+
+    Warns, once, of classes that one of the two lacks.
+
+    Raises:
+        StoreError: model, weights or D differ.
+    """
+    check_same_model(train, test)
+    ours, theirs = train.spec.classes, test.spec.classes
+    if ours and theirs and set(ours) != set(theirs):
+        lacking = ((train, test, ours, theirs), (test, train, theirs, ours))
+        said = [
+            f"{b.path} lacks {len(names)} of the classes of {a.path} ({', '.join(names[:5])}{', ...' if names[5:] else ''})"
+            for a, b, have, other in lacking
+            if (names := [name for name in have if name not in other])
+        ]
+        warnings.warn(f"Labels are joined by class name; {'; '.join(said)}.", stacklevel=3)
+    return test.with_classes_of(train)
 
 
 def require_same_rows(store: FeatureStore, outputs: ProbeOutputs) -> None:

@@ -1,0 +1,68 @@
+"""Two stores are joined by the names of their classes: a folder more or less in one of them moves no label."""
+
+import json
+
+import pytest
+
+from sslk.cli import main
+from sslk.features.manifest import StoreError
+from sslk.probes.linear import linear_probe_stores
+from tests.probes.stores import features, write_store
+
+NAMES = ("cat", "dog", "owl")
+SHIFTED = (".ipynb_checkpoints", "cat", "dog", "empty", "owl")
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Training rows; test rows numbered alike; the same test rows numbered among two classes more."""
+    place = tmp_path_factory.mktemp("stores")
+    train = write_store(place / "train", *features(400, classes=(0, 1, 2)), names=NAMES)
+    x, y = features(160, classes=(0, 1, 2), seed=1)
+    y[:3] = -1  # unlabelled
+    shifted = y.clone()
+    for label, name in enumerate(NAMES):
+        shifted[y == label] = SHIFTED.index(name)
+    return train, write_store(place / "test", x, y, names=NAMES), write_store(place / "more", x, shifted, names=SHIFTED)
+
+
+def test_labels_are_joined_by_name(stores):
+    train, test, more = stores
+    joined = more.with_classes_of(train)
+    assert joined.labels().tolist() == test.labels().tolist()
+    assert more.labels().tolist() != test.labels().tolist() and test.with_classes_of(train) is test
+
+
+def test_the_probe_is_as_good_and_says_what_is_lacking(stores):
+    train, test, more = stores
+    same, outputs = linear_probe_stores(train, test, epochs=3)
+    with pytest.warns(UserWarning, match=r"train lacks 2 of the classes of .*more \(.ipynb_checkpoints, empty\)"):
+        other, joined = linear_probe_stores(train, more, epochs=3)
+    assert other.top1 == same.top1 > 0.6 and joined.labels.tolist() == outputs.labels.tolist()
+
+
+@pytest.mark.parametrize("command", [["probe", "linear", "--epochs", "3"], ["probe", "knn", "--neighbours", "5"]])
+def test_commands_join_by_name(stores, tmp_path, command, recwarn):
+    train, *tests = stores
+    found = []
+    for number, test in enumerate(tests):
+        words = ["--train", str(train.path), "--test", str(test.path), "--out", str(tmp_path / str(number)), "--quiet"]
+        assert main([*command, *words]) == 0
+        found.append(json.loads((tmp_path / str(number) / "results.json").read_text())["summary"])
+    assert found[0] == found[1]
+    assert any("Labels are joined by class name" in str(warning.message) for warning in recwarn)
+
+
+def test_the_order_of_training_classes_may_differ(stores, tmp_path):
+    _, test, _ = stores
+    x, y = features(400, classes=(0, 1, 2))
+    turned = write_store(tmp_path / "turned", x, 2 - y, names=NAMES[::-1])
+    found, _ = linear_probe_stores(turned, test, epochs=3)
+    assert found.top1 == pytest.approx(linear_probe_stores(stores[0], test, epochs=3)[0].top1, abs=0.05)
+
+
+def test_a_label_without_a_name(stores, tmp_path):
+    train, _, _ = stores
+    x, y = features(20, classes=(0, 7))
+    with pytest.raises(StoreError, match="holds the label 7, and the store names 5 classes"):
+        write_store(tmp_path / "odd", x, y, names=SHIFTED).with_classes_of(train).labels()
