@@ -30,7 +30,7 @@ class RunTable:
 
     title: str
     columns: list[str]
-    rows: list[list[Value]]
+    rows: list[list[Any]]
     paper: str | None = None
 
 
@@ -128,6 +128,8 @@ def _schema() -> Any:
 def _check(run: Run) -> None:
     """What types do not say: numbers that can be drawn, names that a file can have."""
     for value in [*run.summary.values(), *(value for table in run.tables for row in table.rows for value in row)]:
+        if not isinstance(value, Value):
+            raise ValueError(f"a cell must be a number, a string or null, got {type(value).__name__}.")
         if isinstance(value, int) and abs(value) > 10**300:
             raise ValueError("it holds a number above 1e300.")
     for file in [name for figure in run.figures for name in (figure.file, figure.data) if name is not None]:
