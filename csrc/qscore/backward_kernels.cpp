@@ -80,6 +80,17 @@ SSLK_INLINE void write_fast(const RowGradient& g, const ScoredRow& row, const fl
   }
 }
 
+// sum_j columns_j |x_j e|, for rows whose products with the columns may be no number of their type.
+template <typename T, typename Score>
+double scaled_magnitude_dot(const T* x, const Score* columns, int64_t d, double e) {
+  double total = 0.0;
+  for (int64_t j = 0; j < d; ++j) {
+    const double v = element(x + j) * e;
+    total += static_cast<double>(columns[j]) * (v < 0.0 ? -v : v);
+  }
+  return total;
+}
+
 // `out` may be `x`.
 template <typename T, typename Score>
 void write_exact(const RowGradient& g, const ScoredRow& row, bool score, const float* penalty, const Score* columns,
@@ -146,7 +157,8 @@ void gradient_typed(const GradientArgs& a, int64_t begin, int64_t end) {
     if (!f.normalize || row.norm <= kNormFloor) {
       g.p = 0.0;
     } else if (kColumn) {
-      g.p += magnitude_dot(x, columns, d) * g.e;
+      g.p += row.fast || (sizeof(T) == sizeof(double) && g.e > 1e-150) ? magnitude_dot(x, columns, d) * g.e
+                                                                       : scaled_magnitude_dot(x, columns, d, g.e);
     }
     if constexpr (sizeof(T) < sizeof(double)) {
       if (row.fast) {

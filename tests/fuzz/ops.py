@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.ops", description="Fuzz every op against its oracle.")
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", type=int, help="stop after this many")
     parser.add_argument("--case", type=int, help="run this case alone")
     options = parser.parse_args(arguments)
     if options.case is not None:
@@ -58,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"seed {options.seed}, case {options.case}: no failure")
         return 0
     stop, case, failures = time.monotonic() + 60 * options.minutes, 0, 0
-    while time.monotonic() < stop:
+    while time.monotonic() < stop and case != options.cases:
         try:
             run_case(options.seed, case)
         except AssertionError as error:

@@ -183,3 +183,11 @@ def test_efficientnet_lite0_classifies_real_images() -> None:
     accuracy = float((predicted == dataset.labels[chosen]).mean())
     # 64-pixel images blown up to 224, against the 200 classes of the set; chance is 0.005.
     assert accuracy > 0.4, accuracy
+
+
+def test_weights_that_are_no_numbers_are_named():
+    net = torchvision.models.resnet18()
+    net.fc = nn.Identity()
+    net.layer2[0].bn1.running_var[3] = float("nan")
+    with pytest.raises(ValueError, match=r"those of 'mine' are not: layer2\.0\.bn1\.running_var holds NaN or infinity"):
+        Backbone(net, name="mine", input_size=(64, 64))

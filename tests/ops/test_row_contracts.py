@@ -231,3 +231,15 @@ def test_every_byte_but_zero_is_in_the_set(device, isa):
         assert torch.equal(ops.qscore(h, set_of, 1.0), ops.qscore(h, clean, 1.0))
         gradients = [ops.qscore_backward(grad, h, m, 1.0, True, False) for m in (set_of, clean)]
         assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_gradient_of_column_norms_near_the_largest_number(device, isa, dtype):
+    """The gradient of a row times a power of two is the gradient divided by it."""
+    factor = 2.0 ** (1018 if dtype == torch.float64 else 122)
+    h = torch.randn(3, 700, generator=torch.Generator().manual_seed(0)).clamp(-8, 8).to(device, dtype)
+    scores = torch.float64 if dtype == torch.float64 else torch.float32
+    grad = torch.linspace(50, 150, 700, device=device, dtype=scores)
+    found = torch.ops.sslk.column_l1_backward(grad, h * factor, True).double() * factor
+    expected = torch.ops.sslk.column_l1_backward(grad, h, True).double()
+    assert ((found - expected).abs() <= 0.02 * expected.abs().max()).all()  # of numbers near the smallest of the type

@@ -1,5 +1,6 @@
 """Loading the samples of one shard after another in worker processes, corrupt ones told apart."""
 
+import re
 import struct
 import zlib
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ class Samples(Dataset[Sample]):
         try:
             item = self.dataset[index]
         except UNREADABLE as error:
-            return Sample(index, None, None, f"{type(error).__name__}: {error}")
+            return Sample(index, None, None, _reason(error))
         labelled = isinstance(item, tuple | list)
         image = item[0] if labelled else item
         if not isinstance(image, Tensor):
@@ -79,10 +80,15 @@ def first_readable(dataset: Dataset[Any]) -> tuple[Any, ...]:
         try:
             item = dataset[number]
         except UNREADABLE as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = _reason(error)
             continue
         return tuple(item) if isinstance(item, tuple | list) else (item,)
     raise ValueError(f"dataset has no readable sample; the last error was {reason}.")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, alike in every run: without the addresses of objects."""
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(error).__name__}: {error}")
 
 
 def collate(samples: list[Sample]) -> Loaded:

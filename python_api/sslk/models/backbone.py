@@ -150,6 +150,13 @@ class Backbone(nn.Module):
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
             shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"a backbone must return [N, D], {self.name!r} returns {shape} for 2 images")
+        if not bool(torch.isfinite(features).all()):
+            tensors = self.net.state_dict().items()
+            bad = next(
+                (name for name, t in tensors if t.is_floating_point() and not bool(torch.isfinite(t).all())), None
+            )
+            reason = f"{bad} holds NaN or infinity" if bad else "no weight does, so that the network itself overflows"
+            raise ValueError(f"a backbone must return finite features, those of {self.name!r} are not: {reason}.")
         self.num_features = features.shape[1]
         self.signed = bool((features < 0).any())
         tolerance = 1e-4 * features.float().abs().max().item()
