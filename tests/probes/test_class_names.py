@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from sslk.cli import main
+from sslk.features import FeatureStore, StoreSpec, StoreWriter
 from sslk.features.manifest import StoreError
 from sslk.probes.linear import linear_probe_stores
 from tests.probes.stores import features, write_store
@@ -66,3 +68,18 @@ def test_a_label_without_a_name(stores, tmp_path):
     x, y = features(20, classes=(0, 7))
     with pytest.raises(StoreError, match="holds the label 7, and the store names 5 classes"):
         write_store(tmp_path / "odd", x, y, names=SHIFTED).with_classes_of(train).labels()
+
+
+def test_a_shard_of_which_every_image_was_unreadable(stores, tmp_path):
+    train, _, _ = stores
+    spec = StoreSpec("m", "0" * 64, "d", "0" * 64, "none", samples=4, num_features=2, shard_rows=2, classes=SHIFTED)
+    with StoreWriter(tmp_path / "holes", spec) as writer:
+        writer.write(
+            0,
+            torch.zeros(0, 2),
+            torch.zeros(0, dtype=torch.long),
+            torch.zeros(0, dtype=torch.long),
+            ((0, "x"), (1, "x")),
+        )
+        writer.write(1, torch.zeros(2, 2), torch.tensor([1, 4]), torch.tensor([2, 3]))
+    assert FeatureStore(tmp_path / "holes").with_classes_of(train).labels().tolist() == [0, 2]

@@ -128,7 +128,7 @@ class FeatureStore:
         """
         check_contents(self.path, entry)
         batch = open_shard(self.path, entry, self.spec)
-        if self._numbers is None or batch.labels is None:
+        if self._numbers is None or batch.labels is None or not len(batch.labels):
             return batch
         if int(batch.labels.max()) >= len(self._numbers):
             raise StoreError(
