@@ -151,7 +151,7 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"sslk {name}: interrupted; the same command goes on from here where the command can.", file=sys.stderr)
         return 1
-    except BrokenPipeError:
+    except BrokenPipeError:  # an OSError, but not a failure: main's
         raise
     except ImportError as error:
         extra = "; `pip install 'ssl-kernels[protocols]'` brings what the protocols need" if _foreign(error) else ""

@@ -9,6 +9,7 @@ from sslk.cli import main
 from sslk.features import FeatureStore, StoreSpec, StoreWriter
 from sslk.features.manifest import StoreError
 from sslk.probes.linear import linear_probe_stores
+from sslk.quality.transfer import _evaluated
 from tests.probes.stores import features, write_store
 
 NAMES = ("cat", "dog", "owl")
@@ -83,3 +84,15 @@ def test_a_shard_of_which_every_image_was_unreadable(stores, tmp_path):
         )
         writer.write(1, torch.zeros(2, 2), torch.tensor([1, 4]), torch.tensor([2, 3]))
     assert FeatureStore(tmp_path / "holes").with_classes_of(train).labels().tolist() == [0, 2]
+
+
+def test_transfer_does_not_answer_from_a_result_of_other_rules(stores, tmp_path):
+    train, test, _ = stores
+    found = _evaluated("d", train, test, tmp_path, 2, 0, None, None)
+    content = json.loads((tmp_path / "result.json").read_text())
+    content["result"]["top1"] = 0.085  # as labels joined by number gave it
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    assert _evaluated("d", train, test, tmp_path, 2, 0, None, None).top1 == 0.085  # the same rules: not measured again
+    del content["key"]["rules"]
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    assert _evaluated("d", train, test, tmp_path, 2, 0, None, None) == found

@@ -117,6 +117,11 @@ def transfer_study(
     return results
 
 
+# Counts up where the same stores and settings give another result: 2 since the linear probe is chosen by cross-entropy and
+# trained again, and stores are joined by class name.
+_RULES = 2
+
+
 def _evaluated(
     name: str,
     train: FeatureStore,
@@ -128,7 +133,7 @@ def _evaluated(
     progress: Callable[[int, int], None] | None,
 ) -> TransferResult:
     """The result of one data set, from its file where that was made from the same stores and settings."""
-    key = {"train": train.spec.identity, "test": test.spec.identity, "epochs": epochs, "seed": seed}
+    key = {"train": train.spec.identity, "test": test.spec.identity, "epochs": epochs, "seed": seed, "rules": _RULES}
     file = folder / "result.json"
     if file.exists():
         try:
