@@ -3,6 +3,9 @@
 import errno
 import os
 import resource
+import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -70,3 +73,30 @@ def test_read_only_folder(tmp_path, spawn):
         child = spawn(target=extract_refused, args=(target, resource.RLIM_INFINITY, True))
         assert finished(child) == errno.EACCES
     assert store_bytes(folder / "s") == before
+
+
+EXPORT = """
+import sys
+from pathlib import Path
+from sslk.features import store_export
+try:
+    store_export(sys.argv[1], sys.argv[2])
+except OSError as error:
+    print(error.errno, sorted(p.name for p in Path(sys.argv[2]).iterdir()))
+"""
+
+
+def test_export_to_a_full_disk_says_so_and_leaves_nothing(tmp_path):
+    """A file system of 16 KB, of this process alone: what a mapping writes there ends in a signal, not in an error."""
+    extract(small_model(), SmallData(400), tmp_path / "s", batch_size=50, workers=0)  # 9,600 bytes of features
+    (tmp_path / "disk").mkdir()
+    disk = f"{tmp_path}/disk"
+    mount = f"mount -t tmpfs -o size=16k none {disk} && exec {sys.executable} -c '{EXPORT}' {tmp_path}/s {disk}/out"
+    alone = ["unshare", "--user", "--map-root-user", "--mount"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*alone, "mount", "-t", "tmpfs", "none", str(tmp_path / "disk")]).returncode
+    ):
+        pytest.skip("no file system of one's own here")
+    done = subprocess.run([*alone, "sh", "-c", mount], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, f"{errno.ENOSPC} []"), done.stderr

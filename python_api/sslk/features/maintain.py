@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from os import PathLike
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sslk.features.manifest import MANIFEST, Manifest, ShardEntry, StoreError, StoreSpec, shard_name
-from sslk.features.store import FeatureStore, check_contents, dtype_of, open_shard
+from sslk.features.store import FeatureStore, check_contents, open_shard
 from sslk.features.writer import StoreWriter
 
 
@@ -196,30 +198,32 @@ def store_export(path: str | PathLike[str], out: str | PathLike[str]) -> list[Pa
     if (folder / MANIFEST).exists():
         raise StoreError(f"out must not be a feature store, got {folder}.")
     folder.mkdir(parents=True, exist_ok=True)
-    dtype = torch.float32 if store.dtype == torch.bfloat16 else dtype_of(store.spec.dtype)
-    width = {"features": (len(store), store.num_features), "indices": (len(store),), "labels": (len(store),)}
-    names = [name for name in width if name != "labels" or store.has_labels]
+    names = [name for name in ("features", "indices", "labels") if name != "labels" or store.has_labels]
     temporary = {name: folder / f".{name}.npy.tmp" for name in names}
     try:
-        arrays = {
-            name: np.lib.format.open_memmap(
-                temporary[name], "w+", torch.empty(0, dtype=dtype if name == "features" else torch.int64).numpy().dtype,
-                width[name],
-            )
-            for name in names
-        }  # fmt: skip
-        row = 0
-        for entry in store.manifest.shards:
-            shard = store.shard(entry)
-            for name, array in arrays.items():
-                tensor = getattr(shard, name)
-                array[row : row + entry.rows] = (tensor.to(dtype) if name == "features" else tensor).numpy()
-            row += entry.rows
-        for array in arrays.values():
-            array.flush()
+        # Ordinary writes: a full disk is an OSError then, where one that is met through a mapping ends the process.
+        with ExitStack() as stack:
+            files = {name: stack.enter_context(open(temporary[name], "wb")) for name in names}
+            for name, file in files.items():
+                width = (store.num_features,) if name == "features" else ()
+                dtype = _exported(torch.empty(0, dtype=store.dtype if name == "features" else torch.int64)).dtype
+                header = np.lib.format.header_data_from_array_1_0(np.empty((0, *width), dtype))
+                np.lib.format.write_array_header_1_0(file, {**header, "shape": (len(store), *width)})
+            for entry in store.manifest.shards:
+                shard = store.shard(entry)
+                for name, file in files.items():
+                    file.write(_exported(getattr(shard, name)).reshape(-1).view(np.uint8))
+            for file in files.values():
+                file.flush()
+                os.fsync(file.fileno())
         for name in names:
             os.replace(temporary[name], folder / f"{name}.npy")
     finally:
-        for file in temporary.values():
-            file.unlink(missing_ok=True)
+        for path_left in temporary.values():
+            path_left.unlink(missing_ok=True)
     return [folder / f"{name}.npy" for name in names]
+
+
+def _exported(tensor: Tensor) -> np.ndarray:
+    """As NumPy writes it: bfloat16, which NumPy lacks, as float32."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
