@@ -6,6 +6,7 @@ import ctypes
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -127,6 +128,21 @@ def test_kmeans_scales(simt: ctypes.CDLL, scale: float) -> None:
     centroids[7] = centroids[1]
     index, _ = assigned(simt, (x * scale).contiguous(), (centroids * scale).contiguous())
     assert torch.equal(index, nearest(x, centroids)[0])
+
+
+@pytest.mark.parametrize("exponent", [-1000, -530, 530, 1010])
+def test_kmeans_every_scale_of_float64(simt: ctypes.CDLL, exponent: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(9, 20, generator=generator, dtype=torch.float64)
+    centroids = torch.randn(12, 20, generator=generator, dtype=torch.float64)
+    centroids[7] = centroids[1]
+    scaled = [torch.from_numpy(np.ldexp(t.numpy(), exponent)) for t in (x, centroids)]
+    index, distance = assigned(simt, *scaled)
+    want_index, want = nearest(x, centroids)
+    assert torch.equal(index, want_index)
+    with np.errstate(over="ignore"):
+        expected = torch.from_numpy(np.ldexp(want.numpy(), 2 * exponent))
+    torch.testing.assert_close(distance, expected, rtol=1e-13, atol=0)
 
 
 def test_kmeans_near_ties_are_decided_exactly(simt: ctypes.CDLL) -> None:

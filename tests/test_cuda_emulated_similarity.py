@@ -108,6 +108,33 @@ def test_linear_cka(simt: ctypes.CDLL, n: int, d1: int, d2: int, debiased: bool)
         close(got, want[0], torch.float32)
 
 
+@pytest.mark.parametrize("exponent", [-1060, -700, 700, 1018])
+def test_every_scale_of_float64(simt: ctypes.CDLL, exponent: int) -> None:
+    x = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x.mul(2**10).round().div(2**10)  # subnormal numbers hold it too
+    scaled = torch.from_numpy(np.ldexp(x.numpy(), exponent))
+    out, _ = emulated_cka(simt, list(scaled), True, torch.ones(2, 2, dtype=torch.float64), one_pair=False)
+    torch.testing.assert_close(out, reference.cka_matrix(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(correlations(simt, scaled)[0], reference.cca_matrix(x)[0], rtol=0, atol=1e-12)
+
+
+def test_differences_that_overflow(simt: ctypes.CDLL) -> None:
+    x = torch.randn(2, 300, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = x / x.abs().amax(dim=(1, 2), keepdim=True)
+    huge = x * torch.finfo(torch.float64).max
+    out, _ = emulated_cka(simt, list(huge), True, torch.ones(2, 2, dtype=torch.float64), one_pair=False)
+    torch.testing.assert_close(out, reference.cka_matrix(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(correlations(simt, huge)[0], reference.cca_matrix(x)[0], rtol=0, atol=1e-12)
+
+
+def test_a_huge_constant_feature_drowns_no_tiny_one(simt: ctypes.CDLL) -> None:
+    x = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mixed = torch.cat([torch.full((2, 40, 1), 1e300, dtype=torch.float64), x * 1e-290], dim=2)
+    out, _ = emulated_cka(simt, list(mixed), True, torch.ones(2, 2, dtype=torch.float64), one_pair=False)
+    torch.testing.assert_close(out, reference.cka_matrix(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(correlations(simt, mixed)[0], reference.cca_matrix(x)[0], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("broken", [float("nan"), float("inf"), 0.0])
 def test_cka_of_constant_and_not_finite(simt: ctypes.CDLL, broken: float) -> None:
     x = torch.randn(3, 12, 5, generator=torch.Generator().manual_seed(0))

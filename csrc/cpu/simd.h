@@ -69,6 +69,20 @@ SSLK_INLINE To bits_as(From v) {
 SSLK_INLINE vfloat splat(float x) { return vfloat{} + x; }
 SSLK_INLINE vdouble splat_double(double x) { return vdouble{} + x; }
 
+// The value, rounded: keeps the compiler from fusing a product with the sum it goes into, so that every instruction set
+// adds the same numbers.
+template <typename V>
+SSLK_INLINE V rounded(V v) {
+#if defined(__x86_64__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#else
+  asm("" : "+m"(v));
+#endif
+  return v;
+}
+
 SSLK_INLINE vfloat select(vint mask, vfloat a, vfloat b) { return mask ? a : b; }
 SSLK_INLINE vdouble select(vlong mask, vdouble a, vdouble b) { return mask ? a : b; }
 SSLK_INLINE vfloat absolute(vfloat x) { return bits_as<vfloat>(bits_as<vint>(x) & 0x7fffffff); }

@@ -17,40 +17,49 @@ constexpr int64_t kTileCentroids = 512, kTileProducts = 1 << 18;
 constexpr int64_t kLeastTileRows = 512, kMostTileRows = 8192;
 constexpr int64_t kRowsPerTask = 64;
 
-// The centroids as the products see them: moved by their mean where they lie far from the origin, so that the products
-// do not drown the differences.
+// The centroids as the products see them: scaled to order 1 where their squares might leave the range, and moved by
+// their mean where they lie far from the origin, so that the products do not drown the differences.
 struct PreparedCentroids {
+  double scale = 1.0;                // a power of two
   std::vector<double> shift_double;  // [D], for float64
   std::vector<float> shift;          // [D], for everything else
+  std::vector<double> zeros;         // [D], in either type
   bool shifted = false;
   Tensor matrix;      // [K, D] in the computing type
   Tensor half_norms;  // [K]
   double largest = 0.0;
 
-  const void* shift_data() const {
-    return shift_double.empty() ? static_cast<const void*>(shift.data()) : shift_double.data();
+  // Row `first` of x goes to row 0 of z.
+  PackArgs packing(const Rows& x, int64_t first, void* z, Dtype z_dtype, double* squares) const {
+    const void* origin = shift_double.empty() ? static_cast<const void*>(shift.data()) : shift_double.data();
+    return {x, scale, 1.0, origin, zeros.data(), first, z, x.d, z_dtype, squares};
   }
 };
 
-// Writes (x - shift) of all centroids to the matrix and returns their squared norms.
+// Writes x * scale - shift of all centroids to the matrix and returns their squared norms.
 std::vector<double> pack(const Rows& centroids, PreparedCentroids* out) {
   std::vector<double> squares(centroids.n);
-  const PackArgs args{centroids,
-                      1.0,
-                      out->shift_data(),
-                      0,
-                      out->matrix.mutable_data_ptr(),
-                      centroids.d,
-                      kernel_dtype(out->matrix.scalar_type()),
-                      squares.data()};
-  torch::stable::parallel_for(0, centroids.n, kRowsPerTask, [&](int64_t begin, int64_t end) {
-    PackArgs part = args;
-    part.first = begin;
-    part.z = static_cast<char*>(args.z) + begin * centroids.d * out->matrix.element_size();
-    part.squares = squares.data() + begin;
-    SSLK_KERNEL(pack_rows)(part, begin, end);
-  });
+  const PackArgs args = out->packing(centroids, 0, out->matrix.mutable_data_ptr(),
+                                     kernel_dtype(out->matrix.scalar_type()), squares.data());
+  torch::stable::parallel_for(0, centroids.n, kRowsPerTask,
+                              [&](int64_t begin, int64_t end) { SSLK_KERNEL(pack_rows)(args, begin, end); });
   return squares;
+}
+
+// 1 for numbers whose squares stay far from both ends of the range, else the power of two that brings them to order 1.
+template <typename C>
+double scale_of(const C* values, int64_t count) {
+  constexpr bool wide = sizeof(C) == sizeof(double);
+  double largest = 0.0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (std::isfinite(values[i])) {
+      largest = std::max<double>(largest, std::fabs(values[i]));
+    }
+  }
+  int exponent = 0;
+  std::frexp(largest, &exponent);
+  const int most = wide ? 1000 : 120;  // the scale itself stays a normal number
+  return std::abs(exponent) <= (wide ? 200 : 20) ? 1.0 : std::ldexp(1.0, std::clamp(-exponent, -most, most));
 }
 
 template <typename C>
@@ -63,8 +72,13 @@ PreparedCentroids prepare(const Tensor& centroids) {
   out.shift_double.assign(wide ? d : 0, 0.0);
   out.matrix = torch::stable::empty({k, d}, wide ? ScalarType::Double : ScalarType::Float);
   out.half_norms = torch::stable::empty({k}, out.matrix.scalar_type());
+  out.zeros.assign(d, 0.0);
   C* matrix = static_cast<C*>(out.matrix.mutable_data_ptr());
   std::vector<double> squares = pack(rows, &out), mean(d, 0.0);
+  out.scale = scale_of(matrix, k * d);
+  if (out.scale != 1.0) {
+    squares = pack(rows, &out);
+  }
   double total = 0.0, mean_square = 0.0, finite = 0.0;
   for (int64_t i = 0; i < k; ++i) {
     if (std::isfinite(squares[i])) {
@@ -111,7 +125,7 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
   const bool converted = x.scalar_type() != type;
   const bool wide = type == ScalarType::Double;
   const PreparedCentroids prepared = wide ? prepare<double>(centroids) : prepare<float>(centroids);
-  const bool packed = converted || prepared.shifted || rows.stride < d;
+  const bool packed = converted || prepared.shifted || prepared.scale != 1.0 || rows.stride < d;
   const int64_t bytes = wide ? 8 : 4;
   const char* matrix = static_cast<const char*>(prepared.matrix.const_data_ptr());
   const int64_t tile_columns = std::min(k, kTileCentroids);
@@ -139,14 +153,9 @@ std::tuple<Tensor, Tensor> kmeans_assign_cpu(const Tensor& x_in, const Tensor& c
     const int64_t count = std::min(most, n - first);
     args.first = first;
     if (packed) {
-      const PackArgs pack{rows, 1.0, prepared.shift_data(), 0, nullptr, d, kernel_dtype(type), nullptr};
-      torch::stable::parallel_for(first, first + count, kRowsPerTask, [&](int64_t begin, int64_t end) {
-        PackArgs part = pack;
-        part.first = begin;
-        part.z = panel.data() + (begin - first) * d * bytes;
-        part.squares = norms.data() + (begin - first);
-        SSLK_KERNEL(pack_rows)(part, begin, end);
-      });
+      const PackArgs pack = prepared.packing(rows, first, panel.data(), kernel_dtype(type), norms.data());
+      torch::stable::parallel_for(first, first + count, kRowsPerTask,
+                                  [&](int64_t begin, int64_t end) { SSLK_KERNEL(pack_rows)(pack, begin, end); });
     }
     const Tensor block = packed ? matrix_view(panel.data(), count, d, d, 1, type)
                                 : matrix_view(static_cast<const char*>(rows.data) + first * rows.stride * bytes, count,

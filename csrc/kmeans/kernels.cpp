@@ -40,35 +40,66 @@ SSLK_INLINE DoublePair load_doubles(const T* p) {
   return load_doubles(lanes);
 }
 
-// sum_j (x_j - c_j)^2 in double.
-template <typename T>
-SSLK_INLINE double squared_distance(const T* x, const T* c, int64_t d) {
-  vdouble sum[2] = {};
+// A squared distance, value * 2^(1200 step): step is 0 but for float64 whose squares would leave the range.
+struct Distance {
+  int step;
+  double value;
+
+  bool usable() const { return value < __builtin_inf(); }
+  bool operator<(const Distance& other) const { return step != other.step ? step < other.step : value < other.value; }
+};
+constexpr double kUp = 0x1p600, kDown = 0x1p-600;
+
+// sum_j y_j^2 of the differences y = difference(x, c), in double. The sixteen sums and the tree that adds them up are
+// the same on every instruction set: where two centroids are equally near, all choose the same one.
+template <typename T, typename Difference>
+SSLK_INLINE double sum_of_squares(const T* x, const T* c, int64_t d, Difference difference) {
+  constexpr int64_t kSums = 16;
+  vdouble sum[kSums / kDoubles] = {};
+  const auto add = [](vdouble* to, vdouble y) { *to += rounded(y * y); };
   int64_t j = 0;
-  if constexpr (sizeof(T) == sizeof(double)) {
-    for (; j + 2 * kDoubles <= d; j += 2 * kDoubles) {
-      for (int u = 0; u < 2; ++u) {
-        const vdouble y = load(x + j + u * kDoubles) - load(c + j + u * kDoubles);
-        sum[u] += y * y;
+  for (; j + kSums <= d; j += kSums) {
+    if constexpr (sizeof(T) == sizeof(double)) {
+      for (int64_t u = 0; u < kSums / kDoubles; ++u) {
+        add(&sum[u], difference(load(x + j + u * kDoubles), load(c + j + u * kDoubles)));
+      }
+    } else {
+      for (int64_t u = 0; u < kSums / kFloats; ++u) {
+        const DoublePair a = load_doubles(x + j + u * kFloats), b = load_doubles(c + j + u * kFloats);
+        add(&sum[2 * u], difference(a.low, b.low));
+        add(&sum[2 * u + 1], difference(a.high, b.high));
       }
     }
-  } else {
-    for (; j + kFloats <= d; j += kFloats) {
-      const DoublePair a = load_doubles(x + j), b = load_doubles(c + j);
-      const vdouble low = a.low - b.low, high = a.high - b.high;
-      sum[0] += low * low;
-      sum[1] += high * high;
+  }
+  double sums[kSums];
+  std::memcpy(sums, sum, sizeof sums);
+  for (int64_t t = 0; j < d; ++j, ++t) {
+    const double y = difference(element(x + j), element(c + j));
+    sums[t] += rounded(y * y);
+  }
+  for (int64_t half = kSums / 2; half > 0; half /= 2) {
+    for (int64_t t = 0; t < half; ++t) {
+      sums[t] += sums[t + half];
     }
   }
-  double total = sum_of(sum[0] + sum[1]);
-  for (; j < d; ++j) {
-    const double y = element(x + j) - element(c + j);
-    total += y * y;
-  }
-  return total;
+  return sums[0];
 }
 
-// |x|^2 for the bound on rounding errors: infinite or NaN where x is.
+template <typename T>
+SSLK_INLINE Distance squared_distance(const T* x, const T* c, int64_t d) {
+  const double value = sum_of_squares(x, c, d, [](auto a, auto b) { return a - b; });
+  if constexpr (sizeof(T) == sizeof(double)) {
+    if (value < 0x1p-900) {
+      return {-1, sum_of_squares(x, c, d, [](auto a, auto b) { return (a - b) * kUp; })};
+    }
+    if (!(value < __builtin_inf())) {
+      return {1, sum_of_squares(x, c, d, [](auto a, auto b) { return a * kDown - b * kDown; })};
+    }
+  }
+  return {0, value};
+}
+
+// |x|^2 for the bound on rounding errors: infinite or NaN where x is, and where squares overflow.
 template <typename T>
 SSLK_INLINE double squared_norm(const T* x, int64_t d) {
   double total = 0.0;
@@ -89,7 +120,17 @@ SSLK_INLINE double squared_norm(const T* x, int64_t d) {
 }
 
 template <typename T>
-SSLK_INLINE double exact_distance(const AssignArgs& a, int64_t i, int64_t k) {
+SSLK_INLINE bool is_finite(const T* x, int64_t d) {
+  for (int64_t j = 0; j < d; ++j) {
+    if (!(__builtin_fabs(element(x + j)) < __builtin_inf())) {
+      return false;
+    }
+  }
+  return true;
+}
+
+template <typename T>
+SSLK_INLINE Distance exact_distance(const AssignArgs& a, int64_t i, int64_t k) {
   return squared_distance(row_at<T>(a.x, i), row_at<T>(a.centroids, k), a.x.d);
 }
 
@@ -109,9 +150,9 @@ SSLK_INLINE void make_room(const AssignArgs& a, int64_t i, Nearest* r) {
     return;
   }
   int32_t nearest = 0;
-  double least = exact_distance<T>(a, i, r->index[0]);
+  Distance least = exact_distance<T>(a, i, r->index[0]);
   for (int32_t k = 1; k < kCandidates; ++k) {
-    const double distance = exact_distance<T>(a, i, r->index[k]);
+    const Distance distance = exact_distance<T>(a, i, r->index[k]);
     if (distance < least) {
       least = distance, nearest = k;
     }
@@ -121,7 +162,8 @@ SSLK_INLINE void make_room(const AssignArgs& a, int64_t i, Nearest* r) {
   r->count = 1;
 }
 
-// The error of a score is at most D roundings of the product and a few of the shift, the norms and the subtraction.
+// The error of a score is at most D roundings of the product and a few of the shift, the norms and the subtraction;
+// that of an exact distance D roundings in double.
 template <typename T, typename C>
 SSLK_INLINE void start(const AssignArgs& a, int64_t i, Nearest* r) {
   constexpr bool wide = sizeof(C) == sizeof(double);
@@ -131,9 +173,10 @@ SSLK_INLINE void start(const AssignArgs& a, int64_t i, Nearest* r) {
   const double both = norm + a.largest;
   const double error =
       unit * ((a.x.d + 8) * norm * a.largest + 4.0 * both * both) + static_cast<double>(a.x.d) * tiniest;
-  r->finite = norm < __builtin_inf();
+  const double exact_error = 0x1p-53 * (a.x.d + 8) * both * both;
+  r->finite = norm < __builtin_inf() || is_finite(row_at<T>(a.x, i), a.x.d);
   r->best = __builtin_inf();
-  r->margin = both * both < range ? 2.0 * error : __builtin_inf();
+  r->margin = both * both < range ? 2.0 * (error + exact_error) : __builtin_inf();
   r->count = 0;
 }
 
@@ -199,38 +242,30 @@ SSLK_INLINE void scan(const AssignArgs& a, int64_t i, Nearest* r) {
   }
 }
 
-// Every centroid by its exact distance, for rows that the products cannot rank.
-template <typename T>
-SSLK_INLINE int32_t search_all(const AssignArgs& a, int64_t i, double* distance) {
-  int32_t nearest = 0;
-  *distance = __builtin_nan("");
-  for (int64_t k = 0; k < a.centroids.n; ++k) {
-    const double y = exact_distance<T>(a, i, k);
-    if (y < *distance || (*distance != *distance && y == y && y < __builtin_inf())) {
-      *distance = y, nearest = static_cast<int32_t>(k);
-    }
-  }
-  return nearest;
-}
-
 template <typename T>
 SSLK_INLINE void finish(const AssignArgs& a, int64_t i, const Nearest* r) {
-  double distance = __builtin_nan("");
+  Distance least{0, __builtin_nan("")};
   int32_t nearest = 0;
-  if (r->finite && r->count == 0) {
-    nearest = search_all<T>(a, i, &distance);
+  const auto look = [&](int32_t k) {
+    const Distance distance = exact_distance<T>(a, i, k);
+    if (distance.usable() && (!least.usable() || distance < least)) {
+      least = distance, nearest = k;
+    }
+  };
+  if (r->finite && r->count == 0) {  // the products cannot rank this row: every centroid
+    for (int64_t k = 0; k < a.centroids.n; ++k) {
+      look(static_cast<int32_t>(k));
+    }
   } else if (r->finite) {
     for (int32_t k = 0; k < r->count; ++k) {
       if (r->score[k] <= r->best + r->margin) {
-        const double y = exact_distance<T>(a, i, r->index[k]);
-        if (!(distance <= y)) {
-          distance = y, nearest = r->index[k];
-        }
+        look(r->index[k]);
       }
     }
   }
+  const double back = least.step == 0 ? 1.0 : least.step > 0 ? kUp : kDown;
   a.assignment[i] = nearest;
-  static_cast<accumulation_t<T>*>(a.distance)[i] = static_cast<accumulation_t<T>>(distance);
+  static_cast<accumulation_t<T>*>(a.distance)[i] = static_cast<accumulation_t<T>>(least.value * back * back);
 }
 
 }  // namespace

@@ -183,16 +183,41 @@ struct Least {
   SSLK_DEVICE void merge(const Least& other) { value = other.value < value ? other.value : value; }
 };
 
-// sum_j (x_j - c_j)^2 in double.
-template <typename T, typename Team>
-SSLK_DEVICE double squared_distance(Team& team, const T* x, const T* c, int64_t d) {
+// A squared distance, value * 2^(1200 step): step is 0 but for float64 whose squares would leave the range.
+struct Distance {
+  int step;
+  double value;
+
+  SSLK_DEVICE bool usable() const { return value < INFINITY; }
+  SSLK_DEVICE bool operator<(const Distance& other) const {
+    return step != other.step ? step < other.step : value < other.value;
+  }
+};
+
+template <typename T, typename Team, typename Difference>
+SSLK_DEVICE double sum_of_squares(Team& team, const T* x, const T* c, int64_t d, Difference difference) {
   Sum<double> sum{0.0};
 #pragma unroll 4
   for (int64_t j = team.rank; j < d; j += team.width()) {
-    const double y = static_cast<double>(widen(x[j])) - static_cast<double>(widen(c[j]));
+    const double y = difference(static_cast<double>(widen(x[j])), static_cast<double>(widen(c[j])));
     sum.value += y * y;
   }
   return team.reduce(sum).value;
+}
+
+// sum_j (x_j - c_j)^2 in double.
+template <typename T, typename Team>
+SSLK_DEVICE Distance squared_distance(Team& team, const T* x, const T* c, int64_t d) {
+  const double value = sum_of_squares(team, x, c, d, [](double a, double b) { return a - b; });
+  if constexpr (std::is_same_v<T, double>) {
+    if (value < 0x1p-900) {
+      return {-1, sum_of_squares(team, x, c, d, [](double a, double b) { return (a - b) * 0x1p600; })};
+    }
+    if (!(value < INFINITY)) {
+      return {1, sum_of_squares(team, x, c, d, [](double a, double b) { return a * 0x1p-600 - b * 0x1p-600; })};
+    }
+  }
+  return {0, value};
 }
 
 // A warp per row. Candidates come in the order of their index, so that the first of equals stays.
@@ -232,7 +257,7 @@ __global__ void __launch_bounds__(256) assign_kernel(AssignArgs a) {
     limit = static_cast<P>(static_cast<double>(team.reduce(least).value) + margin);
   }
   int32_t nearest = 0;
-  double distance = NAN;
+  Distance distance{0, NAN};
   if (unscale == unscale) {
     for (int64_t start = 0; start < k_count; start += 32) {
       const int64_t k = start + team.rank;
@@ -241,8 +266,8 @@ __global__ void __launch_bounds__(256) assign_kernel(AssignArgs a) {
       while (candidates != 0) {
         const int64_t candidate = start + __ffs(static_cast<int>(candidates)) - 1;
         candidates &= candidates - 1;
-        const double y = squared_distance(team, row_at<T>(a.x, i), row_at<T>(a.centroids, candidate), d);
-        if (y < distance || (distance != distance && y < infinity)) {
+        const Distance y = squared_distance(team, row_at<T>(a.x, i), row_at<T>(a.centroids, candidate), d);
+        if (y.usable() && (!distance.usable() || y < distance)) {
           distance = y;
           nearest = static_cast<int32_t>(candidate);
         }
@@ -251,7 +276,8 @@ __global__ void __launch_bounds__(256) assign_kernel(AssignArgs a) {
   }
   if (team.rank == 0) {
     a.assignment[i] = nearest;
-    narrow(distance, static_cast<accumulation_t<T>*>(a.distance) + i);
+    const double back = distance.step == 0 ? 1.0 : distance.step > 0 ? 0x1p600 : 0x1p-600;
+    narrow(distance.value * back * back, static_cast<accumulation_t<T>*>(a.distance) + i);
   }
 }
 

@@ -24,26 +24,28 @@ void pack_typed(const PackArgs& a, int64_t begin, int64_t end) {
     Z* z = static_cast<Z*>(a.z) + (i - a.first) * a.z_stride;
     double squares = 0.0;
     if constexpr (sizeof(T) == sizeof(double)) {
+      const double* origin = static_cast<const double*>(a.origin);
       const double* shift = static_cast<const double*>(a.shift);
       for (int64_t j = 0; j < d; ++j) {
-        z[j] = x[j] * a.scale - shift[j];
+        z[j] = (x[j] * a.scale - origin[j]) * a.gain - shift[j];
         squares += z[j] * z[j];
       }
     } else {
+      const float* origin = static_cast<const float*>(a.origin);
       const float* shift = static_cast<const float*>(a.shift);
-      const vfloat scale = splat(static_cast<float>(a.scale));
+      const float scale = static_cast<float>(a.scale), gain = static_cast<float>(a.gain);
       int64_t j = 0;
       while (j + kFloats <= d) {
         vfloat q{};
         for (const int64_t stop = d - j > kBlock ? j + kBlock : d; j + kFloats <= stop; j += kFloats) {
-          const vfloat y = load(x + j) * scale - load(shift + j);
+          const vfloat y = (load(x + j) * scale - load(origin + j)) * gain - load(shift + j);
           store_lanes(z + j, y);
           q += y * y;
         }
         squares += sum_of(q);
       }
       for (; j < d; ++j) {
-        const float y = static_cast<float>(element(x + j)) * static_cast<float>(a.scale) - shift[j];
+        const float y = (static_cast<float>(element(x + j)) * scale - origin[j]) * gain - shift[j];
         z[j] = y;
         squares += static_cast<double>(y) * y;
       }

@@ -8,10 +8,11 @@ namespace sslk {
 
 struct PackArgs {
   Rows x;
-  double scale;       // a power of two
-  const void* shift;  // [D] float, double for float64 x
-  int64_t first;      // this row goes to row 0 of z
-  void* z;            // [., D] with row stride z_stride: x * scale - shift
+  double scale, gain;  // powers of two
+  const void* origin;  // [D] float, double for float64 x
+  const void* shift;   // the same
+  int64_t first;       // this row goes to row 0 of z
+  void* z;             // [., D] with row stride z_stride: (x * scale - origin) * gain - shift
   int64_t z_stride;
   Dtype z_dtype;    // f32 or f64; f64 for float64 x
   double* squares;  // [.] squared norm of each row of z, or null

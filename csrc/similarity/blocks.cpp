@@ -17,43 +17,67 @@ constexpr int64_t kElementsPerTask = 1 << 15;
 
 int64_t rows_of_task(int64_t d) { return std::max<int64_t>(1, kElementsPerTask / d); }
 
-}  // namespace
+// Row 0; of the differences x * scale - row 0 * scale the sums of columns, and the largest of all.
+struct Differences {
+  std::vector<double> first, sums;
+  double largest;
+};
 
-CentredBlock centred(const Rows& x) {
+Differences differences(const Rows& x, double scale) {
   // Chunk bounds depend on the shape alone: the mean does not depend on the number of threads.
   constexpr int64_t kMaxChunks = 32;
   const int64_t per_chunk = std::max<int64_t>(256, (x.n + kMaxChunks - 1) / kMaxChunks);
   const int64_t chunks = (x.n + per_chunk - 1) / per_chunk;
+  Differences out{std::vector<double>(x.d), std::vector<double>(x.d, 0.0), 0.0};
   std::vector<double> sums(chunks * x.d, 0.0), largest(chunks, 0.0);
   torch::stable::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(x.dtype == Dtype::f64 ? 0 : x.d, 0.0f);
     for (int64_t c = begin; c < end; ++c) {
       SSLK_KERNEL(sum_differences)
-      ({x, scratch.data(), sums.data() + c * x.d, &largest[c]}, c * per_chunk, std::min(x.n, (c + 1) * per_chunk));
+      ({x, scale, scratch.data(), sums.data() + c * x.d, &largest[c]}, c * per_chunk,
+       std::min(x.n, (c + 1) * per_chunk));
     }
   });
-  const double range = *std::max_element(largest.begin(), largest.end());
-  int exponent = 0;
-  if (std::isfinite(range) && range > 0.0) {
-    std::frexp(range, &exponent);
-    exponent = std::clamp(exponent, -120, 120);
-  }
-  CentredBlock block{x, std::ldexp(1.0, -exponent), {}, {}};
-  std::vector<double> first(x.d);  // row 0, through the same conversion as every other row
-  const std::vector<float> no_shift(x.d, 0.0f);
-  const std::vector<double> no_shift_double(x.d, 0.0);
-  const bool wide = x.dtype == Dtype::f64;
-  SSLK_KERNEL(pack_rows)
-  ({x, 1.0, wide ? static_cast<const void*>(no_shift_double.data()) : no_shift.data(), 0, first.data(), x.d, Dtype::f64,
-    nullptr},
-   0, 1);
-  for (int64_t j = 0; j < x.d; ++j) {
-    double sum = 0.0;
-    for (int64_t c = 0; c < chunks; ++c) {
-      sum += sums[c * x.d + j];
+  for (int64_t c = 0; c < chunks; ++c) {
+    out.largest = std::max(out.largest, largest[c]);
+    for (int64_t j = 0; j < x.d; ++j) {
+      out.sums[j] += sums[c * x.d + j];
     }
-    const double mean = (first[j] + sum / x.n) * block.scale;
-    wide ? block.shift_double.push_back(mean) : block.shift.push_back(static_cast<float>(mean));
+  }
+  const std::vector<double> zeros(x.d, 0.0);  // of either type
+  SSLK_KERNEL(pack_rows)
+  ({x, 1.0, 1.0, zeros.data(), zeros.data(), 0, out.first.data(), x.d, Dtype::f64, nullptr}, 0, 1);
+  return out;
+}
+
+}  // namespace
+
+CentredBlock centred(const Rows& x) {
+  const bool wide = x.dtype == Dtype::f64;
+  CentredBlock block;
+  block.x = x;
+  Differences found = differences(x, block.scale);
+  // Differences or their sums may have overflowed: once more, of smaller numbers.
+  if (!(found.largest < (wide ? 0x1p900 : 0x1p100))) {
+    block.scale = 0x1p-40;
+    found = differences(x, block.scale);
+  }
+  int exponent = 0;
+  if (std::isfinite(found.largest)) {
+    const int most = wide ? 1000 : 120;  // the factors of gradients stay normal numbers
+    std::frexp(found.largest, &exponent);
+    exponent = std::clamp(exponent, -most, most);
+  }
+  block.gain = std::ldexp(1.0, -exponent);
+  for (int64_t j = 0; j < x.d; ++j) {
+    const double origin = found.first[j] * block.scale, shift = found.sums[j] * block.gain / x.n;
+    if (wide) {
+      block.origin_double.push_back(origin);
+      block.shift_double.push_back(shift);
+    } else {
+      block.origin.push_back(static_cast<float>(origin));
+      block.shift.push_back(static_cast<float>(shift));
+    }
   }
   return block;
 }
@@ -64,6 +88,8 @@ void CentredBlock::pack(int64_t first, int64_t rows, int64_t column, int64_t col
   const int64_t bytes = wide ? 8 : x.dtype == Dtype::f32 ? 4 : 2;
   const PackArgs args{{static_cast<const char*>(x.data) + column * bytes, x.n, columns, x.stride, x.dtype},
                       scale,
+                      gain,
+                      wide ? static_cast<const void*>(origin_double.data() + column) : origin.data() + column,
                       wide ? static_cast<const void*>(shift_double.data() + column) : shift.data() + column,
                       first,
                       z,

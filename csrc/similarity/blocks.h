@@ -8,14 +8,14 @@
 
 namespace sslk {
 
-// A representation [N, D] and what makes it centred: z = x * scale - shift has column means of zero, up to the
-// rounding of the shift, and entries of order 1. Scaling by a power of two is exact and keeps squares from
-// overflowing.
+// A representation [N, D] and what makes it centred: z = (x * scale - origin) * gain - shift has column means of zero,
+// up to the rounding of the shift, and entries of order 1. The origin is row 0: what is scaled up are differences,
+// however large the numbers. Scaling by powers of two is exact and keeps squares in range.
 struct CentredBlock {
   Rows x;
-  double scale;
-  std::vector<float> shift;          // [D]
-  std::vector<double> shift_double;  // [D], instead, for float64
+  double scale = 1.0, gain = 1.0;
+  std::vector<float> origin, shift;                 // [D]
+  std::vector<double> origin_double, shift_double;  // [D], instead, for float64
 
   // Writes rows [first, first + rows) and columns [column, column + columns) to z [rows, columns] at row stride
   // z_stride, and the squared norms of the rows to squares [rows] unless it is null.

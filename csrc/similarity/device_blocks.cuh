@@ -34,21 +34,23 @@ Matrix<C> contiguous_matrix(C* data, int64_t rows, int64_t cols) {
 constexpr int64_t kPanelBytes = 256 << 20;  // of centred rows at a time
 constexpr int64_t kProductBytes = 1 << 30;  // of products kept at a time
 
-// Column means and range of x.
+// Reads x twice, for its range and then for its column means, which are sums in that range.
 template <typename Machine>
 Centred centred(Machine& machine, const Rows& x) {
   const int64_t chunks = std::min<int64_t>(256, (x.n + 127) / 128), chunk_rows = (x.n + chunks - 1) / chunks;
   const int64_t strips = (x.d + kMeanLanes - 1) / kMeanLanes;
   double* partials = machine.template zeros<double>(chunks * x.d);
-  double* mean = machine.template allocate<double>(x.d);
-  unsigned long long* largest = machine.template zeros<unsigned long long>(1);
+  double* shift = machine.template allocate<double>(x.d);
+  unsigned long long* sizes = machine.template zeros<unsigned long long>(2);
+  const Centred out{x, shift, sizes};
   with_type(x.dtype, [&](auto type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-    machine.launch(column_range_kernel<T>, chunks * strips, kMeanLanes * kMeanRows, x, chunk_rows, partials, largest);
+    machine.launch(column_range_kernel<T>, chunks * strips, kMeanLanes * kMeanRows, x, chunk_rows, sizes);
+    machine.launch(column_sum_kernel<T>, chunks * strips, kMeanLanes * kMeanRows, out, chunk_rows, partials);
   });
   machine.launch(sum_partials_kernel<double>, (x.d + kSumColumns - 1) / kSumColumns, kSumColumns * kSumRows,
-                 static_cast<const double*>(partials), chunks, x.d, 1.0 / static_cast<double>(x.n), mean);
-  return {x, mean, largest};
+                 static_cast<const double*>(partials), chunks, x.d, 1.0 / static_cast<double>(x.n), shift);
+  return out;
 }
 
 template <typename C, typename Machine>

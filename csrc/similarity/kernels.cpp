@@ -36,23 +36,24 @@ void differences_typed(const DifferenceArgs& a, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const T* x = row_at<T>(a.x, i);
       for (int64_t j = 0; j < d; ++j) {
-        const double y = x[j] - first[j];
+        const double y = x[j] * a.scale - first[j] * a.scale;
         a.sums[j] += y;
         largest = __builtin_fabs(y) > largest ? __builtin_fabs(y) : largest;
       }
     }
   } else {
+    const float scale = static_cast<float>(a.scale);
     vfloat most{};
     for (int64_t i = begin; i < end; ++i) {
       const T* x = row_at<T>(a.x, i);
       int64_t j = 0;
       for (; j + kFloats <= d; j += kFloats) {
-        const vfloat y = load(x + j) - load(first + j);
+        const vfloat y = load(x + j) * scale - load(first + j) * scale;
         store(a.scratch + j, load(a.scratch + j) + y);
         most = select(absolute(y) > most, absolute(y), most);
       }
       for (; j < d; ++j) {
-        const float y = static_cast<float>(element(x + j) - element(first + j));
+        const float y = static_cast<float>(element(x + j)) * scale - static_cast<float>(element(first + j)) * scale;
         a.scratch[j] += y;
         most[0] = __builtin_fabsf(y) > most[0] ? __builtin_fabsf(y) : most[0];
       }

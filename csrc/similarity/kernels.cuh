@@ -9,56 +9,106 @@ namespace sslk {
 constexpr int kMeanLanes = 32, kMeanRows = 16;
 constexpr int kSumSlices = 64;  // blocks per sum over a product
 
-// partials[chunk, j]: sums of column j over the rows of each chunk; the largest magnitude of all, as bits that order
-// like the number (NaN above infinity).
+// A representation and what makes it centred and of order 1: z = (x - x_0) * scale - shift, x_0 being row 0. What is
+// scaled up are differences, however large the numbers. One that is not finite counts as zeros, which have no
+// similarity to anything.
+struct Centred {
+  Rows x;
+  const double* shift;              // [D]
+  const unsigned long long* sizes;  // [2] largest |x| and |x - x_0|, as bits that order like the number, NaN on top
+
+  // Powers of two, z = (x * first - x_0 * first) * second - shift; `second` is 0 unless x is finite.
+  struct Scale {
+    double first, second;
+    SSLK_DEVICE double both() const { return first * second; }
+    template <typename T>
+    SSLK_DEVICE double operator()(T x, T x0) const {
+      return (static_cast<double>(widen(x)) * first - static_cast<double>(widen(x0)) * first) * second;
+    }
+  };
+  SSLK_DEVICE Scale scale() const {
+    double size, range;
+    memcpy(&size, &sizes[0], 8);
+    memcpy(&range, &sizes[1], 8);
+    if (!(size < INFINITY)) {
+      return {1.0, 0.0};
+    }
+    if (!(range < INFINITY)) {  // the difference of two numbers overflows
+      return {0.25, 0x1p-1020};
+    }
+    const int exponent = range > 0.0 ? ilogb(range) : 0;
+    return {1.0, scalbn(1.0, exponent < -1000 ? 1000 : -exponent)};
+  }
+};
+
+SSLK_DEVICE unsigned long long magnitude_bits(double value) {
+  const double magnitude = fabs(value);
+  unsigned long long bits;
+  memcpy(&bits, &magnitude, 8);
+  return bits;
+}
+
+// Raises sizes to the largest magnitudes; see Centred.
 template <typename T>
 __global__ void __launch_bounds__(kMeanLanes* kMeanRows)
-    column_range_kernel(Rows x, int64_t chunk_rows, double* partials, unsigned long long* largest) {
+    column_range_kernel(Rows x, int64_t chunk_rows, unsigned long long* sizes) {
+  __shared__ unsigned long long maxima[2][kMeanRows][kMeanLanes];
+  const int lane = threadIdx.x % kMeanLanes, row = threadIdx.x / kMeanLanes;
+  const int64_t strips = (x.d + kMeanLanes - 1) / kMeanLanes;
+  const int64_t chunk = blockIdx.x / strips, j = blockIdx.x % strips * kMeanLanes + lane;
+  const int64_t end = (chunk + 1) * chunk_rows < x.n ? (chunk + 1) * chunk_rows : x.n;
+  unsigned long long size = 0, range = 0;
+  if (j < x.d) {
+    const double first = static_cast<double>(widen(row_at<T>(x, 0)[j]));
+#pragma unroll 4
+    for (int64_t i = chunk * chunk_rows + row; i < end; i += kMeanRows) {
+      const double value = static_cast<double>(widen(row_at<T>(x, i)[j]));
+      const unsigned long long own = magnitude_bits(value), difference = magnitude_bits(value - first);
+      size = own > size ? own : size;
+      range = difference > range ? difference : range;
+    }
+  }
+  maxima[0][row][lane] = size;
+  maxima[1][row][lane] = range;
+  __syncthreads();
+  if (row == 0 && j < x.d) {
+    for (int r = 1; r < kMeanRows; ++r) {
+      size = maxima[0][r][lane] > size ? maxima[0][r][lane] : size;
+      range = maxima[1][r][lane] > range ? maxima[1][r][lane] : range;
+    }
+    atomicMax(&sizes[0], size);
+    atomicMax(&sizes[1], range);
+  }
+}
+
+// partials[chunk, j]: sums of column j of (x - x_0) * scale over the rows of each chunk.
+template <typename T>
+__global__ void __launch_bounds__(kMeanLanes* kMeanRows)
+    column_sum_kernel(Centred a, int64_t chunk_rows, double* partials) {
   __shared__ double sums[kMeanRows][kMeanLanes];
-  __shared__ unsigned long long maxima[kMeanRows][kMeanLanes];
+  const Rows& x = a.x;
   const int lane = threadIdx.x % kMeanLanes, row = threadIdx.x / kMeanLanes;
   const int64_t strips = (x.d + kMeanLanes - 1) / kMeanLanes;
   const int64_t chunk = blockIdx.x / strips, j = blockIdx.x % strips * kMeanLanes + lane;
   const int64_t end = (chunk + 1) * chunk_rows < x.n ? (chunk + 1) * chunk_rows : x.n;
   double sum = 0.0;
-  unsigned long long most = 0;
   if (j < x.d) {
+    const Centred::Scale scale = a.scale();
+    const T first = row_at<T>(x, 0)[j];
 #pragma unroll 4
     for (int64_t i = chunk * chunk_rows + row; i < end; i += kMeanRows) {
-      const double value = static_cast<double>(widen(row_at<T>(x, i)[j])), magnitude = fabs(value);
-      sum += value;
-      unsigned long long bits;
-      memcpy(&bits, &magnitude, 8);
-      most = bits > most ? bits : most;
+      sum += scale(row_at<T>(x, i)[j], first);
     }
   }
   sums[row][lane] = sum;
-  maxima[row][lane] = most;
   __syncthreads();
   if (row == 0 && j < x.d) {
     for (int r = 1; r < kMeanRows; ++r) {
       sum += sums[r][lane];
-      most = maxima[r][lane] > most ? maxima[r][lane] : most;
     }
-    atomicMax(largest, most);
     partials[chunk * x.d + j] = sum;
   }
 }
-
-// A representation and what makes it centred and of order 1: z = (x - mean) * scale, a power of two from `largest`. One
-// that is not finite counts as zeros, which have no similarity to anything.
-struct Centred {
-  Rows x;
-  const double* mean;  // [D]
-  const unsigned long long* largest;
-
-  // 0 unless the representation is finite.
-  SSLK_DEVICE double scale() const {
-    double size;
-    memcpy(&size, largest, 8);
-    return !(size < INFINITY) ? 0.0 : size > 0.0 ? scalbn(1.0, -ilogb(size)) : 1.0;
-  }
-};
 
 struct Panel {
   int64_t first, rows;      // of x
@@ -72,14 +122,14 @@ __global__ void __launch_bounds__(Block::kMaxThreads)
     centred_panel_kernel(Centred a, Panel panel, C* out, double* squares) {
   __shared__ Block::Scratch scratch;
   Block team(scratch);
-  const double scale = a.scale();
+  const Centred::Scale scale = a.scale();
+  const T* first = row_at<T>(a.x, 0) + panel.column;
   for (int64_t r = blockIdx.x; r < panel.rows; r += gridDim.x) {
     const T* x = row_at<T>(a.x, panel.first + r) + panel.column;
     Sum<double> sum{0.0};
 #pragma unroll 4
     for (int64_t j = team.rank; j < panel.columns; j += team.width()) {
-      const double centred = static_cast<double>(widen(x[j])) - a.mean[panel.column + j];
-      const C z = static_cast<C>(scale == 0.0 ? 0.0 : centred * scale);
+      const C z = static_cast<C>(scale.second == 0.0 ? 0.0 : scale(x[j], first[j]) - a.shift[panel.column + j]);
       out[r * panel.stride + j] = z;
       sum.value += static_cast<double>(z) * z;
     }
@@ -282,7 +332,7 @@ __global__ void __launch_bounds__(256)
       value +=
           diagonal[panel.first + r] * static_cast<double>(z[r * panel.stride + j]) + static_cast<double>(constant[j]);
     }
-    const double scale = a.scale();
+    const double scale = a.scale().both();
     narrow(scale == 0.0 ? static_cast<double>(NAN) : value * scale,
            grad + (panel.first + r) * grad_stride + panel.column + j);
   }

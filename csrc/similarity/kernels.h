@@ -9,6 +9,7 @@ namespace sslk {
 
 struct DifferenceArgs {
   Rows x;
+  double scale;     // a power of two
   float* scratch;   // [D] zeros on entry and exit; unused for float64
   double* sums;     // [D]
   double* largest;  // magnitude

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ssl_kernels
+from tests.conftest import available_isas
 
 ops = torch.ops.sslk
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
@@ -17,6 +18,11 @@ def points(n, k, d, dtype=torch.float32, device="cpu", seed=0, offset=0.0):
     centroids = torch.randn(k, d, generator=generator)
     x = torch.randn(n, d, generator=generator) + 0.5 * centroids[torch.randint(k, (n,), generator=generator)]
     return (x + offset).to(dtype).to(device), (centroids + offset).to(dtype).to(device)
+
+
+def times_power(t, exponent):
+    """t * 2^exponent, exact."""
+    return torch.from_numpy(np.ldexp(t.cpu().numpy(), exponent)).to(t.device)
 
 
 def oracle(x, centroids):
@@ -81,6 +87,69 @@ def test_huge_and_tiny_scales(device, isa, scale):
     x, centroids = (scale * x).float(), (scale * centroids).float()
     index, _ = ops.kmeans_assign(x, centroids)
     assert torch.equal(index.cpu(), oracle(x, centroids)[0])
+
+
+@pytest.mark.parametrize("exponent", [-1000, -530, -300, 300, 530, 1010])
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_every_scale_of_float64(device, isa, exponent, offset):
+    """A power of two in front changes no index; a squared distance that the type holds is that times its square."""
+    x, centroids = points(60, 40, 21, torch.float64, device, offset=offset)
+    x, centroids = times_power(x, exponent), times_power(centroids, exponent)
+    wide_x, wide_c = x.cpu().numpy().astype(np.longdouble), centroids.cpu().numpy().astype(np.longdouble)
+    squared = np.square(wide_x[:, None] - wide_c[None]).sum(axis=2)
+    index, distance = ops.kmeans_assign(x, centroids)
+    assert torch.equal(index.cpu(), torch.from_numpy(squared.argmin(axis=1)).int())
+    with np.errstate(over="ignore", under="ignore"):
+        expected = torch.from_numpy(squared.min(axis=1).astype(np.float64))
+    torch.testing.assert_close(distance.cpu(), expected, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+def test_float32_rows_whose_squares_overflow(device, isa, offset):
+    """Far from centroids of any scale, moved or not."""
+    x, centroids = points(30, 8, 6, torch.float64, device, offset=offset)
+    for scale in (1e20, 1e36):
+        for of_centroids in (1.0, scale):
+            a, c = (scale * x).float(), (of_centroids * centroids).float()
+            index, distance = ops.kmeans_assign(a, c)
+            expected_index, expected = oracle(a, c)
+            assert torch.equal(index.cpu(), expected_index)
+            assert torch.equal(distance.cpu(), expected.float())
+
+
+def test_rows_and_centroids_of_all_scales_at_once(device, isa):
+    x, centroids = points(200, 30, 7, torch.float64, device)
+    exponents = np.array([-1022, -700, -300, 0, 300, 700, 1010])
+    x = times_power(x, exponents[np.arange(200) % 7, None])
+    centroids = times_power(centroids, exponents[np.arange(30) % 7, None])
+    wide_x, wide_c = x.cpu().numpy().astype(np.longdouble), centroids.cpu().numpy().astype(np.longdouble)
+    squared = np.square(wide_x[:, None] - wide_c[None]).sum(axis=2)
+    index = ops.kmeans_assign(x, centroids)[0].cpu().long()
+    found = np.take_along_axis(squared, index.numpy()[:, None], axis=1)[:, 0]
+    assert (found <= squared.min(axis=1) * (1 + 1e-13)).all()
+
+
+@pytest.mark.skipif(len(available_isas()) == 1, reason="one CPU build here")
+@pytest.mark.parametrize("d", [2, 15, 37, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_instruction_sets_agree_where_centroids_are_equally_near(d, dtype):
+    """Rows midway between two centroids: rounding decides, and decides the same everywhere."""
+    generator = torch.Generator().manual_seed(d)
+    centroids = torch.randint(0, 4, (20, d), generator=generator).to(dtype)
+    centroids = torch.cat([centroids + 1, centroids - 1]) * 0.1
+    place = torch.arange(4000)
+    x = 0.5 * (centroids[place % 40] + centroids[(7 * place + 3) % 40])
+    results = []
+    before = ssl_kernels.cpu_isa()
+    try:
+        for name in available_isas():
+            ssl_kernels.set_cpu_isa(name)
+            results.append(ops.kmeans_assign(x, centroids))
+    finally:
+        ssl_kernels.set_cpu_isa(before)
+    for index, distance in results[1:]:
+        assert torch.equal(index, results[0][0])
+        assert torch.equal(distance, results[0][1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

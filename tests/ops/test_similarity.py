@@ -94,6 +94,38 @@ def test_an_offset_of_50_deviations_costs_nothing(device, isa, shape, debiased):
     )
 
 
+@pytest.mark.parametrize("exponent", [-1060, -700, -300, 300, 700, 1018])
+@pytest.mark.parametrize("debiased", [False, True])
+def test_every_scale_of_float64(device, isa, exponent, debiased):
+    x = representations(2, 60, 8, torch.float64, device).mul(2**10).round().div(2**10)  # subnormal numbers hold it too
+    scaled = torch.from_numpy(np.ldexp(x.cpu().numpy(), exponent)).to(device)
+    torch.testing.assert_close(ops.cka_matrix(scaled, debiased), ops.cka_matrix(x, debiased), rtol=0, atol=1e-12)
+    for actual, expected in zip(ops.cca_matrix(scaled), ops.cca_matrix(x), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
+def test_differences_that_overflow(device, isa):
+    """Both ends of the range in one column; sums of rows overflow too."""
+    for dtype in (torch.float64, torch.float32):
+        x = representations(2, 200, 5, dtype, device)
+        x = x / x.abs().amax(dim=(1, 2), keepdim=True)
+        huge = x * torch.finfo(dtype).max
+        tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+        torch.testing.assert_close(ops.cka_matrix(huge), ops.cka_matrix(x), rtol=0, atol=tolerance)
+        torch.testing.assert_close(ops.cca_matrix(huge)[0], ops.cca_matrix(x)[0], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_huge_constant_feature_drowns_no_tiny_one(device, isa, dtype):
+    x = representations(2, 60, 6, dtype, device)
+    huge, tiny = (1e300, 1e-290) if dtype == torch.float64 else (1e37, 1e-30)
+    constant = torch.full((2, 60, 1), huge, dtype=dtype, device=device)
+    mixed = torch.cat([constant, x * tiny], dim=2)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(ops.cka_matrix(mixed), ops.cka_matrix(x), rtol=0, atol=tolerance)
+    torch.testing.assert_close(ops.cca_matrix(mixed)[0], ops.cca_matrix(x)[0], rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
 def test_huge_and_tiny_scales(device, isa, scale):
     x = representations(2, 40, 24, device=device)
