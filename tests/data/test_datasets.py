@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from sslk.data import Dataset, UnreadableImageError, load_dataset
+from sslk.features.identity import data_hash
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 8, 10, 3), dtype=np.uint8)
@@ -84,6 +85,26 @@ def test_truncated_npz_is_named(npz: Path) -> None:
     npz.write_bytes(npz.read_bytes()[:900])
     with pytest.raises(ValueError, match=r"set\.npz is no readable \.npz"):
         load_dataset(f"npz:{npz}")
+
+
+def test_an_image_replaced_under_its_name_is_another_data_set(folders: Path) -> None:
+    before = load_dataset(f"folder:{folders}")
+    fingerprint = before.fingerprint
+    file = folders / "dog" / "3.png"
+    pixels = np.array(Image.open(file))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(file)
+    assert before.fingerprint != fingerprint
+    assert load_dataset(f"folder:{folders}").fingerprint == before.fingerprint
+
+
+def test_one_folder_is_one_data_set_however_it_is_named(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absolute = load_dataset(f"folder:{folders}")
+    monkeypatch.chdir(folders.parent)
+    for path in (folders.name, f"./{folders.name}/", f"{folders.name}/cat/.."):
+        relative = load_dataset(f"folder:{path}")
+        assert relative.name == absolute.name
+        assert data_hash(relative) == data_hash(absolute)
 
 
 def test_class_folders_and_splits(folders: Path, tmp_path: Path) -> None:

@@ -91,9 +91,7 @@ def described(store: FeatureStore) -> dict[str, Any]:
     return {
         "model": spec.model,
         "weights": spec.weights_hash[:12],
-        "data": spec.dataset.rpartition(":")[0] + ":" + Path(spec.dataset).name
-        if "/" in spec.dataset
-        else spec.dataset,
+        "data": spec.dataset,
         "samples": len(store),
         "features": spec.num_features,
     }

@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+_TAIL = 4096  # bytes
 
 
 class Archive:
@@ -43,6 +46,22 @@ class Archive:
             return self._open_zip().read(name)
         except (zipfile.BadZipFile, KeyError) as error:
             raise OSError(f"{self.path}: {error}") from error
+
+    def checksum(self, name: str) -> str:
+        """What tells a file from another of its name, cheaply: its size and the CRC-32 of its last 4 KB, or of all of it.
+
+        A zip holds the latter. Empty for a file that cannot be read: reading it says why.
+        """
+        try:
+            if not self.path.is_dir():
+                entry = self._open_zip().getinfo(name)
+                return f"{entry.file_size:x}-{entry.CRC:08x}"
+            with open(self.path / name, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                tail = os.pread(file.fileno(), _TAIL, max(0, size - _TAIL))
+            return f"{size:x}-{zlib.crc32(tail):08x}"
+        except OSError:
+            return ""
 
     def image(self, name: str) -> Image.Image:
         """A decoded image."""

@@ -59,6 +59,7 @@ class Dataset(torch.utils.data.Dataset):
         transform: Applied to every image.
         annotate: index -> `Annotation`, for sets with masks or boxes.
         content: Checksum of the pixels, for images that have no file names to tell sets apart.
+        checksum: index -> checksum of an image's file, for images that may be replaced under their name.
 
     Attributes:
         skipped: Names of the images left out by `without_unreadable`.
@@ -82,6 +83,7 @@ class Dataset(torch.utils.data.Dataset):
         transform: Callable[[Image.Image], Any] | None = None,
         annotate: Callable[[int], Annotation] | None = None,
         content: str = "",
+        checksum: Callable[[int], str] | None = None,
     ) -> None:
         if len(image_names) == 0:
             raise ValueError(f"data set {name!r} holds no images")
@@ -95,6 +97,7 @@ class Dataset(torch.utils.data.Dataset):
         self._image_names = image_names
         self._annotate = annotate
         self._content = content
+        self._checksum = checksum
         self._labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         self._kept = np.arange(len(image_names))
 
@@ -122,10 +125,14 @@ class Dataset(torch.utils.data.Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the names of the images, in order, and the checksum of pixels that have no file, in hex."""
+        """SHA-256 over the names of the images, in order, and their checksums where there are any, in hex.
+
+        The checksums of files are taken at each call, so that an image that was replaced is noticed.
+        """
         digest = hashlib.sha256(self._content.encode())
         for source in self._kept.tolist():
-            digest.update(f"{self._image_names[source]}\n".encode())
+            checksum = f" {self._checksum(source)}" if self._checksum is not None else ""
+            digest.update(f"{self._image_names[source]}{checksum}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def image_name(self, index: int) -> str:

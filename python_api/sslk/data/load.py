@@ -77,6 +77,10 @@ def _load(name: str, split: str, root: str | Path | None, download: bool) -> Dat
         return imagenet_dataset(name, split, _root(name, root), None)
     if prefix == "imagenet-100" and colon:
         return imagenet_dataset(name, split, _root(name, root), Path(rest))
+    if prefix in ("npz", "folder", "camvid", "tiny-imagenet") and colon:
+        # One folder is one data set, from wherever it is named.
+        rest = str(Path(rest).resolve())
+        name = f"{prefix}:{rest}"
     if prefix == "npz" and colon:
         return array_dataset(name, Path(rest))
     if prefix == "folder" and colon:

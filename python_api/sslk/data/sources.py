@@ -62,6 +62,9 @@ class FileSource:
     def read(self, index: int) -> Image.Image:
         return self.archive.image(self.images[index])
 
+    def checksum(self, index: int) -> str:
+        return self.archive.checksum(self.images[index])
+
     def annotate(self, index: int) -> Annotation:
         mask = None if self.masks is None else np.array(self.archive.image(self.masks[index]))
         if self.boxes is None or self.labels is None:
@@ -135,7 +138,9 @@ def folder_dataset(name: str, path: Path, split: str) -> Dataset:
         raise ValueError(f"{path} mixes class folders with loose images, such as {loose[0]}")
     # Class folders without an image count too, so that label k means the same in every split.
     labels = np.array([folders.index(file.split("/")[0]) for file in images]) if folders else None
-    return Dataset(name, FileSource(archive, images).read, [str(path / file) for file in images], labels, folders)
+    source = FileSource(archive, images)
+    names = [str(path / file) for file in images]
+    return Dataset(name, source.read, names, labels, folders, checksum=source.checksum)
 
 
 def camvid_dataset(name: str, path: Path, split: str) -> Dataset:
@@ -149,7 +154,7 @@ def camvid_dataset(name: str, path: Path, split: str) -> Dataset:
     if absent:
         raise ValueError(f"{path} lacks the label image {min(absent)} ({len(absent)} missing)")
     source = FileSource(archive, images, masks=masks)
-    return Dataset(name, source.read, images, None, CAMVID_CLASSES, annotate=source.annotate)
+    return Dataset(name, source.read, images, None, CAMVID_CLASSES, annotate=source.annotate, checksum=source.checksum)
 
 
 def tiny_imagenet_dataset(name: str, path: Path, split: str) -> Dataset:
@@ -175,7 +180,7 @@ def tiny_imagenet_dataset(name: str, path: Path, split: str) -> Dataset:
     images = [row[0] for row in rows]
     source = FileSource(archive, images, boxes=boxes, labels=labels)
     classes = [words.get(wnid, wnid).strip() for wnid in wnids]
-    return Dataset(name, source.read, images, labels, classes, annotate=source.annotate)
+    return Dataset(name, source.read, images, labels, classes, annotate=source.annotate, checksum=source.checksum)
 
 
 def sample_dataset(name: str, split: str) -> Dataset:

@@ -212,7 +212,7 @@ def store_export(path: str | PathLike[str], out: str | PathLike[str]) -> list[Pa
             for entry in store.manifest.shards:
                 shard = store.shard(entry)
                 for name, file in files.items():
-                    file.write(_exported(getattr(shard, name)).reshape(-1).view(np.uint8))
+                    file.write(_exported(getattr(shard, name)).reshape(-1).view(np.uint8).data)
             for file in files.values():
                 file.flush()
                 os.fsync(file.fileno())

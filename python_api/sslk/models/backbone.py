@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sslk.models.checkpoints import CheckpointReport
+from sslk.models.dependence import unused_parameters
 
 
 class Backbone(nn.Module):
@@ -76,9 +77,15 @@ class Backbone(nn.Module):
 
     @property
     def weights_hash(self) -> str:
-        """SHA-256 over names, dtypes, shapes and bytes of the network's state, in hex; computed at each call."""
+        """SHA-256 over names, dtypes, shapes and bytes of the network's state, in hex; computed at each call.
+
+        Parameters on which the representation does not depend are left out: what a checkpoint lacks of them is drawn at
+        random, anew each time.
+        """
         digest = hashlib.sha256()
         for name, tensor in sorted(self.net.state_dict().items()):
+            if name in self._unused:
+                continue
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             # Flattened before the view: a tensor without dimensions has no last one to re-interpret.
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -157,6 +164,7 @@ class Backbone(nn.Module):
             )
             reason = f"{bad} holds NaN or infinity" if bad else "no weight does, so that the network itself overflows"
             raise ValueError(f"a backbone must return finite features, those of {self.name!r} are not: {reason}.")
+        self._unused = unused_parameters(self.net, noise[:1].to(weight))
         self.num_features = features.shape[1]
         self.signed = bool((features < 0).any())
         tolerance = 1e-4 * features.float().abs().max().item()
