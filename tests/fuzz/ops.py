@@ -29,18 +29,19 @@ FAMILIES: tuple[Callable[[Draw], None], ...] = (
 ISAS = available_isas()
 
 
-def run_case(seed: int, case: int) -> None:
+def run_case(seed: int, case: int, isa: str | None = None) -> None:
     """AssertionError, with how to run it again, where an op was wrong."""
     draw = Draw(seed, case)
     family = FAMILIES[case % len(FAMILIES)]
-    isa, threads = draw.choice(ISAS), int(draw.rng.integers(1, 5))
+    drawn, threads = draw.choice(ISAS), int(draw.rng.integers(1, 5))
+    isa = isa or drawn
     before = ssl_kernels.cpu_isa(), torch.get_num_threads()
     ssl_kernels.set_cpu_isa(isa)
     torch.set_num_threads(threads)
     try:
         family(draw)
     except Exception as error:
-        again = f"python -m tests.fuzz.ops --seed {seed} --case {case}"
+        again = f"python -m tests.fuzz.ops --seed {seed} --case {case} --isa {isa}"
         raise AssertionError(f"{family.__name__} ({isa}, {threads} threads): {error}\nagain: {again}") from error
     finally:
         ssl_kernels.set_cpu_isa(before[0])
@@ -53,15 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, help="stop after this many")
     parser.add_argument("--case", type=int, help="run this case alone")
+    parser.add_argument("--isa", choices=ISAS, help="the instruction set of every case; drawn by default")
     options = parser.parse_args(arguments)
     if options.case is not None:
-        run_case(options.seed, options.case)
+        run_case(options.seed, options.case, options.isa)
         print(f"seed {options.seed}, case {options.case}: no failure")
         return 0
     stop, case, failures = time.monotonic() + 60 * options.minutes, 0, 0
     while time.monotonic() < stop and case != options.cases:
         try:
-            run_case(options.seed, case)
+            run_case(options.seed, case, options.isa)
         except AssertionError as error:
             failures += 1
             print(error, flush=True)
