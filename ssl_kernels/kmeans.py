@@ -18,15 +18,16 @@ def kmeans_assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
     Inner products narrow the choice down; centroids that they cannot tell apart within their rounding error are
     compared by their exact distances in double. The assignment is thus that of float64 arithmetic on the given values,
-    ties going to the lowest index. The N x K products are formed a tile at a time.
+    ties going to the lowest index, at every scale of the type: squares neither overflow nor vanish. Where rounding
+    decides, all CPU instruction sets decide alike. The N x K products are formed a tile at a time.
 
     Args:
         x: `[N, D]`, any strides; float64, float32, float16 or bfloat16.
         centroids: `[K, D]`, K >= 1, the dtype and device of x.
 
     Returns:
-        The index, int32 `[N]`, and `|x - c|^2`, `[N]`, float32 (float64 for float64 input) and rounded once. A row with
-        NaN or infinity gets index 0 and distance NaN; a centroid with NaN or infinity is never chosen unless all are.
+        The index, int32 `[N]`, and `|x - c|^2`, `[N]`, float32 (float64 for float64 input) and rounded once; infinite
+        where the type has no number as large. A row with NaN or infinity gets index 0 and distance NaN; a centroid with NaN or infinity is never chosen unless all are.
         Not differentiable. Deterministic.
 
     Raises:
