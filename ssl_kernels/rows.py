@@ -327,12 +327,22 @@ def _penalty_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor
     ctx.save_for_backward(h, discriminative, q, columns, alpha, beta)
 
 
+def _mean(values: Tensor) -> Tensor:
+    """As the kernel of the loss forms it: in double, of smaller numbers where the sum overflows, within their range."""
+    if not len(values):
+        return values.new_zeros(())
+    wide = values.double()
+    mean = wide.mean()
+    mean = torch.where(mean.isinf(), (wide * 2.0**-64).mean() * 2.0**64, mean)
+    return mean.clamp(wide.min(), wide.max())
+
+
 def _penalty_backward(ctx: Any, grad_loss: Tensor, grad_q: Tensor, grad_columns: Tensor) -> tuple:
     h, discriminative, q, columns, alpha, beta = ctx.saved_tensors
-    alpha = q.mean() if alpha is None else alpha
-    beta = columns.mean() if beta is None else beta
-    grad_q = grad_q + torch.where(q < alpha, grad_loss * (-ctx.lambda1 / max(q.shape[0], 1)), 0.0)
-    grad_columns = grad_columns + torch.where(columns > beta, grad_loss * ctx.lambda2, 0.0)
+    alpha = _mean(q) if alpha is None else alpha
+    beta = _mean(columns) if beta is None else beta
+    grad_q = grad_q + torch.where(q.double() < alpha, grad_loss * (-ctx.lambda1 / max(q.shape[0], 1)), 0.0)
+    grad_columns = grad_columns + torch.where(columns.double() > beta, grad_loss * ctx.lambda2, 0.0)
     grad_h = _ops.qscore_penalty_backward(
         grad_q, grad_columns, h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided
     )

@@ -243,6 +243,23 @@ def test_few_rows(simt: ctypes.CDLL, n: int, d: int) -> None:
     torch.testing.assert_close(columns.double(), reference.column_l1(h.double()), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_norms_and_sums_beyond_the_largest_number(simt: ctypes.CDLL, two_sided: bool) -> None:
+    h = (torch.arange(1183) % 13 < 7).double().expand(3, -1).contiguous()
+    chosen = torch.arange(1183) % 2 == 0
+    for normalize in (True, False):
+        found = []
+        for factor in (1.0, 2.0**1021):
+            q, columns = torch.empty(3, dtype=torch.float64), torch.empty(1183, dtype=torch.float64)
+            flags = ctypes.c_double(0.5), ctypes.c_bool(normalize), ctypes.c_bool(two_sided)
+            huge = h * factor
+            simt.simt_columns(rows(huge), pointer(chosen), *flags, pointer(q), pointer(columns))
+            found.append((q / (1.0 if normalize else factor), columns))
+        torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-12, atol=0)
+        if normalize:
+            torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-12, atol=0)
+
+
 def test_order_of_threads_does_not_change_a_bit(simt: ctypes.CDLL) -> None:
     h = representations(50, 300, torch.float32, seed=5)[:, :296]
     h = h[h.isfinite().all(dim=1)].contiguous()

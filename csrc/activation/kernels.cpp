@@ -104,7 +104,7 @@ void moments_typed(const MomentArgs& a, int64_t begin, int64_t end) {
     }
     if (!done) {
       const ExactRow row = exact_row(widened(x, a.h.d, a.scratch), a.h.d);
-      mean = (row.shift + row.delta) / row.scale, sigma = row.sigma / row.scale, norm = row.norm;
+      mean = (row.shift + row.delta) / row.scale, sigma = row.sigma / row.scale, norm = row.norm / row.scale;
       if (!row.finite) {
         mean = sigma = norm = __builtin_nan("");
       }

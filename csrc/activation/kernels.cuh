@@ -180,7 +180,7 @@ struct MomentsOp : StatelessOp {
   SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
     const ExactRow row = exact_row(team, x, d);
     if (row.finite) {
-      write<T>(team, i, (row.shift + row.delta) / row.scale, row.sigma / row.scale, row.norm);
+      write<T>(team, i, (row.shift + row.delta) / row.scale, row.sigma / row.scale, row.norm / row.scale);
     } else {
       const double nan = NAN;
       write<T>(team, i, nan, nan, nan);

@@ -1,6 +1,10 @@
 // Argument checks of the Q-Score family, the same on every device, and the penalty computed from scores and norms.
 #pragma once
 
+#include <cmath>
+#include <limits>
+#include <optional>
+
 #include "rows/args.h"
 
 namespace sslk {
@@ -29,26 +33,42 @@ inline void check_penalty(const char* op, const Tensor& h, const Tensor& discrim
   check_scalar(op, "beta", beta, h);
 }
 
+// factor * sum of term(v). Sums that overflow on the way are formed of smaller numbers.
+template <typename Score, typename Term>
+double scaled_sum(const Score* v, int64_t n, double factor, Term term) {
+  double sum = 0.0, small = 0.0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double value = term(static_cast<double>(v[i]));
+    sum += value;
+    small += value * 0x1p-64;
+  }
+  return std::isinf(sum) ? small * factor * 0x1p64 : sum * factor;
+}
+
+// The mean, which rounding does not take out of the range of the values: none of equal ones lies above or below it.
+template <typename Score>
+double mean_of(const Score* v, int64_t n) {
+  double sum = 0.0, small = 0.0, low = std::numeric_limits<double>::infinity(), high = -low;
+  for (int64_t i = 0; i < n; ++i) {
+    const double value = static_cast<double>(v[i]);
+    sum += value;
+    small += value * 0x1p-64;
+    low = value < low ? value : low;
+    high = value > high ? value : high;
+  }
+  const double count = static_cast<double>(n), mean = std::isinf(sum) ? small / count * 0x1p64 : sum / count;
+  return mean < low ? low : mean > high ? high : mean;
+}
+
 // Equations (2)-(3): -lambda1 * mean_i(1[q_i < alpha] q_i) + lambda2 * sum_k(1[c_k > beta] c_k).
 template <typename Score>
 double penalty_loss(const Score* q, int64_t n, double lambda1, std::optional<double> alpha, const Score* columns,
                     int64_t d, double lambda2, std::optional<double> beta) {
-  double q_sum = 0.0, column_sum = 0.0;
-  for (int64_t i = 0; i < n; ++i) {
-    q_sum += q[i];
-  }
-  for (int64_t k = 0; k < d; ++k) {
-    column_sum += columns[k];
-  }
-  const double low = alpha.value_or(n ? q_sum / n : 0.0), high = beta.value_or(column_sum / d);
-  double low_scores = 0.0, high_columns = 0.0;
-  for (int64_t i = 0; i < n; ++i) {
-    low_scores += q[i] >= low ? 0.0 : q[i];  // a NaN score makes the loss NaN, not 0
-  }
-  for (int64_t k = 0; k < d; ++k) {
-    high_columns += columns[k] <= high ? 0.0 : columns[k];
-  }
-  return (n ? -lambda1 * low_scores / n : 0.0) + lambda2 * high_columns;
+  const double low = alpha ? *alpha : n ? mean_of(q, n) : 0.0, high = beta ? *beta : mean_of(columns, d);
+  // Written so that a NaN score makes the loss NaN, not 0.
+  const double scores =
+      n ? scaled_sum(q, n, -lambda1 / static_cast<double>(n), [&](double x) { return x >= low ? 0.0 : x; }) : 0.0;
+  return scores + scaled_sum(columns, d, lambda2, [&](double x) { return x <= high ? 0.0 : x; });
 }
 
 }  // namespace sslk

@@ -138,14 +138,13 @@ void gradient_typed(const GradientArgs& a, int64_t begin, int64_t end) {
     if constexpr (kScore) {
       row = score_row<kTwoSided>(x, next, d, f.penalty, f.eps, f.scratch);
       const double grad_q = static_cast<const Score*>(a.grad_q)[i];
-      g.e = scale_of(row.norm, f.normalize);
+      g.e = f.normalize ? row.inverse : 1.0;
       g.w = row.selection.count ? grad_q / row.selection.count : 0.0;
       g.b = -g.w * row.selection.direction / d;
       g.p = grad_q * score_of(row, true);
     } else {
-      row.norm = f.normalize ? norm_of(x, d) : 1.0;
-      row.finite = row.norm == row.norm;
-      g.e = scale_of(row.norm, f.normalize);
+      g.e = f.normalize ? inverse_norm_of(x, d) : 1.0;
+      row.finite = g.e == g.e;
       row.fast = sizeof(T) < sizeof(double) && g.e > 1e-15 && g.e < 1e15;
     }
     if (!row.finite) {
@@ -154,7 +153,7 @@ void gradient_typed(const GradientArgs& a, int64_t begin, int64_t end) {
       }
       continue;
     }
-    if (!f.normalize || row.norm <= kNormFloor) {
+    if (!f.normalize || is_below_floor(g.e)) {
       g.p = 0.0;
     } else if (kColumn) {
       g.p += row.fast || (sizeof(T) == sizeof(double) && g.e > 1e-150) ? magnitude_dot(x, columns, d) * g.e

@@ -46,9 +46,9 @@ struct GradientOp {
         fast = selection.near == 0;
       }
     } else if (args.normalize) {
-      const double norm = norm_of(team, row);
-      fast = norm > 1e-11 && norm < 1e15;  // above the floor, and its inverse fits in float32
-      stats.norm = static_cast<float>(norm);
+      const double inverse = inverse_norm_of(team, row);
+      fast = inverse > 1e-15 && inverse < 1e11;  // above the floor, and the inverse fits in float32
+      stats.norm = static_cast<float>(1.0 / inverse);
     }
     if (!fast) {
       long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
@@ -111,8 +111,8 @@ struct GradientOp {
       b = -w * selection.direction / static_cast<double>(d);
       p = grad * score_of(row, selection, true);
     }
-    const double e = scale_of(row.norm, args.normalize);
-    if (!args.normalize || row.norm <= kNormFloor) {
+    const double inverse = inverse_norm(row), e = args.normalize ? inverse : 1.0;
+    if (!args.normalize || inverse >= 1.0 / kNormFloor) {
       p = 0.0;
     } else if (kColumn) {
       Sum<double> dot{0.0};

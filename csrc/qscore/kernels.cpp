@@ -53,15 +53,14 @@ void columns_typed(const ColumnArgs& a, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; ++i) {
     const T* x = row_at<T>(f.h, i);
     const T* next = i + 1 < end ? row_at<T>(f.h, i + 1) : x;
-    double norm = 1.0;
+    double scale = 1.0;
     if constexpr (kScore) {
       const ScoredRow row = score_row<kTwoSided>(x, next, d, f.penalty, f.eps, f.scratch);
       static_cast<Score*>(f.q)[i] = static_cast<Score>(score_of(row, f.normalize));
-      norm = row.norm;
+      scale = f.normalize ? row.inverse : 1.0;
     } else if (f.normalize) {
-      norm = norm_of(x, d);
+      scale = inverse_norm_of(x, d);
     }
-    const double scale = scale_of(norm, f.normalize);
     if constexpr (sizeof(T) < sizeof(double)) {
       if (scale > 1e-15 && scale < 1e15) {
         add_magnitudes(x, d, static_cast<float>(scale), a.sums);

@@ -28,34 +28,32 @@ SSLK_DEVICE uint32_t set_bits(const uint8_t* set, const Layout<T, kSlots>& layou
 
 // Q of equation (1): the mean deviation over the selection, 0 when it is empty, NaN for a row with NaN or infinity.
 SSLK_DEVICE double score_of(const ExactRow& row, const ExactSelection& selection, bool normalize) {
-  if (!row.finite) {
-    return NAN;
-  }
-  return selection.count == 0 ? 0.0 : selection.sum / selection.count * scale_of(row.norm, normalize);
+  const double mean = selection.mean(row);
+  return !row.finite ? static_cast<double>(NAN) : normalize ? mean * inverse_norm(row) : mean;
 }
 
-// Q of a row, and its norm through `norm`; every thread of the team gets both.
+// Q of a row, and the inverse of its norm; every thread of the team gets both.
 template <typename T, typename Team>
-SSLK_DEVICE double exact_score(Team& team, const T* x, int64_t d, const ScoreArgs& a, double* norm) {
+SSLK_DEVICE double exact_score(Team& team, const T* x, int64_t d, const ScoreArgs& a, double* inverse) {
   const ExactRow row = exact_row(team, x, d);
-  *norm = row.norm;
+  *inverse = inverse_norm(row);
   return score_of(row, select_exact(team, x, d, row, a.set, a.eps, a.two_sided), a.normalize);
 }
 
 template <typename T, typename Team, int kSlots>
 SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
-                         double* norm) {
+                         double* inverse) {
   FastRow stats;
   Selection selection;
   if (fast_row(team, row, &stats)) {
     select_fast(team, row, stats, candidates, a.eps, a.two_sided, &selection);
     if (selection.near == 0) {
-      *norm = stats.norm;
+      *inverse = inverse_norm(stats.norm);
       const float mean = selection.count == 0 ? 0.0f : selection.sum / static_cast<float>(selection.count);
       return a.normalize ? mean / stats.norm : mean;
     }
   }
-  return exact_score(team, row.x, row.d, a, norm);
+  return exact_score(team, row.x, row.d, a, inverse);
 }
 
 struct QScoreOp {
@@ -78,8 +76,8 @@ struct QScoreOp {
   }
   template <typename T, typename Team, int kSlots, typename State>
   SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
-    double norm;
-    write<T>(team, row.i, score(team, row, state->candidates, args, &norm));
+    double inverse;
+    write<T>(team, row.i, score(team, row, state->candidates, args, &inverse));
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void after_row(Team&, const Layout&, State*) const {}
@@ -90,8 +88,8 @@ struct QScoreOp {
   SSLK_DEVICE void long_begin(Team&, int64_t) const {}
   template <typename T, typename Team>
   SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
-    double norm;
-    write<T>(team, i, exact_score(team, x, d, args, &norm));
+    double inverse;
+    write<T>(team, i, exact_score(team, x, d, args, &inverse));
   }
 };
 
@@ -138,15 +136,15 @@ struct ColumnsOp {
   }
   template <typename T, typename Team, int kSlots, typename State>
   SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
-    double norm = 1.0;
+    double inverse = 1.0;
     if (args.q != nullptr) {
-      const double q = score(team, row, state->candidates, args, &norm);
+      const double q = score(team, row, state->candidates, args, &inverse);
       QScoreOp{args}.write<T>(team, row.i, q);
     } else if (args.normalize) {
-      norm = norm_of(team, row);
+      inverse = inverse_norm_of(team, row);
     }
     // Two factors: the product fits in float32, the scale of a huge row may not.
-    const double scale = scale_of(norm, args.normalize);
+    const double scale = args.normalize ? inverse : 1.0;
     const float first = scale < 1e-15 ? 0x1p-64f : 1.0f;
     const float second = static_cast<float>(scale < 1e-15 ? scale * 0x1p64 : scale);
 #pragma unroll
@@ -199,17 +197,34 @@ struct ColumnsOp {
   }
   template <typename T, typename Team>
   SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
-    double norm = 1.0;
+    double inverse = 1.0;
     if (args.q != nullptr) {
-      QScoreOp{args}.write<T>(team, i, exact_score(team, x, d, args, &norm));
+      QScoreOp{args}.write<T>(team, i, exact_score(team, x, d, args, &inverse));
     } else if (args.normalize) {
-      norm = exact_row(team, x, d).norm;
+      inverse = inverse_norm(exact_row(team, x, d));
     }
-    const double scale = scale_of(norm, args.normalize);
+    const double scale = args.normalize ? inverse : 1.0;
     double* totals = block_totals(d);
     for (int64_t j = team.rank; j < d; j += team.width()) {  // a column has one owner: no barrier
       totals[j] += fabs(static_cast<double>(widen(x[j]))) * scale;
     }
+  }
+};
+
+// A sum, and the same of smaller numbers for where it overflows.
+struct Total {
+  double sum, small;
+  SSLK_DEVICE void merge(const Total& other) { sum += other.sum, small += other.small; }
+  SSLK_DEVICE double times(double factor) const {
+    return fabs(sum) == static_cast<double>(INFINITY) ? small * factor * 0x1p64 : sum * factor;
+  }
+};
+
+// Zeros do not merge as nothing here: all warps of the block must be there.
+struct Extremes {
+  double low, high;
+  SSLK_DEVICE void merge(const Extremes& other) {
+    low = other.low < low ? other.low : low, high = other.high > high ? other.high : high;
   }
 };
 
@@ -222,20 +237,33 @@ __global__ void __launch_bounds__(Block::kMaxThreads)
   __shared__ typename Block::Scratch scratch;
   Block team(scratch);
   const auto sum = [&](const Score* v, int64_t size, auto term) {
-    Sum<double> total{0.0};
+    Total total{0.0, 0.0};
     for (int64_t k = threadIdx.x; k < size; k += blockDim.x) {
-      total.value += term(static_cast<double>(v[k]));
+      const double value = term(static_cast<double>(v[k]));
+      total.merge({value, value * 0x1p-64});
     }
-    return team.reduce(total).value;
+    return team.reduce(total);
   };
-  const auto value = [](double x) { return x; };
-  const double low = alpha ? static_cast<double>(*alpha) : n ? sum(q, n, value) / static_cast<double>(n) : 0.0;
-  const double high = beta ? static_cast<double>(*beta) : sum(columns, d, value) / static_cast<double>(d);
+  // Rounding does not take the mean out of the range of the values: none of equal ones lies above or below it.
+  const auto mean = [&](const Score* v, int64_t size) {
+    Extremes range{static_cast<double>(INFINITY), -static_cast<double>(INFINITY)};
+    for (int64_t k = threadIdx.x; k < size; k += blockDim.x) {
+      range.merge({static_cast<double>(v[k]), static_cast<double>(v[k])});
+    }
+    range = team.reduce(range);
+    const Total total = sum(v, size, [](double x) { return x; });
+    const double count = static_cast<double>(size);
+    const double value =
+        fabs(total.sum) == static_cast<double>(INFINITY) ? total.small / count * 0x1p64 : total.sum / count;
+    return value < range.low ? range.low : value > range.high ? range.high : value;
+  };
+  const double low = alpha ? static_cast<double>(*alpha) : n ? mean(q, n) : 0.0;
+  const double high = beta ? static_cast<double>(*beta) : mean(columns, d);
   // Written so that a NaN score makes the loss NaN, not 0.
-  const double low_scores = sum(q, n, [&](double x) { return x >= low ? 0.0 : x; });
-  const double high_columns = sum(columns, d, [&](double x) { return x <= high ? 0.0 : x; });
+  const Total low_scores = sum(q, n, [&](double x) { return x >= low ? 0.0 : x; });
+  const Total high_columns = sum(columns, d, [&](double x) { return x <= high ? 0.0 : x; });
   if (threadIdx.x == 0) {
-    narrow((n ? -lambda1 * low_scores / static_cast<double>(n) : 0.0) + lambda2 * high_columns, loss);
+    narrow((n ? low_scores.times(-lambda1 / static_cast<double>(n)) : 0.0) + high_columns.times(lambda2), loss);
   }
 }
 

@@ -23,7 +23,7 @@ struct ExactRow {
   double shift;  // of the scaled row
   double delta;  // mean - shift
   double sigma;  // of the scaled row
-  double norm;   // of the row itself
+  double norm;   // of the scaled row: that of the row itself may be larger than any number
   bool finite;
 };
 
@@ -98,7 +98,7 @@ __attribute__((noinline)) ExactRow exact_row(const T* x, int64_t d) {
   row.delta += sum_over(x, d, [&](auto v) { return deviation(row, v); }) / d;
   row.sigma = __builtin_sqrt(square / d);
   const double mean = row.shift + row.delta;
-  row.norm = __builtin_sqrt(square + d * mean * mean) / row.scale;
+  row.norm = __builtin_sqrt(square + d * mean * mean);
   return row;
 }
 

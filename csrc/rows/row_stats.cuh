@@ -126,7 +126,7 @@ struct ExactRow {
   double shift;  // of the scaled row
   double delta;  // mean - shift
   double sigma;  // of the scaled row
-  double norm;   // of the row itself
+  double norm;   // of the scaled row: that of the row itself may be larger than any number
   bool finite;
 
   template <typename T>
@@ -186,16 +186,18 @@ SSLK_DEVICE ExactRow exact_row(Team& team, const T* x, int64_t d) {
   row.delta += m.sum / static_cast<double>(d);
   row.sigma = sqrt(m.squares / static_cast<double>(d));
   const double mean = row.shift + row.delta;
-  row.norm = sqrt(m.squares + static_cast<double>(d) * mean * mean) / row.scale;
+  row.norm = sqrt(m.squares + static_cast<double>(d) * mean * mean);
   return row;
 }
 
 struct ExactSelection {
-  double sum;
+  double sum;  // of deviations of the scaled row
   int count, direction;
   SSLK_DEVICE void merge(const ExactSelection& other) {
     sum += other.sum, count += other.count, direction += other.direction;
   }
+  // Deviation in the row's own units; 0 of none.
+  SSLK_DEVICE double mean(const ExactRow& row) const { return count == 0 ? 0.0 : sum / count / row.scale; }
 };
 
 SSLK_DEVICE bool is_active(double deviation, double threshold, bool two_sided) {
@@ -216,27 +218,27 @@ SSLK_DEVICE ExactSelection select_exact(Team& team, const T* x, int64_t d, const
       selection.direction += c < 0.0 ? -1 : 1;
     }
   }
-  selection = team.reduce(selection);
-  selection.sum /= row.scale;
-  return selection;
+  return team.reduce(selection);
 }
 
-// The norm alone, from registers where squares stay in float32, else from ExactRow.
+// 1 / max(norm, floor), which a normalised row is multiplied by; NaN for a row with NaN or infinity.
+SSLK_DEVICE double inverse_norm(double norm) { return norm <= kNormFloor ? 1.0 / kNormFloor : 1.0 / norm; }
+SSLK_DEVICE double inverse_norm(const ExactRow& row) {
+  return row.norm / row.scale <= kNormFloor ? 1.0 / kNormFloor : row.scale / row.norm;
+}
+
+// The same from registers where squares stay in float32, else from ExactRow.
 template <typename T, typename Team, int kSlots>
-SSLK_DEVICE double norm_of(Team& team, const HeldRow<T, Team, kSlots>& row) {
+SSLK_DEVICE double inverse_norm_of(Team& team, const HeldRow<T, Team, kSlots>& row) {
   float q[4] = {};
 #pragma unroll
   for (int i = 0; i < row.kItems; ++i) {
     q[i % 4] += row.values[i] * row.values[i];
   }
   const float squares = team.reduce(Sum<float>{(q[0] + q[1]) + (q[2] + q[3])}).value;
-  return squares > 1e-20f * static_cast<float>(row.d) && squares < 1e30f ? static_cast<double>(sqrtf(squares))
-                                                                         : exact_row(team, row.x, row.d).norm;
-}
-
-// What the row is multiplied by before anything else is computed from it.
-SSLK_DEVICE double scale_of(double norm, bool normalize) {
-  return !normalize ? 1.0 : norm <= kNormFloor ? 1.0 / kNormFloor : 1.0 / norm;
+  return squares > 1e-20f * static_cast<float>(row.d) && squares < 1e30f
+             ? inverse_norm(static_cast<double>(sqrtf(squares)))
+             : inverse_norm(exact_row(team, row.x, row.d));
 }
 
 }  // namespace sslk

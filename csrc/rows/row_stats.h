@@ -168,9 +168,17 @@ SSLK_INLINE void each_block(const T* x, int64_t d, const FastRow& row, float thr
   }
 }
 
-// The norm alone, by the same two paths.
+// 1 / max(norm, floor), which a normalised row is multiplied by; NaN for a row with NaN or infinity.
+SSLK_INLINE double inverse_norm(double norm) { return norm <= kNormFloor ? 1.0 / kNormFloor : 1.0 / norm; }
+SSLK_INLINE double inverse_norm(const ExactRow& row) {
+  return row.norm / row.scale <= kNormFloor ? 1.0 / kNormFloor : row.scale / row.norm;
+}
+// Whether it is the floor that divides the row, a constant.
+SSLK_INLINE bool is_below_floor(double inverse) { return inverse >= 1.0 / kNormFloor; }
+
+// The same from a row, by the same two paths.
 template <typename T>
-SSLK_INLINE double norm_of(const T* x, int64_t d) {
+SSLK_INLINE double inverse_norm_of(const T* x, int64_t d) {
   if constexpr (sizeof(T) < sizeof(double)) {
     double squares = 0.0;
     int64_t j = 0;
@@ -188,7 +196,7 @@ SSLK_INLINE double norm_of(const T* x, int64_t d) {
       squares += sum_of(a * a);
     }
     if (squares > 1e-20 * d && squares < 1e30) {
-      return __builtin_sqrt(squares);
+      return inverse_norm(__builtin_sqrt(squares));
     }
   }
   if constexpr (sizeof(T) == sizeof(uint16_t)) {
@@ -196,16 +204,16 @@ SSLK_INLINE double norm_of(const T* x, int64_t d) {
     for (int64_t j = 0; j < d; ++j) {
       square += element(x + j) * element(x + j);
     }
-    return square <= 1.7976931348623157e308 ? __builtin_sqrt(square) : __builtin_nan("");
+    return square <= 1.7976931348623157e308 ? inverse_norm(__builtin_sqrt(square)) : __builtin_nan("");
   } else {
-    return exact_row(x, d).norm;
+    return inverse_norm(exact_row(x, d));
   }
 }
 
 // Sum and number of the deviations from the mean of the features that activate highly and lie in the set.
 // `penalty` [padded(d)] is 0 in the set and -inf outside, so that one addition applies the set.
 struct Selection {
-  double sum;         // of deviations (absolute ones when two-sided), in the row's own units
+  double mean;        // of deviations (absolute ones when two-sided), in the row's own units; 0 of none
   int64_t count;      // features selected
   int64_t active;     // highly activating features, in the set or not; only counted where asked for
   int64_t direction;  // features above minus features below the mean: count, unless two-sided
@@ -241,7 +249,8 @@ SSLK_INLINE bool select_fast(const T* x, int64_t d, const FastRow& row, const fl
   });
   out->count = lane_sum((count[0] + count[1]) + (count[2] + count[3]));
   out->direction = out->count - (kTwoSided ? 2 * lane_sum((below[0] + below[1]) + (below[2] + below[3])) : 0);
-  out->sum = sum_of((sum[0] + sum[1]) + (sum[2] + sum[3])) - (kTwoSided ? 0.0 : out->count * row.mean);
+  const double total = sum_of((sum[0] + sum[1]) + (sum[2] + sum[3])) - (kTwoSided ? 0.0 : out->count * row.mean);
+  out->mean = out->count == 0 ? 0.0 : total / out->count;
   out->active = lane_sum(active);
   out->threshold = low;
   return !any(near);
@@ -263,7 +272,7 @@ __attribute__((noinline)) void select_exact(const ExactRow& row, const T* x, int
     count -= in;
     below -= in & (v < cut.lower);
   }
-  out->sum = sum_of(sum);
+  double total = sum_of(sum);
   out->count = lane_sum(count);
   out->active = lane_sum(active);
   int64_t negative = lane_sum(below);
@@ -271,19 +280,19 @@ __attribute__((noinline)) void select_exact(const ExactRow& row, const T* x, int
     const double v = element(x + j), c = deviation(row, v), y = kTwoSided ? __builtin_fabs(c) : c;
     const bool above = cut.active(v), in = above && penalty[j] == 0.0f;
     out->active += above;
-    out->sum += in ? y : 0.0;
+    total += in ? y : 0.0;
     out->count += in;
     negative += in && v < cut.lower;
   }
   out->direction = out->count - 2 * negative;
-  out->sum /= row.scale;
+  out->mean = out->count == 0 ? 0.0 : total / out->count / row.scale;
 }
 
 // A row with its selection, whichever path it took.
 struct ScoredRow {
   bool fast;
   bool finite;
-  double norm;
+  double inverse;  // of the norm: see inverse_norm
   FastRow fast_row;
   ExactRow exact_row;
   Selection selection;
@@ -299,7 +308,7 @@ SSLK_INLINE ScoredRow score_row(const T* x, const T* next, int64_t d, const floa
                                                     &row.selection);
     if (row.fast) {
       row.finite = true;
-      row.norm = row.fast_row.norm;
+      row.inverse = inverse_norm(row.fast_row.norm);
       return row;
     }
   }
@@ -307,22 +316,14 @@ SSLK_INLINE ScoredRow score_row(const T* x, const T* next, int64_t d, const floa
   const auto* wide = widened(x, d, scratch);
   row.exact_row = exact_row(wide, d);
   row.finite = row.exact_row.finite;
-  row.norm = row.exact_row.norm;
+  row.inverse = inverse_norm(row.exact_row);
   select_exact<kTwoSided>(row.exact_row, wide, d, penalty, eps, &row.selection);
   return row;
 }
 
-// What the row is multiplied by before anything else is computed from it.
-SSLK_INLINE double scale_of(double norm, bool normalize) {
-  return !normalize ? 1.0 : norm <= kNormFloor ? 1.0 / kNormFloor : 1.0 / norm;
-}
-
 // Q of equation (1): the mean deviation over the selection, 0 when it is empty, NaN for a row with NaN or infinity.
 SSLK_INLINE double score_of(const ScoredRow& row, bool normalize) {
-  if (!row.finite) {
-    return __builtin_nan("");
-  }
-  return row.selection.count == 0 ? 0.0 : row.selection.sum / row.selection.count * scale_of(row.norm, normalize);
+  return !row.finite ? __builtin_nan("") : normalize ? row.selection.mean * row.inverse : row.selection.mean;
 }
 
 }  // namespace SSLK_ISA

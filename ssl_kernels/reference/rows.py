@@ -113,6 +113,12 @@ def column_l1_backward(grad: Tensor, h: Tensor, normalize: bool) -> Tensor:
         return torch.autograd.grad(column_l1(leaf, normalize), leaf, grad)[0]
 
 
+def _mean(values: Tensor) -> Tensor:
+    """In float64 and within the range of the values: none of equal ones lies above or below it."""
+    wide = values.detach().double()
+    return wide.mean().clamp(wide.min(), wide.max()) if len(wide) else wide.new_zeros(())
+
+
 def penalty_loss(
     q: Tensor, columns: Tensor, lambda1: float, lambda2: float, alpha: Tensor | None, beta: Tensor | None
 ) -> Tensor:
@@ -120,10 +126,10 @@ def penalty_loss(
 
     alpha and beta default to the means of q and c. The comparisons are written so that NaN stays NaN.
     """
-    alpha = q.detach().mean() if alpha is None else alpha
-    beta = columns.detach().mean() if beta is None else beta
-    low = torch.where(q >= alpha, 0.0, q).sum() / max(q.numel(), 1)
-    return -lambda1 * low + lambda2 * torch.where(columns <= beta, 0.0, columns).sum()
+    alpha = _mean(q) if alpha is None else alpha
+    beta = _mean(columns) if beta is None else beta
+    low = torch.where(q.double() >= alpha, 0.0, q).sum() / max(q.numel(), 1)
+    return -lambda1 * low + lambda2 * torch.where(columns.double() <= beta, 0.0, columns).sum()
 
 
 def qscore_penalty(

@@ -243,3 +243,49 @@ def test_gradient_of_column_norms_near_the_largest_number(device, isa, dtype):
     found = torch.ops.sslk.column_l1_backward(grad, h * factor, True).double() * factor
     expected = torch.ops.sslk.column_l1_backward(grad, h, True).double()
     assert ((found - expected).abs() <= 0.02 * expected.abs().max()).all()  # of numbers near the smallest of the type
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_norms_and_sums_beyond_the_largest_number(device, isa, two_sided):
+    """639 elements near it: |h| and their sum are no float64 any more, the score and every share of |h| are."""
+    factor = 2.0**1021
+    h = (torch.arange(1183, device=device) % 13 < 7).double().expand(3, -1) * torch.tensor([[1.0], [-1.0], [1.5]])
+    discriminative = torch.arange(1183, device=device) % 2 == 0
+    ops = torch.ops.sslk
+    for normalize in (True, False):
+        arguments = (discriminative, 0.5, normalize, two_sided)
+        expected = ops.qscore(h, *arguments) * (1.0 if normalize else factor)
+        torch.testing.assert_close(ops.qscore(h * factor, *arguments), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(ops.column_l1(h * factor, True), ops.column_l1(h, True), rtol=1e-12, atol=0)
+    grad_q, grad_c = torch.ones(3, dtype=torch.float64), torch.linspace(50, 150, 1183, dtype=torch.float64)
+    found = ops.qscore_penalty_backward(grad_q, grad_c, h * factor, discriminative, 0.5, True, two_sided) * factor
+    expected = ops.qscore_penalty_backward(grad_q, grad_c, h, discriminative, 0.5, True, two_sided)
+    assert ((found - expected).abs() <= 1e-6 * expected.abs().max()).all()  # of numbers near the smallest of the type
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_equal_column_norms_lie_neither_above_nor_below_their_mean(device, isa, dtype):
+    """The rounding of the mean decides in neither the loss nor its gradient, which it used to decide differently."""
+    for d in range(2, 40):
+        h = torch.rand(5, 1, generator=torch.Generator().manual_seed(d)).to(device, dtype).expand(-1, d)
+        leaf = h.clone().requires_grad_()
+        everything = torch.ones(d, dtype=torch.bool, device=device)
+        loss, _, _ = torch.ops.sslk.qscore_penalty(leaf, everything, 0.0, 1.0, 1.0, False)
+        loss.backward()
+        assert loss == 0
+        assert not leaf.grad.any()
+
+
+def test_penalty_of_sums_beyond_the_largest_number(device, isa):
+    """The sum of the column norms is no float64 any more; their mean is, and 1e-3 of the sum of those above it."""
+    factor = 2.0**1021
+    h = torch.rand(3, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    discriminative = torch.arange(200, device=device) % 2 == 0
+    results = []
+    for x in (h, h * factor):
+        leaf = x.clone().requires_grad_()
+        loss, _, _ = torch.ops.sslk.qscore_penalty(leaf, discriminative, 1e-3, 1e-3, 1.0, False)
+        loss.backward()
+        results.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(results[1][0], results[0][0] * factor, rtol=1e-12, atol=0)
+    torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-12, atol=0)
