@@ -27,7 +27,8 @@ def kmeans_assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         The index, int32 `[N]`, and `|x - c|^2`, `[N]`, float32 (float64 for float64 input) and rounded once; infinite
-        where the type has no number as large. A row with NaN or infinity gets index 0 and distance NaN; a centroid with NaN or infinity is never chosen unless all are.
+        where the type has no number as large. A row with NaN or infinity gets index 0 and distance NaN; a centroid with
+        NaN or infinity is never chosen unless all are.
         Not differentiable. Deterministic.
 
     Raises:
