@@ -10,6 +10,11 @@ from typing import Any
 
 from PIL import Image
 
+from sslk.files.arrays import require_possible_size
+from sslk.regular_file import require_regular_file
+
+MOST_BYTES = 1 << 30  # of an image or list that is read whole
+
 
 class Archive:
     """Read-only files below a folder, or inside a zip, by their path with forward slashes.
@@ -36,19 +41,42 @@ class Archive:
             raise FileNotFoundError(f"there is no folder or zip {self.path}")
 
     def read(self, name: str) -> bytes:
-        """The content of a file; OSError where it is damaged or missing."""
+        """The content of a file.
+
+        Raises:
+            OSError: it is damaged, missing or outside.
+        """
         if self.path.is_dir():
-            return (self.path / name).read_bytes()
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise OSError(f"{name!r} lies outside {self.path} and is not read.")
+            return read_bytes(self.path / name)
         try:
+            require_possible_size(self._open_zip().getinfo(name), MOST_BYTES)
             return self._open_zip().read(name)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise OSError(f"{self.path}: {error}") from error
+        except OSError:
+            raise
+        except Exception as error:  # a damaged zip fails in any way: BadZipFile, zlib.error, KeyError, ...
+            raise OSError(f"{name!r} in {self.path} cannot be read: {error}") from None
+
+    def text(self, name: str) -> str:
+        """The content of a file of text in UTF-8.
+
+        Raises:
+            OSError: see `read`.
+            ValueError: it is no text in UTF-8.
+        """
+        try:
+            return self.read(name).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise ValueError(f"{name} in {self.path} is no text in UTF-8.") from None
 
     def image(self, name: str) -> Image.Image:
-        """A decoded image."""
-        image = Image.open(io.BytesIO(self.read(name)))
-        image.load()
-        return image
+        """A decoded image.
+
+        Raises:
+            OSError: see `read`; it is no image, or damaged.
+        """
+        return decode(self.read(name), f"{self.path / name}")
 
     def root_of(self, suffix: str) -> str:
         """The path in front of the one file that ends with `/suffix` or is it; sets are packed at various depths."""
@@ -65,3 +93,28 @@ class Archive:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_zip": None, "_owner": -1}
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file of at most a gigabyte; OSError where it is none."""
+    try:
+        require_regular_file(path, "the file", MOST_BYTES)
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    return path.read_bytes()
+
+
+def decode(content: bytes, where: str) -> Image.Image:
+    """An image from the bytes of its file.
+
+    Raises:
+        OSError: it is no image, damaged, or larger than Pillow takes for safe.
+    """
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except Image.UnidentifiedImageError:
+        raise OSError(f"{where} is no image that can be read.") from None
+    except Exception as error:  # each format's decoder fails in its own way
+        raise OSError(f"{where} cannot be read as an image: {error}") from None
+    return image
