@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
-from pathlib import Path
 
 import yaml
+
+from sslk.files.text import read_text
+
+_MOST_BYTES = 1 << 20
+_MOST_DEPTH = 20
+_MOST_OPTIONS = 10_000  # aliases that name each other multiply
 
 
 class ConfigFileError(ValueError):
@@ -25,22 +30,28 @@ def option_lines(file: str, known: Collection[str]) -> dict[str, int]:
             one twice.
     """
     try:
-        root = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = read_text(file, "the file of options", ConfigFileError, _MOST_BYTES)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise ConfigFileError(f"{file} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise ConfigFileError(f"{file} is no text in UTF-8.") from None
+    except RecursionError:
+        raise ConfigFileError(f"{file} is nested too deeply.") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigFileError(f"{file}, line {line}: {error.problem}.") from None
     except yaml.YAMLError as error:
-        raise ConfigFileError(f"{file} is no YAML: {error}.") from None
+        raise ConfigFileError(f"{file} is no YAML: {str(error).splitlines()[0]}.") from None
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
         raise ConfigFileError(f"{file}, line {root.start_mark.line + 1}: needs options as `name: value` lines.")
     lines: dict[str, int] = {}
     _walk(file, root, "", lines)
+    try:
+        yaml.safe_load(text)
+    except Exception as error:  # values of a tag fail in any way: `!!timestamp x` in an AttributeError
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigFileError(f"{file} holds a value that is no YAML: {reason}.") from None
     for name, line in lines.items():
         if name.partition(".")[0] not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -50,8 +61,10 @@ def option_lines(file: str, known: Collection[str]) -> dict[str, int]:
 
 
 def _walk(file: str, node: yaml.MappingNode, prefix: str, lines: dict[str, int]) -> None:
+    if prefix.count(".") > _MOST_DEPTH or len(lines) > _MOST_OPTIONS:
+        raise ConfigFileError(f"{file}, line {node.start_mark.line + 1}: options are nested too deeply, or too many.")
     for key, value in node.value:
-        name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+        name, line = f"{prefix}{key.value if isinstance(key.value, str) else '?'}", key.start_mark.line + 1
         if name in lines:
             raise ConfigFileError(f"{file}, line {line}: option {name!r} stands on line {lines[name]} already.")
         lines[name] = line

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 
-def require_regular_file(path: str | Path, what: str, limit: int | None = None) -> int:
+def require_regular_file(path: str | os.PathLike[str], what: str, limit: int | None = None) -> int:
     """The size of a regular file in bytes, looked up before it is opened: a pipe would never end, a huge file fill memory.
 
     Args:
@@ -15,7 +16,7 @@ def require_regular_file(path: str | Path, what: str, limit: int | None = None) 
         limit: the most bytes it may have.
 
     Raises:
-        ValueError: it is a folder, pipe or device, or larger than `limit`.
+        ValueError: it is a folder, pipe or device, or larger than `limit`, or its name holds a NUL.
         FileNotFoundError: it does not exist.
 
     Examples:
@@ -23,7 +24,10 @@ def require_regular_file(path: str | Path, what: str, limit: int | None = None) 
         Traceback (most recent call last):
         ValueError: the figure /dev/null must be a regular file.
     """
-    found = Path(path).stat()
+    try:
+        found = Path(path).stat()
+    except ValueError:
+        raise ValueError(f"{what} {str(path)!r} is no name that a file can have.") from None
     if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{what} {path} must be a regular file.")
     if limit is not None and found.st_size > limit:

@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_refused(call, message):
 
 def test_a_damaged_file_is_refused(tmp_path):
     (tmp_path / "t").write_bytes(b"12345678")
-    with pytest.raises(ConceptError, match="cannot be read as a concept table"):
+    with pytest.raises(ConceptError, match="cannot be read as safetensors"):
         ConceptTable.load(tmp_path / "t")
     with pytest.raises(FileNotFoundError, match="no concept table"):
         ConceptTable.load(tmp_path / "none")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from sslk.commands.console import progress_bar
 from sslk.features.store import FeatureStore
+from sslk.files.tables import read_rows
 from sslk.provenance import provenance
 from sslk.reverse.concepts import ConceptTable
 from sslk.reverse.experiments import ExperimentResult
@@ -83,21 +83,18 @@ def load_assignment(path: str, title: str) -> Clusterings:
     """Clusterings from a CSV of sample number and cluster, or from their own file."""
     if Path(path).suffix == ".safetensors":
         return Clusterings.load(path)
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
+    rows = read_rows(path, "the assignment")
     try:
-        values = torch.tensor(
-            [[int(cell) for cell in row] for row in rows[1 if not rows[0][0].strip().isdigit() else 0 :]]
-        )
+        numbers = [[int(cell) for cell in row] for row in rows[1 if not rows[0][0].strip().isdigit() else 0 :]]
+        values = torch.tensor(numbers)
         return Clusterings.given(values[:, 1], values[:, 0], title)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError, RuntimeError):
         raise ValueError(f"{path} must hold two columns, sample number and cluster, both integers.") from None
 
 
 def load_accuracies(path: str) -> dict[str, float]:
     """Linear-probe top-1 in percent by model, from a CSV."""
-    with open(path, newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
+    rows = read_rows(path, "the table of accuracies")
     try:
         return {row[0]: float(row[1]) for row in rows if row[1].replace(".", "", 1).strip().isdigit()}
     except IndexError:

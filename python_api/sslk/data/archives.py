@@ -11,7 +11,11 @@ from typing import Any
 
 from PIL import Image
 
-_TAIL = 4096  # bytes
+from sslk.files.arrays import require_possible_size
+from sslk.regular_file import require_regular_file
+
+MOST_BYTES = 1 << 30  # of an image or list that is read whole
+_TAIL = 4096  # bytes of a file that its checksum covers
 
 
 class Archive:
@@ -39,13 +43,34 @@ class Archive:
             raise FileNotFoundError(f"there is no folder or zip {self.path}")
 
     def read(self, name: str) -> bytes:
-        """The content of a file; OSError where it is damaged or missing."""
+        """The content of a file.
+
+        Raises:
+            OSError: it is damaged, missing or outside.
+        """
         if self.path.is_dir():
-            return (self.path / name).read_bytes()
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise OSError(f"{name!r} lies outside {self.path} and is not read.")
+            return read_bytes(self.path / name)
         try:
+            require_possible_size(self._open_zip().getinfo(name), MOST_BYTES)
             return self._open_zip().read(name)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise OSError(f"{self.path}: {error}") from error
+        except OSError:
+            raise
+        except Exception as error:  # a damaged zip fails in any way: BadZipFile, zlib.error, KeyError, ...
+            raise OSError(f"{name!r} in {self.path} cannot be read: {error}") from None
+
+    def text(self, name: str) -> str:
+        """The content of a file of text in UTF-8.
+
+        Raises:
+            OSError: see `read`.
+            ValueError: it is no text in UTF-8.
+        """
+        try:
+            return self.read(name).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise ValueError(f"{name} in {self.path} is no text in UTF-8.") from None
 
     def checksum(self, name: str) -> str:
         """What tells a file from another of its name, cheaply: its size and the CRC-32 of its last 4 KB, or of all of it.
@@ -56,6 +81,8 @@ class Archive:
             if not self.path.is_dir():
                 entry = self._open_zip().getinfo(name)
                 return f"{entry.file_size:x}-{entry.CRC:08x}"
+            if not (self.path / name).is_file():  # opening a pipe would wait for its writer
+                return ""
             with open(self.path / name, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 tail = os.pread(file.fileno(), _TAIL, max(0, size - _TAIL))
@@ -64,10 +91,12 @@ class Archive:
             return ""
 
     def image(self, name: str) -> Image.Image:
-        """A decoded image."""
-        image = Image.open(io.BytesIO(self.read(name)))
-        image.load()
-        return image
+        """A decoded image.
+
+        Raises:
+            OSError: see `read`; it is no image, or damaged.
+        """
+        return decode(self.read(name), f"{self.path / name}")
 
     def root_of(self, suffix: str) -> str:
         """The path in front of the one file that ends with `/suffix` or is it; sets are packed at various depths."""
@@ -84,3 +113,28 @@ class Archive:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_zip": None, "_owner": -1}
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a regular file of at most a gigabyte; OSError where it is none."""
+    try:
+        require_regular_file(path, "the file", MOST_BYTES)
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    return path.read_bytes()
+
+
+def decode(content: bytes, where: str) -> Image.Image:
+    """An image from the bytes of its file.
+
+    Raises:
+        OSError: it is no image, damaged, or larger than Pillow takes for safe.
+    """
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except Image.UnidentifiedImageError:
+        raise OSError(f"{where} is no image that can be read.") from None
+    except Exception as error:  # each format's decoder fails in its own way
+        raise OSError(f"{where} cannot be read as an image: {error}") from None
+    return image

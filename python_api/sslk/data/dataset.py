@@ -16,6 +16,26 @@ import torch.utils.data
 from PIL import Image
 
 ON_ERROR = ("raise", "skip")
+MOST_CLASSES = 1_000_000  # where classes are counted by their largest number
+
+
+def class_count(labels: Any, where: str) -> int:
+    """C of labels in [0, C), negative ones aside: one more than the largest.
+
+    Args:
+        labels: integers `[N]`, NumPy's or torch's.
+        where: they stand, for the message.
+
+    Raises:
+        ValueError: a label is too large to be the number of a class: as much memory would be taken as it says.
+
+    >>> class_count(np.array([0, 2, -1]), "a.npz")
+    3
+    """
+    largest = int(labels.max()) if len(labels) else -1
+    if largest >= MOST_CLASSES:
+        raise ValueError(f"labels in {where} must be numbers of classes below {MOST_CLASSES}, got {largest}.")
+    return max(largest, -1) + 1
 
 
 class UnreadableImageError(ValueError):
@@ -98,6 +118,11 @@ class Dataset(torch.utils.data.Dataset):
         self._annotate = annotate
         self._content = content
         self._checksum = checksum
+        if labels is not None and len(labels) and int(np.max(labels)) >= 2**63:
+            raise ValueError(f"labels of data set {name!r} must be below 2^63, got {np.max(labels)}.")
+        for text in (*image_names, *classes):
+            if not str(text).isascii():
+                _require_utf8(name, str(text))
         self._labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         self._kept = np.arange(len(image_names))
 
@@ -202,3 +227,13 @@ class Dataset(torch.utils.data.Dataset):
     def __repr__(self) -> str:
         labelled = f"{len(self.classes)} classes" if self._labels is not None else "no labels"
         return f"Dataset({self.name!r}, {len(self)} images, {labelled})"
+
+
+def _require_utf8(name: str, text: str) -> None:
+    """Names of images and classes go into manifests, tables and pages."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"data set {name!r} has a name that is no UTF-8, {text!r}: rename that file or folder."
+        ) from None

@@ -79,7 +79,7 @@ def _load(name: str, split: str, root: str | Path | None, download: bool) -> Dat
         return imagenet_dataset(name, split, _root(name, root), Path(rest))
     if prefix in ("npz", "folder", "camvid", "tiny-imagenet") and colon:
         # One folder is one data set, from wherever it is named.
-        rest = str(Path(rest).resolve())
+        rest = os.path.abspath(rest)
         name = f"{prefix}:{rest}"
     if prefix == "npz" and colon:
         return array_dataset(name, Path(rest))

@@ -12,6 +12,7 @@ from torchvision import datasets
 
 from sslk.data.dataset import Dataset
 from sslk.data.sources import ItemSource
+from sslk.files.text import read_text
 
 IMAGENET_SPLITS = ("train", "val")
 
@@ -122,12 +123,14 @@ class _ListedFolders(datasets.ImageFolder):
 
 
 def _read_class_list(path: Path) -> list[str]:
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no class list {path}; it needs one WordNet id a line")
     # Published lists put the class name behind the id.
-    wnids = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    wnids = [line.split()[0] for line in read_text(path, "the class list").splitlines() if line.strip()]
     if not wnids or len(set(wnids)) != len(wnids):
         raise ValueError(f"the class list {path} needs distinct WordNet ids, one a line, got {len(wnids)} lines")
+    if strange := [wnid for wnid in wnids if len(wnid) > 100 or not wnid.isalnum()]:
+        raise ValueError(f"the class list {path} needs WordNet ids, got {strange[0][:80]!r}")
     return wnids
 
 

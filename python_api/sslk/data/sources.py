@@ -9,13 +9,13 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
 
 from sslk.data.archives import Archive
-from sslk.data.dataset import Annotation, Dataset
+from sslk.data.dataset import Annotation, Dataset, class_count
+from sslk.files.arrays import read_arrays
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -96,24 +96,25 @@ def array_dataset(name: str, path: Path) -> Dataset:
     """An .npz with `images` uint8 `[N, H, W, 3]` (or grey `[N, H, W]`) and, where known, `labels` `[N]`."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} for the data set {name!r}")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            images = arrays.get("images", None)
-            labels = arrays.get("labels", None)
-            classes = [str(c) for c in arrays["classes"]] if "classes" in arrays else None
-            keys = ", ".join(arrays)
-    except (BadZipFile, ValueError, EOFError, OSError, AttributeError) as error:
-        raise ValueError(f"{path} is no readable .npz without pickled objects: {error}") from error
+    arrays, keys = read_arrays(path, "the data set", ("images", "labels", "classes"))
+    images, labels, named = (arrays.get(key) for key in ("images", "labels", "classes"))
     if images is None:
-        raise ValueError(f"{path} needs an array 'images', it holds {keys or 'nothing'}")
-    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+        raise ValueError(f"{path} needs an array 'images', it holds {', '.join(keys) or 'nothing'}")
+    known = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if images.dtype != np.uint8 or not known or 0 in images.shape[1:]:
         raise ValueError(
             f"images in {path} must be uint8 [N, H, W, 3] or [N, H, W], got {images.dtype} {list(images.shape)}"
         )
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
         raise ValueError(f"labels in {path} must be integers [N], got {labels.dtype} {list(labels.shape)}")
-    if classes is None:
-        classes = [str(i) for i in range(int(labels.max()) + 1)] if labels is not None and len(labels) else []
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{path} needs one label per image, got {len(labels)} for {len(images)}")
+    if named is not None and named.ndim != 1:
+        raise ValueError(f"classes in {path} must be names [C], got {named.dtype} {list(named.shape)}")
+    count = 0 if labels is None else class_count(labels, str(path))
+    if named is not None and count > len(named):
+        raise ValueError(f"{path} names {len(named)} classes, and its labels go up to {count - 1}")
+    classes = [str(i) for i in range(count)] if named is None else [str(name) for name in named]
     names = [f"{path.name}[{i}]" for i in range(len(images))]
     content = f"{zlib.crc32(np.ascontiguousarray(images).data):08x}"
     return Dataset(name, ArraySource(images).read, names, labels, classes, content=content)
@@ -163,24 +164,47 @@ def tiny_imagenet_dataset(name: str, path: Path, split: str) -> Dataset:
         raise ValueError(f"tiny-imagenet has labels for the splits train and val only, got split={split!r}")
     archive = Archive(path)
     root = archive.root_of("wnids.txt")
-    wnids = sorted(archive.read(f"{root}wnids.txt").decode().split())
-    words = dict(line.split("\t", 1) for line in archive.read(f"{root}words.txt").decode().splitlines())
+    wnids = sorted(archive.text(f"{root}wnids.txt").split())
+    words = dict(_cells(archive, f"{root}words.txt", 2))
     if split == "val":
-        rows = [line.split("\t") for line in archive.read(f"{root}val/val_annotations.txt").decode().splitlines()]
+        rows = _cells(archive, f"{root}val/val_annotations.txt", 6)
         rows = [[f"{root}val/images/{row[0]}", *row[1:]] for row in rows]
     else:
         rows = []
         for wnid in wnids:
             folder = f"{root}train/{wnid}"
-            lines = archive.read(f"{folder}/{wnid}_boxes.txt").decode().splitlines()
-            rows += [[f"{folder}/images/{file}", wnid, *box] for file, *box in (line.split("\t") for line in lines)]
-    labels = np.array([wnids.index(row[1]) for row in rows], dtype=np.int64)
-    boxes = np.array([row[2:6] for row in rows], dtype=np.float32)
-    boxes[:, 2:] += 1  # the files give the last pixel inside
+            boxes_of = _cells(archive, f"{folder}/{wnid}_boxes.txt", 5)
+            rows += [[f"{folder}/images/{file}", wnid, *box] for file, *box in boxes_of]
+    number = {wnid: place for place, wnid in enumerate(wnids)}
+    unknown = [row[1] for row in rows if row[1] not in number]
+    if unknown:
+        raise ValueError(f"{root}wnids.txt in {path} lacks {unknown[0][:80]!r}, which an image is labelled with")
+    labels = np.array([number[row[1]] for row in rows], dtype=np.int64)
+    boxes = _boxes(rows, path)
     images = [row[0] for row in rows]
     source = FileSource(archive, images, boxes=boxes, labels=labels)
     classes = [words.get(wnid, wnid).strip() for wnid in wnids]
     return Dataset(name, source.read, images, labels, classes, annotate=source.annotate, checksum=source.checksum)
+
+
+def _cells(archive: Archive, name: str, count: int) -> list[list[str]]:
+    """The lines of a list, cut at tabs; the last cell may hold more of them."""
+    rows = [line.split("\t", count - 1) for line in archive.text(name).splitlines()]
+    short = [number for number, row in enumerate(rows, 1) if len(row) < count]
+    if short:
+        raise ValueError(f"{name} in {archive.path} needs {count} cells a line, line {short[0]} has fewer")
+    return rows
+
+
+def _boxes(rows: list[list[str]], path: Path) -> np.ndarray:
+    """float32 `[N, 4]`, far edges exclusive: the files give the last pixel inside."""
+    try:
+        boxes = np.array([row[2:6] for row in rows], dtype=np.float32).reshape(-1, 4)
+    except ValueError:
+        boxes = np.full((1, 4), np.nan)
+    if not np.isfinite(boxes).all():
+        raise ValueError(f"the boxes of val_annotations.txt or *_boxes.txt in {path} must be four numbers each")
+    return boxes + np.array([0, 0, 1, 1], np.float32)
 
 
 def sample_dataset(name: str, split: str) -> Dataset:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 import shlex
 import statistics
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.table import Table
 from sslk.evaluation.estimate import Trial, estimate, split_sizes, try_model
 from sslk.evaluation.plan import EvaluatedModel, EvaluationConfig, Step, labelled_models, make_plan
 from sslk.evaluation.run import Evaluation
+from sslk.files.tables import read_records
 from sslk.provenance import provenance
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.report.collect import find_runs
@@ -165,9 +166,12 @@ def _quality(folder: Path, label: str) -> list[Any] | None:
     scores, found = folder / "scores.csv", folder / "discriminative.safetensors"
     if not scores.exists() or not found.exists():
         return None
-    with scores.open(newline="") as stream:
-        values = [float(row["qscore"]) for row in csv.DictReader(stream)]
-    kept = [value for value in values if value == value]
+    rows = read_records(scores, "the scores", ("qscore",))
+    try:
+        values = [float(row["qscore"]) for row in rows]
+    except ValueError as problem:
+        raise ValueError(f"{scores} is damaged: {problem}"[:300]) from None
+    kept = [value for value in values if math.isfinite(value)]
     if len(kept) < 2:
         return None
     features = DiscriminativeFeatures.load(found)

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from sslk.cli import COMMANDS
 from sslk.evaluation.plan import Step
+from sslk.features.manifest import short
+from sslk.files.text import from_fields, read_json
 
 STATE = "evaluation.json"
 _FORMAT = "sslk-evaluation-1"
@@ -36,6 +38,14 @@ class Outcome:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What `evaluation.json` holds."""
+
+    about: dict[str, Any]
+    steps: dict[str, Outcome]
+
+
 class Evaluation:
     """The steps of an evaluation and what became of them, kept in `evaluation.json` in its folder.
 
@@ -53,15 +63,11 @@ class Evaluation:
         self.outcomes: dict[str, Outcome] = {}
         path = out / STATE
         if path.exists():
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-                begun, outcomes = content["about"], {name: Outcome(**value) for name, value in content["steps"].items()}
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{path} is damaged ({error}); move it away to begin anew.") from None
-            if different := [key for key in about if begun.get(key) != about[key]]:
-                parts = ", ".join(f"{key} {begun.get(key)!r}, not {about[key]!r}" for key in different)
+            begun = _read_state(path)
+            if different := [key for key in about if begun.about.get(key) != about[key]]:
+                parts = ", ".join(f"{key} {short(begun.about.get(key))}, not {about[key]!r}" for key in different)
                 raise ValueError(f"{out} holds an evaluation with {parts}: give another --out.")
-            self.outcomes = outcomes
+            self.outcomes = begun.steps
 
     def is_done(self, step: Step) -> bool:
         """Whether the step ended well with these arguments and its output is still there."""
@@ -128,6 +134,16 @@ class Evaluation:
         temporary = self.out / f".{STATE}.tmp"
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(temporary, self.out / STATE)
+
+
+def _read_state(path: Path) -> _Begun:
+    try:
+        content = read_json(path, "the state")
+        if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+            raise ValueError(f"it is not of the format {_FORMAT}.")
+        return from_fields(_Begun, content, "the state")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, {str(error).rstrip('.')}; move it away to begin anew.") from None
 
 
 def _deciding(arguments: dict[str, Any]) -> dict[str, Any]:

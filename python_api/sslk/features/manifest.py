@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sslk.files.text import from_fields, read_json
+
 FORMAT = "sslk.features"
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -51,6 +53,11 @@ class StoreSpec:
     classes: tuple[str, ...] = ()
     shard_rows: int = 8192
     variants: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("samples", 0), ("num_features", 1), ("shard_rows", 1)):
+            if not least <= getattr(self, name) < 2**63:
+                raise ValueError(f"{name} must be at least {least} and below 2^63, got {getattr(self, name)}")
 
     @property
     def identity(self) -> str:
@@ -100,6 +107,12 @@ class ShardEntry:
     skipped: tuple[tuple[int, str], ...] = ()
     nonfinite_rows: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.file or Path(self.file).name != self.file or "\0" in self.file:
+            raise ValueError(f"a shard must be named by a file inside the store, got {short(self.file)}")
+        if not 0 <= self.rows < 2**63 or self.bytes < 0:
+            raise ValueError(f"a shard cannot have {self.rows} rows and {self.bytes} bytes")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -131,7 +144,8 @@ class Manifest:
     def to_json(self) -> str:
         """The file's text; independent of the order in which the shards were finished."""
         body = {"format": FORMAT, "version": VERSION, "identity": self.spec.identity, **asdict(self)}
-        return json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(body, indent=1, ensure_ascii=False) + "\n"
+        return text.encode("utf-8", "backslashreplace").decode()  # a class folder's name may be no UTF-8
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -142,27 +156,21 @@ class Manifest:
         """
         path = folder / MANIFEST
         try:
-            body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            body: dict[str, Any] = read_json(path, "the manifest", StoreError)
         except FileNotFoundError:
             raise StoreError(f"{folder} is not a feature store: it has no {MANIFEST}.") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise StoreError(f"{path} is not valid JSON ({error}).") from None
         if not isinstance(body, dict) or body.get("format") != FORMAT:
             raise StoreError(f"{path} is not the manifest of a feature store: its format is not {FORMAT!r}.")
         if body.get("version") != VERSION:
             raise StoreError(f"{path} has version {body.get('version')!r}; this release reads version {VERSION}.")
-        try:
-            names = {key: tuple(body["spec"].get(key, ())) for key in ("classes", "variants")}
-            spec = StoreSpec(**{**body["spec"], **names})
-            shards = tuple(
-                ShardEntry(**{**entry, "skipped": tuple((int(i), str(why)) for i, why in entry["skipped"])})
-                for entry in body["shards"]
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{path} does not follow version {VERSION} of the format ({error}).") from None
-        if body.get("identity") != spec.identity:
+        identity = body.get("identity")
+        content = {key: value for key, value in body.items() if key not in ("format", "version", "identity")}
+        manifest = from_fields(cls, content, f"{path} does not follow version {VERSION} and", StoreError)
+        if identity != manifest.spec.identity:
             raise StoreError(f"{path} was altered: its identity does not match its fields.")
-        return cls(spec, shards)
+        if len({entry.file for entry in manifest.shards}) < len(manifest.shards):
+            raise StoreError(f"{path} names a shard twice.")
+        return manifest
 
 
 def shard_name(number: int) -> str:

@@ -7,12 +7,14 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sslk.features.atomic import write_atomically
 from sslk.features.manifest import Manifest, ShardEntry, StoreError, StoreSpec, short
 from sslk.features.reader import Batch, concatenate, in_order, iterate
+from sslk.files.tensors import read_tensors
+from sslk.files.text import read_json
+from sslk.regular_file import require_regular_file
 
 CHECKED = ".checked.json"
 
@@ -218,9 +220,11 @@ def dtype_of(name: str) -> torch.dtype:
 def check_size(folder: Path, entry: ShardEntry) -> None:
     """Refuse a shard that is missing or has another size than the manifest says."""
     try:
-        size = (folder / entry.file).stat().st_size
+        size = require_regular_file(folder / entry.file, "the shard")
     except FileNotFoundError:
         raise StoreError(f"{entry.file} is missing from {folder}: run the extraction again.") from None
+    except ValueError as error:
+        raise StoreError(str(error)) from None
     if size != entry.bytes:
         what = "truncated" if size < entry.bytes else "altered"
         raise StoreError(
@@ -257,7 +261,7 @@ def file_sha256(path: Path) -> str:
 def read_stamps(folder: Path) -> dict[str, list[object]]:
     """Times of modification at which shards were last found intact; empty where there are none."""
     try:
-        stamps = json.loads((folder / CHECKED).read_text())
+        stamps = read_json(folder / CHECKED, "the times of checks")
     except (OSError, ValueError):
         return {}
     return stamps if isinstance(stamps, dict) else {}
@@ -275,12 +279,8 @@ def remember(folder: Path, entry: ShardEntry) -> None:
 def open_shard(folder: Path, entry: ShardEntry, spec: StoreSpec) -> Batch:
     """Map a shard into memory and compare its header with the manifest; contents are not hashed."""
     path = folder / entry.file
-    try:
-        with safe_open(path, "pt") as file:
-            identity = (file.metadata() or {}).get("identity")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise StoreError(f"{entry.file} in {folder} cannot be read as safetensors ({error}).") from None
+    tensors, metadata = read_tensors(path, "the shard", StoreError)
+    identity = metadata.get("identity")
     if identity != spec.identity:
         raise StoreError(
             f"{entry.file} in {folder} is from another extraction (model, weights, data or transform differ): "
@@ -295,4 +295,10 @@ def open_shard(folder: Path, entry: ShardEntry, spec: StoreSpec) -> Batch:
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
     if found != wanted:
         raise StoreError(f"{entry.file} in {folder} holds {found}, the manifest promises {wanted}.")
+    index = tensors["index"]
+    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < spec.samples:
+        raise StoreError(
+            f"{entry.file} in {folder} numbers its samples from {int(index.min())} to {int(index.max())}, and the data "
+            f"set has {spec.samples}."
+        )
     return Batch(tensors["features"], tensors.get("labels"), tensors["index"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import rankdata
+
+from sslk.files.arrays import read_arrays
+from sslk.files.tables import read_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +50,14 @@ class ConceptTable:
         if not path.is_file():
             raise FileNotFoundError(f"there is no concept table {path}")
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                if not {"matrix", "names"} <= set(arrays):
-                    raise ValueError(f"{path} needs the arrays matrix and names, it holds {', '.join(arrays)}")
-                return cls(arrays["matrix"].astype(bool), [str(name) for name in arrays["names"]])
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.reader(stream))
+            arrays, keys = read_arrays(path, "the concept table", ("matrix", "names"))
+            if len(arrays) < 2:
+                raise ValueError(f"{path} needs the arrays matrix and names, it holds {', '.join(keys) or 'nothing'}")
+            matrix, names = arrays["matrix"], arrays["names"]
+            if matrix.dtype.kind not in "biuf" or not np.isin(matrix, (0, 1)).all() or names.ndim != 1:
+                raise ValueError(f"{path} needs a matrix of 0 and 1 and a list of names")
+            return _named(path, matrix.astype(bool), [str(name) for name in names])
+        rows = read_rows(path, "the concept table")
         if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
             raise ValueError(f"{path} needs a header and rows of equal length")
         header, body = rows[0], np.array(rows[1:])
@@ -64,11 +68,21 @@ class ConceptTable:
                 f"{path} must hold 0 and 1 below its concept names, it holds {values.flat[0]!r} and others"
             )
         if "index" in header:
-            order = body[:, header.index("index")].astype(int)
+            try:
+                order = body[:, header.index("index")].astype(np.int64)
+            except (ValueError, OverflowError):
+                raise ValueError(f"the column index of {path} must hold whole numbers") from None
             if sorted(order.tolist()) != list(range(len(order))):
                 raise ValueError(f"the column index of {path} must hold every number from 0 to {len(order) - 1} once")
             values = values[np.argsort(order)]
-        return cls(values == "1", [header[number] for number in keep])
+        return _named(path, values == "1", [header[number] for number in keep])
+
+
+def _named(path: Path, matrix: np.ndarray, names: list[str]) -> ConceptTable:
+    try:
+        return ConceptTable(matrix, names)
+    except ValueError as error:
+        raise ValueError(f"{path} is no concept table: {error}") from None
 
 
 def concept_scores(features: np.ndarray, concepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from sklearn.model_selection import KFold, StratifiedKFold
 from torch import Tensor
 
+from sslk.files.tables import read_records
 from sslk.probes.linear import linear_probe
 
 
@@ -52,11 +52,13 @@ def read_correct(path: str | Path, images: Sequence[int]) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path} that says which images are classified correctly")
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or not {"index", "correct"} <= set(rows[0]):
-        raise ValueError(f"{path} needs the columns index and correct, it has {', '.join(rows[0] if rows else ())}")
-    correct = {int(row["index"]): row["correct"].strip().lower() in ("1", "true") for row in rows}
+    said = {"1": True, "true": True, "0": False, "false": False}
+    correct: dict[int, bool] = {}
+    for row in read_records(path, "the table of correct images", ("index", "correct")):
+        index, answer = row["index"].strip(), row["correct"].strip().lower()
+        if not index.isdecimal() or len(index) > 18 or answer not in said:
+            raise ValueError(f"{path} must hold whole numbers and 0 or 1, got {index[:80]!r} and {answer[:80]!r}")
+        correct[int(index)] = said[answer]
     absent = [index for index in images if index not in correct]
     if absent:
         raise ValueError(

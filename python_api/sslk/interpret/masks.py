@@ -6,7 +6,6 @@ A source of masks is called with an image's index, height and width, and gives a
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 
 from sslk.data import Dataset
 from sslk.data.archives import Archive
+from sslk.files.tables import parse_rows, records
 
 SOFT_MASK_CUT = 128  # a grey mask counts from half of full scale
 
@@ -124,12 +124,10 @@ class MaskFolder:
     def __init__(self, path: str | Path, dataset: Dataset) -> None:
         self._archive = Archive(path)
         root = self._archive.root_of("masks.csv")
-        rows = list(csv.DictReader(self._archive.read(f"{root}masks.csv").decode("utf-8-sig").splitlines()))
+        table = parse_rows(self._archive.text(f"{root}masks.csv").splitlines(), f"masks.csv in {path}")
+        rows = records(table, f"masks.csv in {path}", ("image", "mask", "kind"))
         if not rows:
             raise ValueError(f"masks.csv in {path} holds no rows below its header.")
-        missing = {"image", "mask", "kind"} - set(rows[0])
-        if missing:
-            raise ValueError(f"masks.csv in {path} needs the columns image, mask and kind, it lacks {min(missing)}.")
         known = {row["image"] for row in rows}
         files: dict[tuple[str, str], list[str]] = defaultdict(list)
         for row in rows:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from os import PathLike
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from sslk.features.atomic import write_atomically
+from sslk.files.tensors import read_tensors
 
 
 class Parts:
@@ -53,7 +55,7 @@ class Parts:
             OSError: the disk is full or the folder cannot be written to.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        data = save({name: value.contiguous() for name, value in part.items()}, {"identity": self.identity})
+        data = save({name: value.contiguous() for name, value in part.items()}, {"identity": self._seal(part)})
         write_atomically(self._file(self._number), data)
         self._number, self._saved = self._number + 1, time.monotonic()
 
@@ -64,11 +66,19 @@ class Parts:
     def _file(self, number: int) -> Path:
         return self.folder / f"part-{number:06d}.safetensors"
 
+    def _seal(self, part: dict[str, Tensor]) -> str:
+        """SHA-256 of the run and of what it found: a damaged part is found anew."""
+        digest = hashlib.sha256(self.identity.encode())
+        for name, value in sorted(part.items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     def _read(self, number: int) -> dict[str, Tensor] | None:
         try:
-            with safe_open(self._file(number), "pt") as file:
-                if (file.metadata() or {}).get("identity") != self.identity:
-                    return None
-                return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (OSError, SafetensorError):
+            tensors, metadata = read_tensors(self._file(number), "the part")
+        except (OSError, ValueError):
             return None
+        if metadata.get("identity") != self._seal(tensors):
+            return None
+        return {name: tensor.clone() for name, tensor in tensors.items()}

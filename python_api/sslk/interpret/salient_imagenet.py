@@ -11,7 +11,6 @@ The table `discover_spurious_features.csv` has one row per worker: `Input.wordne
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from sslk.data import Dataset
 from sslk.data.archives import Archive
 from sslk.data.sources import FileSource
+from sslk.files.tables import read_records
 from sslk.interpret.masks import join_masks
 
 _MASK = re.compile(r"(?:^|.*/)(n\d{8})/feature_(\d+)/(?:cams/)?([^/]+)\.jpe?g", re.IGNORECASE)
@@ -59,14 +59,13 @@ def read_answers(path: str | Path) -> dict[tuple[str, int], str]:
                                 "discover_spurious_features.csv")  # fmt: skip
     needed = ("Input.wordnet_id", "Input.feature_index", "Answer.main")
     votes: dict[tuple[str, int], list[bool]] = defaultdict(list)
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        table = csv.DictReader(stream)
-        absent = [column for column in needed if column not in (table.fieldnames or ())]
-        if absent:
-            raise ValueError(f"{path} needs the columns {', '.join(needed)}, it lacks {', '.join(absent)}")
-        for row in table:
-            key = row["Input.wordnet_id"], int(float(row["Input.feature_index"]))
-            votes[key].append(row["Answer.main"] in _SPURIOUS)
+    for row in read_records(path, "the table of answers", needed):
+        try:
+            feature = int(float(row["Input.feature_index"]))
+        except (ValueError, OverflowError):
+            got = row["Input.feature_index"][:80]
+            raise ValueError(f"Input.feature_index in {path} must be a whole number, got {got!r}") from None
+        votes[row["Input.wordnet_id"], feature].append(row["Answer.main"] in _SPURIOUS)
     if not votes:
         raise ValueError(f"{path} holds no answers")
     return {key: "spurious" if 2 * sum(said) > len(said) else "core" for key, said in votes.items()}

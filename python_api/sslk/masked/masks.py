@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from sslk.data import Dataset
 from sslk.features.atomic import write_atomically
+from sslk.files.tensors import read_tensors, require_tensors
+from sslk.files.text import from_fields, read_json
 from sslk.masked.segmenters.scene import Scene, Segmenter
 
 MANIFEST = "masks.json"
@@ -48,10 +51,8 @@ class Masks:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
         manifest = _read_manifest(self.path)
-        self.settings: str = manifest["settings"]
-        self.dataset: str = manifest["dataset"]
-        self.identity: str = manifest["identity"]
-        self.indices = np.array(manifest["indices"], dtype=np.int64)
+        self.settings, self.dataset, self.identity = manifest.settings, manifest.dataset, manifest.identity
+        self.indices = np.array(manifest.indices, dtype=np.int64)
         self._shards: dict[int, dict[str, np.ndarray]] = {}
         shards = [self._shard(number) for number in range(-(-len(self.indices) // _SHARD))]
         self.sizes = np.concatenate([shard["sizes"] for shard in shards])
@@ -82,12 +83,13 @@ class Masks:
     def _shard(self, number: int) -> dict[str, np.ndarray]:
         if number not in self._shards:
             file = self.path / _shard_name(number)
+            rows = min(_SHARD, len(self.indices) - number * _SHARD)
             try:
-                self._shards[number] = load_file(file)
+                self._shards[number] = _read_shard(file, rows)
             except FileNotFoundError:
-                raise MaskError(f"{self.path} is not finished: build the masks again, it goes on.") from None
-            except (SafetensorError, OSError) as error:
-                raise MaskError(f"{file} is damaged ({error}); delete it and build the masks again.") from None
+                raise MaskError(
+                    f"{self.path} is not finished ({file.name} is missing): build the masks again, it goes on."
+                ) from None
         return self._shards[number]
 
     def __repr__(self) -> str:
@@ -128,9 +130,7 @@ def build_masks(
     chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= len(dataset) or (np.diff(chosen) <= 0).any():
         raise ValueError(f"indices must increase within [0, {len(dataset)}), got {list(chosen[:3])}...")
-    identity = hashlib.sha256(
-        json.dumps([segmenter.settings, dataset.name, dataset.fingerprint, chosen.tolist()]).encode()
-    ).hexdigest()
+    identity = identity_of(segmenter.settings, dataset, chosen)
     manifest = {
         "format": _FORMAT,
         "settings": segmenter.settings,
@@ -140,9 +140,9 @@ def build_masks(
     }
     if (folder / MANIFEST).exists():
         found = _read_manifest(folder)
-        if found["identity"] != identity:
+        if found.identity != identity:
             raise MaskError(
-                f"{folder} holds masks of {len(found['indices'])} images of {found['dataset']} by {found['settings']}, "
+                f"{folder} holds masks of {len(found.indices)} images of {found.dataset} by {found.settings}, "
                 f"wanted are {len(chosen)} of {dataset.name} by {segmenter.settings}: take another folder."
             )
     else:
@@ -157,6 +157,12 @@ def build_masks(
         if progress is not None:
             progress(start + len(part), len(chosen))
     return Masks(folder)
+
+
+def identity_of(settings: str, dataset: Dataset, indices: np.ndarray) -> str:
+    """SHA-256 of the segmenter's settings, the data set and the chosen images: equal for equal masks."""
+    facts = [settings, dataset.name, dataset.fingerprint, indices.tolist()]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def scene_of(dataset: Dataset, index: int) -> Scene:
@@ -200,13 +206,47 @@ def _shard_name(number: int) -> str:
     return f"masks-{number:06d}.safetensors"
 
 
-def _read_manifest(folder: Path) -> dict:
+@dataclass(frozen=True)
+class _Manifest:
+    settings: str
+    dataset: str
+    identity: str
+    indices: list[int]
+
+    def __post_init__(self) -> None:
+        chosen = self.indices
+        if not chosen or not 0 <= chosen[0] <= chosen[-1] < 2**63 or (np.diff(chosen) <= 0).any():
+            raise ValueError("indices must increase from 0 on, and be at least one")
+
+
+def _read_manifest(folder: Path) -> _Manifest:
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = read_json(path, "the masks", MaskError)
     except FileNotFoundError:
         raise MaskError(f"{folder} holds no masks: it has no {MANIFEST}.") from None
+    if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+        raise MaskError(f"{path} is not of the format {_FORMAT}.")
+    return from_fields(_Manifest, content, str(path), MaskError)
+
+
+def _read_shard(file: Path, rows: int) -> dict[str, np.ndarray]:
+    """The masks of up to 512 images, whose bits are all there."""
+    try:
+        tensors, _ = read_tensors(file, "the masks")
     except ValueError as error:
-        raise MaskError(f"{folder / MANIFEST} is damaged: {error}.") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise MaskError(f"{folder / MANIFEST} is not of the format {_FORMAT}.")
-    return manifest
+        raise MaskError(f"{file.name} is damaged, {str(error)[:-1]}; delete it and build the masks again.") from None
+    wanted = {"bits": "uint8 1", "offsets": "int64 1", "sizes": "int64 2", "share": "float64 1", "resized": "uint8 1"}
+    require_tensors(tensors, wanted, str(file), MaskError)
+    shard = {name: tensor.numpy() for name, tensor in tensors.items()}
+    shapes = [shard[name].shape for name in ("offsets", "sizes", "share", "resized")]
+    start = 0
+    whole = shapes == [(rows,), (rows, 2), (rows,), (rows,)] and bool(
+        ((shard["share"] >= 0) & (shard["share"] <= 1)).all()
+    )
+    for offset, size in zip(shard["offsets"].tolist(), shard["sizes"].tolist(), strict=False):
+        whole = whole and offset == start and min(size) > 0
+        start += -(-math.prod(size) // 8)
+    if not whole or start != len(shard["bits"]):
+        raise MaskError(f"{file} is damaged: its sizes do not fit its bits; delete it and build the masks again.")
+    return shard

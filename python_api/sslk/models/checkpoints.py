@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sslk.files.tensors import read_tensors
 from sslk.models.layouts import CONTAINERS, LAYOUT_NAMES, LAYOUTS, Layout
+from sslk.regular_file import require_regular_file
 
 MINIMUM_MATCHED = 0.95
 
@@ -164,10 +166,18 @@ def _named_layout(name: str) -> Layout:
 
 
 def _read_addresses(path: Path) -> tuple[dict[str, Tensor], str]:
-    content = _read_file(path)
+    content = read_state(path)
     container = next((key for key in CONTAINERS if isinstance(content.get(key), Mapping)), "")
     tensors: dict[str, Tensor] = {}
-    for address, tensor in _flatten(content):
+    try:
+        flat = dict(_flatten(content))
+    except RecursionError:
+        raise CheckpointError(f"{path}: its dictionaries are nested too deeply, or hold themselves") from None
+    for address, tensor in flat.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise CheckpointError(
+                f"{path}: {address[:80]!r} must be a plain tensor, got {tensor.layout} on {tensor.device}"
+            )
         for prefix in CONTAINERS:
             address = address.removeprefix(f"{prefix}/")
         # DINO's student is wrapped inside its own dictionary: the wrapper follows a slash there.
@@ -189,19 +199,25 @@ def _flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _flatten(value, f"{prefix}{key}/")
 
 
-def _read_file(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
+def read_state(path: Path) -> Mapping[str, Any]:
+    """The dictionary in a file of `torch.save` or safetensors; the pickle may hold nothing but plain data.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It is no such file, damaged, or needs more than plain data.
+    """
+    if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint file {path}")
-    size = path.stat().st_size
+    try:
+        size = require_regular_file(path, "the checkpoint")
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
     with path.open("rb") as file:
         start = file.read(9)
     if path.suffix == ".safetensors" or (start[8:9] == b"{" and not start.startswith(b"PK")):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
-            return load_file(path)
-        except SafetensorError as error:
+            return read_tensors(path, "the checkpoint", CheckpointError)[0]
+        except CheckpointError as error:
             raise CheckpointError(f"{path}: truncated or damaged safetensors file ({size} bytes): {error}") from None
     try:
         with torch.serialization.safe_globals(_SAFE_GLOBALS):

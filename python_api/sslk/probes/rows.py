@@ -69,8 +69,11 @@ class StoreRows:
         self.store = store.require(labels=True)
         self.labels, self.num_features = store.labels(), store.num_features
         index = torch.cat([shard.indices for shard in store.shards()])
+        # At most the data set's samples, which a complete store holds or lists one by one: see `open_shard`.
         self.position = torch.full((int(index.max()) + 1,), -1, dtype=torch.int64)
         self.position[index] = torch.arange(len(index))
+        if int((self.position >= 0).sum()) < len(index):
+            raise ValueError(f"{store.path} holds a sample of its data set twice.")
 
     def shuffled(self, keep: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of the store, less the rows that are not kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 import ssl_kernels
 from sslk.features.atomic import write_atomically
 from sslk.features.store import FeatureStore
+from sslk.files.text import read_json
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.failure import failure_curves
 from sslk.quality.streaming import score_store
@@ -122,10 +124,15 @@ def search_lambdas(
 def _read_journal(journal: Path | None) -> dict[tuple[float, float, int], float]:
     if journal is None or not journal.exists():
         return {}
+    content = read_json(journal, "journal")
     try:
-        return {(float(a), float(b), int(seed)): float(value) for a, b, seed, value in json.loads(journal.read_text())}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"journal {journal} is damaged: {error}; delete it to begin anew.") from error
+        found = {(float(a), float(b), int(seed)): float(value) for a, b, seed, value in content}
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"journal {journal} is damaged: {str(error)[:200]}; delete it to begin anew.") from error
+    for (first, second, _), value in found.items():
+        if not (0 <= value <= 1 and math.isfinite(first) and math.isfinite(second)):
+            raise ValueError(f"journal {journal} is damaged: it has the accuracy {value}; delete it to begin anew.")
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,18 @@ import json
 import math
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 import ssl_kernels  # noqa: F401 (registers the ops)
+from sslk.files.tensors import read_tensors, require_tensors
+from sslk.files.text import from_fields, parse_json
 
 EPS_STEP = 0.25
 MAX_AUTO_EPS = 8.0
@@ -125,11 +126,7 @@ class DiscriminativeFeatures:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one safetensors file, atomically."""
         path = Path(path)
-        settings = {
-            name: getattr(self, name)
-            for name in ("eps", "lower", "upper", "lower_percent", "upper_percent", "two_sided", "num_samples",
-                         "mean_active", "empty_share", "model", "weights_hash")
-        }  # fmt: skip
+        settings = {field.name: getattr(self, field.name) for field in fields(_Settings)}
         temporary = path.with_name(path.name + ".tmp")
         try:
             save_file(
@@ -152,15 +149,41 @@ class DiscriminativeFeatures:
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"No discriminative features at {path}: the file does not exist.")
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError(f"{path} holds no discriminative features (format {metadata.get('format')!r}).")
-                mask, percent = file.get_tensor("mask"), file.get_tensor("activation_percent")
-                return cls(mask, percent, **json.loads(metadata["settings"]))
-        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} cannot be read as discriminative features, it is damaged: {error}") from error
+        tensors, metadata = read_tensors(path, "the discriminative features")
+        if metadata.get("format") != _FORMAT:
+            found = str(metadata.get("format"))[:80]
+            raise ValueError(f"{path} holds no discriminative features (format {found!r}).")
+        require_tensors(tensors, {"mask": "bool 1", "activation_percent": "float64 1"}, str(path), ValueError)
+        if len(tensors["mask"]) != len(tensors["activation_percent"]) or not len(tensors["mask"]):
+            raise ValueError(f"{path} is damaged: mask and activation_percent must both be [D].")
+        where = f"the settings in {path}"
+        settings = from_fields(_Settings, parse_json(metadata.get("settings", ""), where), where)
+        return cls(tensors["mask"], tensors["activation_percent"], **asdict(settings))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the file of a set holds beside its tensors; see `DiscriminativeFeatures`."""
+
+    eps: float
+    lower: float
+    upper: float
+    lower_percent: float
+    upper_percent: float
+    two_sided: bool
+    num_samples: int
+    mean_active: float
+    empty_share: float
+    model: str | None = None
+    weights_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        check_percentiles(self.lower, self.upper)
+        numbers = (self.eps, self.lower_percent, self.upper_percent, self.mean_active)
+        if self.eps < 0 or not all(math.isfinite(number) for number in numbers) or not 0 < self.num_samples < 2**63:
+            raise ValueError(
+                f"eps, percentages and samples must be numbers of a set, got {numbers}, {self.num_samples}"
+            )
 
 
 def check_percentiles(lower: float, upper: float) -> None:

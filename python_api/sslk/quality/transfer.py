@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sslk.data import load_dataset
 from sslk.features.atomic import write_atomically
 from sslk.features.by_name import extract_by_name
 from sslk.features.extract import Progress
 from sslk.features.store import FeatureStore
+from sslk.files.text import from_fields, read_json
 from sslk.probes.linear import linear_probe_stores
 from sslk.probes.outputs import accuracy_interval
 
@@ -135,13 +137,8 @@ def _evaluated(
     """The result of one data set, from its file where that was made from the same stores and settings."""
     key = {"train": train.spec.identity, "test": test.spec.identity, "epochs": epochs, "seed": seed, "rules": _RULES}
     file = folder / "result.json"
-    if file.exists():
-        try:
-            content = json.loads(file.read_text())
-            if content["key"] == key:
-                return TransferResult(**content["result"])
-        except (ValueError, KeyError, TypeError):
-            pass  # a damaged file is only a saving lost
+    if (found := read_result(file, key)) is not None:
+        return found
     probe, outputs = linear_probe_stores(
         train, test, epochs=epochs, seed=seed, device=device or "cpu", progress=progress
     )  # fmt: skip
@@ -153,6 +150,18 @@ def _evaluated(
     )  # fmt: skip
     write_atomically(file, json.dumps({"key": key, "result": asdict(result)}, indent=1).encode())
     return result
+
+
+def read_result(file: Path, key: dict[str, Any]) -> TransferResult | None:
+    """What an earlier run found, if it was made from the same stores and settings."""
+    if file.exists():
+        try:
+            content = read_json(file, "the result")
+            if isinstance(content, dict) and content.get("key") == key:
+                return from_fields(TransferResult, content.get("result"), f"the result in {file}")
+        except (OSError, ValueError):
+            pass  # a damaged file is only a saving lost
+    return None
 
 
 def _folder(name: str) -> str:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 import ssl_kernels
 from sslk.features.atomic import write_atomically
+from sslk.files.tensors import read_tensors, require_tensors
+from sslk.files.text import from_fields, parse_json
 from sslk.reverse.kmeans import KMeansFit, lloyd, plus_plus_start, random_start
 from sslk.reverse.ranks import first_row, world
 from sslk.reverse.standardise import Standardiser
@@ -139,17 +140,42 @@ class Clusterings:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"there are no clusterings {path}")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("clusterings", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ValueError(f"{path} cannot be read as clusterings ({error}).") from None
-        if header.pop("format", None) != _FORMAT:
+        tensors, metadata = read_tensors(path, "the clusterings")
+        where = f"the header of {path}"
+        header = parse_json(metadata.get("clusterings", "{}"), where)
+        if not isinstance(header, dict) or header.pop("format", None) != _FORMAT:
             raise ValueError(f"{path} holds no clusterings of the format {_FORMAT}.")
-        fitted = "mean" in tensors
+        told = from_fields(_Header, header, where)
+        fitted = {"centroids": "float32 3", "mean": "float64 1", "std": "float64 1"} if "mean" in tensors else {}
+        wanted = {"assignments": "int32 2", "samples": "int64 1", "inertia": "float64 2", **fitted}
+        require_tensors(tensors, wanted, str(path), ValueError)
+        _check(tensors, told.num_clusters, path)
         standardiser = Standardiser(tensors.pop("mean"), tensors.pop("std")) if fitted else None
-        return cls(standardiser=standardiser, **tensors, **header)
+        return cls(num_clusters=told.num_clusters, about=told.about, standardiser=standardiser, **tensors)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the file of clusterings holds beside its tensors; see `Clusterings`."""
+
+    num_clusters: int
+    about: dict[str, Any]
+
+
+def _check(tensors: dict[str, Tensor], clusters: int, path: str | os.PathLike[str]) -> None:
+    """Refuse tensors of a file that contradict each other, or clusters that they cannot hold."""
+    found, samples = tensors["assignments"], tensors["samples"]
+    if not found.numel() or len(samples) != found.shape[1]:
+        raise ValueError(f"{path} is damaged: {len(samples)} samples do not fit assignments of {list(found.shape)}.")
+    if not 0 <= int(found.min()) <= int(found.max()) < clusters:
+        raise ValueError(f"{path} is damaged: its assignments must lie in [0, {clusters}).")
+    if "mean" not in tensors:
+        if clusters > found.numel():  # those that were given are numbered without gaps
+            raise ValueError(f"{path} is damaged: {clusters} clusters in {found.numel()} assignments.")
+        return
+    width = len(tensors["mean"])
+    if tensors["centroids"].shape != (len(found), clusters, width) or len(tensors["std"]) != width:
+        raise ValueError(f"{path} is damaged: its centroids are {list(tensors['centroids'].shape)}.")
 
 
 def quantize(

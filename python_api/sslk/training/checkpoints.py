@@ -14,6 +14,8 @@ from safetensors.torch import save
 from torch import nn
 
 from sslk.features.atomic import write_atomically
+from sslk.files.tensors import read_tensors
+from sslk.models.checkpoints import read_state
 
 LAST = "last.ckpt"
 
@@ -88,7 +90,27 @@ def save_method(method: nn.Module, path: Path, metadata: Mapping[str, Any], half
 
 
 def load_method(method: nn.Module, path: Path) -> None:
-    """Read what `save_method` wrote into a method of the same shape."""
-    from safetensors.torch import load_file
+    """Read what `save_method` wrote into a method of the same shape.
 
-    method.load_state_dict(load_file(path))
+    Raises:
+        ValueError: the file is damaged, or of another method.
+    """
+    tensors, _ = read_tensors(path, "the method's state")
+    try:
+        method.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the method: {' '.join(str(error).split())[:500]}") from None
+
+
+def read_last(folder: Path) -> Mapping[str, Any]:
+    """The last checkpoint of a run: at least its `global_step` and `state_dict`.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / LAST
+    state = read_state(path)
+    step, tensors = state.get("global_step"), state.get("state_dict")
+    if not isinstance(step, int) or step < 0 or not isinstance(tensors, Mapping):
+        raise ValueError(f"{path} is damaged: it needs global_step and state_dict; delete it to begin anew.")
+    return state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -18,8 +17,11 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from sslk.features.atomic import write_atomically
+from sslk.features.manifest import short
+from sslk.files.tables import read_records
+from sslk.files.text import read_json
 from sslk.quality.discover import DiscriminativeFeatures
-from sslk.training.checkpoints import LAST, KeepState
+from sslk.training.checkpoints import LAST, KeepState, read_last
 from sslk.training.config import CARRIED_OUT, Arm, TrainingConfig
 from sslk.training.methods import Method
 from sslk.training.module import TrainingModule
@@ -107,8 +109,7 @@ def train(
     if on_step is not None:
         trainer.callbacks.append(_Progress(on_step, until))  # type: ignore[attr-defined]
     if done >= until:
-        state = torch.load(folder / LAST, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
+        module.load_state_dict(read_last(folder)["state_dict"])
     else:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*(does not have many workers|treespec|logging interval).*")
@@ -121,7 +122,7 @@ def steps_done(folder: Path) -> int:
     """Optimiser steps in a run's last checkpoint; 0 before the first."""
     if not (folder / LAST).exists():
         return 0
-    return torch.load(folder / LAST, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    return read_last(folder)["global_step"]
 
 
 def world() -> tuple[int, int]:
@@ -171,13 +172,15 @@ def claim(folder: Path, run: dict[str, Any], write: bool) -> None:
     path = folder / "config.json"
     run = json.loads(json.dumps(run))
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_json(path, "the run's settings")
+        if not isinstance(before, dict):
+            raise ValueError(f"{path} is damaged: it must hold the settings of a run.")
         for key, value in _flat(before).items():
             now = _flat(run).get(key)
             if now != value and key.rpartition(".")[2] not in CARRIED_OUT:
                 raise ValueError(
-                    f"{folder} holds a run with {key} = {value!r}, this one has {now!r}: give another folder, or the "
-                    "same settings to go on."
+                    f"{folder} holds a run with {key[:80]} = {short(value)}, this one has {short(now)}: give another "
+                    "folder, or the same settings to go on."
                 )
     elif write:
         write_atomically(path, json.dumps(run, indent=1).encode())
@@ -195,9 +198,12 @@ def read_logs(folder: Path) -> list[dict[str, float]]:
     rows: dict[int, dict[str, float]] = {}
     versions: Sequence[Path] = sorted((folder / "logs").glob("version_*/metrics.csv"), key=_version)
     for path in versions:
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                rows[int(row["step"])] = {key: float(value) for key, value in row.items() if value and key != "epoch"}
+        for row in read_records(path, "the log", ("step",)):
+            try:
+                logged = {key: float(value) for key, value in row.items() if value and key != "epoch"}
+                rows[int(row["step"])] = logged
+            except ValueError:
+                raise ValueError(f"the log {path} is damaged: it must hold numbers, got {short(row)}.") from None
     return [rows[step] for step in sorted(rows)]
 
 

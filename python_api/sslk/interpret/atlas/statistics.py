@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import ssl_kernels
+from sslk.data.dataset import class_count
 from sslk.features import FeatureStore
 from sslk.quality.discover import DiscriminativeFeatures
 
@@ -61,7 +62,7 @@ def collect(
         progress: called with the rows read and the rows to read.
     """
     store.require()
-    classes = max(len(store.spec.classes), 1 + int(store.labels().max())) if store.has_labels else 0
+    classes = max(len(store.spec.classes), class_count(store.labels(), str(store.path))) if store.has_labels else 0
     count = len(features)
     active = torch.zeros(count, dtype=torch.int64)
     by_class, sizes = torch.zeros(classes, count, dtype=torch.int64), torch.zeros(classes, dtype=torch.int64)

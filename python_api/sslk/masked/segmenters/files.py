@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from sslk.data.archives import decode, read_bytes
+from sslk.files.arrays import read_array
 from sslk.masked.segmenters.scene import Scene
 
 SUFFIXES = (".png", ".npy", ".bmp", ".tif", ".tiff")
@@ -43,9 +44,13 @@ class FileSegmenter:
             ValueError: the file is no grey or label image.
         """
         path = self._find(scene.image_name)
-        labels = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.array(Image.open(path))
-        if labels.ndim != 2:
-            raise ValueError(f"{path} must be a mask [H, W] of one channel, got {list(labels.shape)}.")
+        labels = (
+            read_array(path, "the mask") if path.suffix == ".npy" else np.array(decode(read_bytes(path), str(path)))
+        )
+        if labels.ndim != 2 or labels.dtype.kind not in "biu" or 0 in labels.shape:
+            raise ValueError(
+                f"{path} must be a mask [H, W] of one channel of whole numbers, got {labels.dtype} {list(labels.shape)}."
+            )
         return np.isin(labels, self.values) if self.values else labels != 0
 
     def _find(self, image_name: str) -> Path:

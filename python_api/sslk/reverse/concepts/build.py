@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 
 from sslk.data.dataset import Dataset
 from sslk.features.atomic import write_atomically
+from sslk.files.text import from_fields, read_json
 from sslk.reverse.concepts.expert import ConceptSample, Expert
 from sslk.reverse.concepts.table import ConceptError, ConceptTable
 
@@ -86,15 +88,15 @@ def build_concepts(
         stop = min(start + part_rows, len(dataset))
         file = None if parts is None else parts / f"{start:09d}.json"
         if file is not None and file.exists():
-            part = json.loads(file.read_text())
+            part = read_part(file, len(experts), len(names))
         else:
             part = builder.part(start, stop, progress, len(dataset))
             if file is not None:
-                write_atomically(file, json.dumps(part).encode())
-        rows += part["rows"]
-        samples += part["samples"]
-        left_out += part["left_out"]
-        seconds = [total + spent for total, spent in zip(seconds, part["seconds"], strict=True)]
+                write_atomically(file, json.dumps(asdict(part)).encode())
+        rows += part.rows
+        samples += part.samples
+        left_out += map(list, part.left_out)
+        seconds = [total + spent for total, spent in zip(seconds, part.seconds, strict=True)]
         if progress is not None:
             progress(stop, len(dataset))
     if not rows:
@@ -109,6 +111,42 @@ def build_concepts(
     return table
 
 
+@dataclass(frozen=True)
+class Part:
+    """What the experts said about some images in a row.
+
+    Attributes:
+        rows: columns of each image.
+        samples: number of each image in its data set.
+        left_out: number and reason of those that are left out.
+        seconds: of each expert.
+    """
+
+    rows: list[list[int]]
+    samples: list[int]
+    left_out: list[tuple[int, str]]
+    seconds: list[float]
+
+
+def read_part(file: Path, experts: int, columns: int) -> Part:
+    """A finished part.
+
+    Raises:
+        ConceptError: it is damaged.
+    """
+    part = from_fields(Part, read_json(file, "the part", ConceptError), f"the part {file}", ConceptError)
+    numbers = [*part.samples, *(number for number, _ in part.left_out)]
+    bits = [bit for row in part.rows for bit in row]
+    if (
+        len(part.rows) != len(part.samples)
+        or len(part.seconds) != experts
+        or not all(0 <= number < 2**63 for number in numbers)
+        or not all(0 <= bit < columns for bit in bits)
+    ):
+        raise ConceptError(f"the part {file} is damaged: delete it and build the table again.")
+    return part
+
+
 class _Builder:
     """Runs the experts over ranges of the data set."""
 
@@ -119,12 +157,10 @@ class _Builder:
         self.masks, self.on_error = masks, on_error
         self.labels = dataset.labels
 
-    def part(
-        self, start: int, stop: int, progress: Callable[[int, int], None] | None, total: int
-    ) -> dict[str, list[Any]]:
+    def part(self, start: int, stop: int, progress: Callable[[int, int], None] | None, total: int) -> Part:
         rows: list[list[int]] = []
         samples: list[int] = []
-        left_out: list[list[Any]] = []
+        left_out: list[tuple[int, str]] = []
         seconds = [0.0] * len(self.experts)
         for first in range(start, stop, self.batch_size):
             batch: list[ConceptSample] = []
@@ -139,7 +175,7 @@ class _Builder:
             samples += [batch[i].number for i in kept]
             if progress is not None:
                 progress(min(first + self.batch_size, stop), total)
-        return {"rows": rows, "samples": samples, "left_out": left_out, "seconds": seconds}
+        return Part(rows, samples, left_out, seconds)
 
     def _sample(self, number: int) -> ConceptSample:
         image, _ = self.dataset[number]
@@ -147,7 +183,7 @@ class _Builder:
         return ConceptSample(number, image, label, self.dataset.annotation(number).mask if self.masks else None)
 
     def _ask(
-        self, batch: list[ConceptSample], seconds: list[float], left_out: list[list[Any]]
+        self, batch: list[ConceptSample], seconds: list[float], left_out: list[tuple[int, str]]
     ) -> tuple[list[list[int]], set[int]]:
         """The columns of each sample, and which samples an expert failed on."""
         found: list[list[int]] = [[] for _ in batch]
@@ -166,7 +202,7 @@ class _Builder:
         return found, refused
 
     def _answers(
-        self, expert: Expert, batch: list[ConceptSample], left_out: list[list[Any]], refused: set[int]
+        self, expert: Expert, batch: list[ConceptSample], left_out: list[tuple[int, str]], refused: set[int]
     ) -> dict[int, Any]:
         asked = [i for i in range(len(batch)) if i not in refused]
         if not asked:
@@ -186,14 +222,14 @@ class _Builder:
             raise ConceptError(f"{expert!r} gave {len(answers)} answers for {len(asked)} images.")
         return dict(zip(asked, answers, strict=True))
 
-    def _refuse(self, number: int, where: str, error: Exception, left_out: list[list[Any]]) -> None:
+    def _refuse(self, number: int, where: str, error: Exception, left_out: list[tuple[int, str]]) -> None:
         reason = f"{where} raised {type(error).__name__}: {error}"
         if self.on_error == "raise":
             raise ConceptError(
                 f"sample {number} ({self.dataset.image_name(number)}) of {self.dataset.name}: {reason}; "
                 "on_error='skip' leaves such images out."
             ) from error
-        left_out.append([number, reason])
+        left_out.append((number, reason))
 
 
 def _wants_masks(dataset: Dataset) -> bool:

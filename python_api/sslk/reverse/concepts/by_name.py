@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from sslk.data.dataset import Dataset
+from sslk.files.text import read_json, read_text
 from sslk.reverse.concepts.classifier import backbone_classifier
 from sslk.reverse.concepts.colour import Colours
 from sslk.reverse.concepts.detector import Detector
@@ -51,9 +51,7 @@ def expert_by_name(name: str, dataset: Dataset, *, threshold: float | None = Non
         "classifier": lambda: _classifier(what, threshold, device),
         "detector": lambda: _detector(what, threshold),
         "segmenter": lambda: _segmenter(what),
-        "clip": lambda: clip_prompts(
-            json.loads(Path(what).read_text()), threshold=0.5 if threshold is None else threshold
-        ),
+        "clip": lambda: clip_prompts(read_prompts(what), threshold=0.5 if threshold is None else threshold),
         "text": lambda: TextPresence(),
     }
     if kind not in makers:
@@ -64,6 +62,19 @@ def expert_by_name(name: str, dataset: Dataset, *, threshold: float | None = Non
     return expert
 
 
+def read_prompts(path: str | Path) -> dict[str, str]:
+    """A JSON object of concept -> prompt."""
+    prompts = read_json(path, "the prompts")
+    if not isinstance(prompts, dict) or not prompts or not all(isinstance(text, str) for text in prompts.values()):
+        raise ValueError(f"{path} must hold a JSON object of concept -> prompt, at least one.")
+    return prompts
+
+
+def read_names(path: str | Path) -> list[str]:
+    """One name a line, empty lines left out."""
+    return [line.strip() for line in read_text(path, "the class names").split("\n") if line.strip()]
+
+
 def _label_maps(dataset: Dataset, min_share: float) -> LabelMaps:
     ignore = [value for value, name in enumerate(dataset.classes) if name in ("unlabelled", "void", "background")]
     return LabelMaps(dataset.classes, ignore, min_share)
@@ -72,8 +83,7 @@ def _label_maps(dataset: Dataset, min_share: float) -> LabelMaps:
 def _classifier(what: str, threshold: float | None, device: str) -> Expert:
     model, _, rest = what.partition("@")
     weights, _, names = rest.partition("@")
-    lines = Path(names).read_text(encoding="utf-8").split("\n") if names else None
-    classes = [line.strip() for line in lines if line.strip()] if lines else None
+    classes = read_names(names) if names else None
     return backbone_classifier(model, classes, weights=weights or None, threshold=threshold, device=device)
 
 

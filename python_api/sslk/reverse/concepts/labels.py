@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from sslk.files.tables import read_rows
 from sslk.reverse.concepts.expert import ConceptSample
 from sslk.reverse.concepts.table import ConceptError
 
@@ -51,9 +51,10 @@ class ClassAttributes:
     """
 
     def __init__(self, path: str | Path, classes: Sequence[str], group: str = "attributes") -> None:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-        table = {row[0].strip(): row[1:] for row in rows if row}
+        header, *rows = read_rows(path, "the attributes", ConceptError) or [[]]
+        table = {row[0].strip(): row[1:] for row in rows}
+        if len(table) < len(rows):
+            raise ConceptError(f"{path} has two rows for one class.")
         missing = [name for name in classes if name not in table]
         if missing or not classes:
             raise ConceptError(f"{path} needs a row for each class of the data set, missing: {missing or 'all'}.")

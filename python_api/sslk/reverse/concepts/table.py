@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from sslk.features.atomic import write_atomically
+from sslk.files.tensors import read_tensors, require_tensors
+from sslk.files.text import from_fields, parse_json
 
 _FORMAT = "sslk-concepts-1"
 
@@ -65,6 +66,8 @@ class ConceptTable:
             raise ConceptError(f"names must be unique within their group, but {twice[0]} has {twice[1]!r} twice.")
         if self.offsets.shape != (n + 1,) or int(self.offsets[0]) != 0 or int(self.offsets[-1]) != len(self.columns):
             raise ConceptError(f"offsets must be [N + 1] = [{n + 1}] from 0 to {len(self.columns)} ones.")
+        if bool((self.offsets.diff() < 0).any()):
+            raise ConceptError("offsets must not fall from row to row.")
         if len(self.columns) and not 0 <= int(self.columns.min()) <= int(self.columns.max()) < m:
             raise ConceptError(f"columns must lie in [0, {m}), got up to {int(self.columns.max())}.")
         if len(self.samples.unique()) < n:
@@ -209,20 +212,32 @@ class ConceptTable:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no concept table {path}")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("concepts", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ConceptError(f"{path} cannot be read as a concept table ({error}).") from None
-        if header.pop("format", None) != _FORMAT:
+        tensors, metadata = read_tensors(path, "the concept table", ConceptError)
+        where = f"the header of {path}"
+        header = parse_json(metadata.get("concepts", "{}"), where, ConceptError)
+        if not isinstance(header, dict) or header.pop("format", None) != _FORMAT:
             raise ConceptError(f"{path} is no concept table of the format {_FORMAT}.")
-        return cls(**tensors, **header)
+        told = from_fields(_Header, header, where, ConceptError)
+        wanted = {"offsets": "int64 1", "columns": "int32 1", "samples": "int64 1"}
+        require_tensors(tensors, wanted, str(path), ConceptError)
+        try:
+            return cls(names=told.names, groups=told.groups, about=told.about, **tensors)
+        except ConceptError as error:
+            raise ConceptError(f"{path} is damaged: {error}") from None
 
     def __repr__(self) -> str:
         groups = ", ".join(f"{group} {size}" for group, size in self.group_sizes.items())
         mean = len(self.columns) / max(len(self), 1)
         return f"ConceptTable({len(self)} samples x {self.num_concepts} concepts, {mean:.1f} ones a row; {groups})"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What the file of a table holds beside its tensors; see `ConceptTable`."""
+
+    names: list[str]
+    groups: list[str]
+    about: dict[str, Any]
 
 
 def merge(tables: Sequence[ConceptTable]) -> ConceptTable:

@@ -1,0 +1,96 @@
+"""NumPy files by a name that a user or another file gave: a declared size is compared with the file's own first."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from sslk.regular_file import require_regular_file
+
+_BEST_DEFLATE = 1032  # no deflated byte gives more
+
+
+def read_arrays(path: str | Path, what: str, names: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Those arrays of an .npz that are named and there, and the names of all; no other is read.
+
+    Raises:
+        ValueError: no regular file, no .npz, damaged, an array of Python objects, two of one name, or a size that the
+            file cannot hold.
+        OSError: it cannot be opened.
+    """
+    size = require_regular_file(path, what)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if len(members) < len(archive.infolist()):
+                raise ValueError("it holds two arrays of one name")
+            found = {}
+            for name in names:
+                if name in members:
+                    require_possible_size(members[name], size)
+                    with archive.open(members[name]) as stream:
+                        found[name] = _read(stream, members[name].file_size)
+            return found, list(members)
+    except FileNotFoundError:
+        raise
+    except Exception as problem:  # a damaged zip or header fails in any way: struct.error, zlib.error, SyntaxError, ...
+        raise ValueError(f"{what} {path} is no readable .npz without pickled objects: {_reason(problem)}.") from None
+
+
+def read_array(path: str | Path, what: str) -> np.ndarray:
+    """The array of a .npy.
+
+    Raises:
+        ValueError: no regular file, no .npy, damaged, Python objects, or a size that is not the file's.
+        OSError: it cannot be opened.
+    """
+    size = require_regular_file(path, what)
+    try:
+        with open(path, "rb") as stream:
+            return _read(stream, size)
+    except FileNotFoundError:
+        raise
+    except Exception as problem:  # as above
+        raise ValueError(f"{what} {path} is no readable .npy without pickled objects: {_reason(problem)}.") from None
+
+
+def require_possible_size(info: zipfile.ZipInfo, size: int) -> None:
+    """Refuse a member of a zip of `size` bytes that says it unpacks to more than that can hold.
+
+    Raises:
+        ValueError: it does.
+    """
+    most = _BEST_DEFLATE * min(info.compress_size, size) if info.compress_type == zipfile.ZIP_DEFLATED else size
+    if info.file_size > most and info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{info.filename} says it holds {info.file_size} bytes, which the file cannot hold")
+
+
+def _read(stream: IO[bytes], size: int) -> np.ndarray:
+    """The array, if it has as many bytes as `size` leaves behind its header."""
+    version = np.lib.format.read_magic(stream)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise ValueError(f"version {version} of .npy is not read")
+    shape, fortran, dtype = read_header[version](stream)
+    wanted, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if min(shape, default=1) < 0 or wanted != there:
+        raise ValueError(f"its header says {dtype} {list(shape)}, {wanted} bytes, and {there} are there")
+    content, filled = np.empty(wanted, np.uint8), 0
+    while filled < wanted:
+        piece = stream.read(min(wanted - filled, 1 << 20))
+        if not piece:
+            raise ValueError(f"it ends after {filled} of {wanted} bytes")
+        content[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+        filled += len(piece)
+    return content.view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _reason(problem: Exception) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0][:200].rstrip(".")
