@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import io
 import json
 import logging
 import os
@@ -109,6 +110,9 @@ def _usage(group: str = "") -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns 0, 1 when it failed, 2 for wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file may be no UTF-8
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()  # here, where a reader that is gone is no error yet

@@ -33,3 +33,32 @@ def require_regular_file(path: str | os.PathLike[str], what: str, limit: int | N
     if limit is not None and found.st_size > limit:
         raise ValueError(f"{what} {path} holds {found.st_size / 1e6:.1f} MB; at most {limit / 1e6:.1f} MB are read.")
     return found.st_size
+
+
+def require_file_name(path: str | os.PathLike[str], what: str = "out") -> None:
+    """Refuse to write a file where a folder is, before any work is done for it.
+
+    Raises:
+        ValueError: there is a folder, or the name is empty.
+
+    Examples:
+        >>> require_file_name(".")
+        Traceback (most recent call last):
+        ValueError: out must be the name of a file, got the folder '.'.
+    """
+    if Path(path).is_dir() or not Path(path).name:
+        raise ValueError(f"{what} must be the name of a file, got the folder {str(path)!r}.")
+
+
+def is_utf8(path: str | os.PathLike[str]) -> bool:
+    """Whether a name can be written as UTF-8; one of other bytes stands in Python for what it is, and breaks libraries.
+
+    Examples:
+        >>> is_utf8("été"), is_utf8(os.fsdecode(b"caf\\xe9"))
+        (True, False)
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -7,6 +7,7 @@ from typing import Literal
 from sslk.commands.console import print_fields, progress_bar
 from sslk.data import load_dataset
 from sslk.features.store import FeatureStore
+from sslk.regular_file import require_file_name
 from sslk.reverse.concepts import ConceptTable, build_concepts, classify_store
 from sslk.reverse.concepts import merge as merge_tables
 from sslk.reverse.concepts.by_name import expert_by_name
@@ -43,6 +44,7 @@ def build(
         on_error: an expert that raises on an image ends the build, or the image is left out, counted and listed.
         quiet: no progress bar.
     """
+    require_file_name(out)
     dataset = load_dataset(data, split, root=root)
     asked = [expert_by_name(name, dataset, threshold=threshold, device=device) for name in experts]
     with progress_bar("asking experts", quiet) as update:
@@ -72,6 +74,7 @@ def classify(
         group: of the columns.
         threshold: every class above this probability in place of the arg-max.
     """
+    require_file_name(out)
     table = classify_store(FeatureStore(store), model, weights=weights, group=group, threshold=threshold)
     table.save(out)
     print(f"{out}: {table}")
@@ -114,6 +117,7 @@ def merge(tables: list[str], out: str) -> None:
         tables: files.
         out: file of the result.
     """
+    require_file_name(out)
     merged = merge_tables([ConceptTable.load(table) for table in tables])
     merged.save(out)
     print(f"{out}: {merged}")

@@ -143,8 +143,8 @@ def miou(
         data: as for `sslk extract`; ignored with salient: masks, which bring their images.
         discriminative: file that `sslk discover` wrote.
         out: folder for results.json, samples.csv and the figure.
-        masks: annotation (the data set's boxes, or its classes per pixel with --core), folder:PATH with a masks.csv,
-            or salient:PATH (Salient ImageNet).
+        masks: annotation (the data set's boxes, or its classes per pixel with --core), folder:PATH (a masks.csv, or what
+            `sslk masks build` wrote, foreground as core), or salient:PATH (Salient ImageNet).
         split: of the data set.
         core: classes whose pixels are core, for data sets with a class per pixel.
         void: classes that are neither core nor spurious.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sslk.commands.console import progress_bar
 from sslk.masked.settings import StudySettings
+from sslk.regular_file import require_file_name
 
 
 def build(
@@ -83,6 +84,7 @@ def preview(
 
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}.")
+    require_file_name(out)
     found, dataset = Masks(masks), load_dataset(data, split, root=root)
     if found.dataset != dataset.name:
         raise ValueError(f"{masks} holds masks of {found.dataset}, not of {dataset.name}.")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sslk.commands.console import print_fields, progress_bar
+from sslk.regular_file import require_file_name
 
 
 def discover_features(
@@ -37,6 +38,7 @@ def discover_features(
     """
     from sslk.quality.streaming import discover_store
 
+    require_file_name(out)
     with progress_bar("discovering", quiet) as update:
         found = discover_store(
             store, eps, lower, upper, two_sided=two_sided, device=device, progress=update
@@ -98,6 +100,8 @@ def score(
     from sslk.quality.scores_file import write_scores
     from sslk.quality.streaming import score_store
 
+    if out is not None:
+        require_file_name(out)
     opened = FeatureStore(store).require()
     found = load_set(discriminative, opened, further_trained=further_trained)
     image_name = None if data is None else images_of(opened, data, split, root).image_name

@@ -28,6 +28,7 @@ def report(
         port: of the server; 0 picks a free one.
         quiet: print nothing.
     """
+    from sslk.regular_file import require_file_name
     from sslk.report.collect import find_runs
     from sslk.report.page import render_page, write_page
     from sslk.report.watch import serve
@@ -35,6 +36,7 @@ def report(
     if watch:
         serve(runs, title, port, None if quiet else lambda address: print(f"{address}  (Ctrl-C ends it)", flush=True))
         return
+    require_file_name(out)
     page = render_page(find_runs(runs), title, max_megabytes=max_megabytes)
     write_page(out, page)
     if not quiet:

@@ -15,6 +15,8 @@ import numpy as np
 import torch.utils.data
 from PIL import Image
 
+from sslk.regular_file import is_utf8
+
 ON_ERROR = ("raise", "skip")
 MOST_CLASSES = 1_000_000  # where classes are counted by their largest number
 
@@ -120,9 +122,11 @@ class Dataset(torch.utils.data.Dataset):
         self._checksum = checksum
         if labels is not None and len(labels) and int(np.max(labels)) >= 2**63:
             raise ValueError(f"labels of data set {name!r} must be below 2^63, got {np.max(labels)}.")
-        for text in (*image_names, *classes):
-            if not str(text).isascii():
-                _require_utf8(name, str(text))
+        for text in (*image_names, *classes):  # they go into manifests, tables and pages
+            if not text.isascii() and not is_utf8(text):
+                raise ValueError(
+                    f"data set {name!r} has a name that is no UTF-8, {text!r}: rename that file or folder."
+                )
         self._labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         self._kept = np.arange(len(image_names))
 
@@ -227,13 +231,3 @@ class Dataset(torch.utils.data.Dataset):
     def __repr__(self) -> str:
         labelled = f"{len(self.classes)} classes" if self._labels is not None else "no labels"
         return f"Dataset({self.name!r}, {len(self)} images, {labelled})"
-
-
-def _require_utf8(name: str, text: str) -> None:
-    """Names of images and classes go into manifests, tables and pages."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"data set {name!r} has a name that is no UTF-8, {text!r}: rename that file or folder."
-        ) from None

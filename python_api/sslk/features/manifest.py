@@ -108,7 +108,7 @@ class ShardEntry:
     nonfinite_rows: int = 0
 
     def __post_init__(self) -> None:
-        if not self.file or Path(self.file).name != self.file or "\0" in self.file:
+        if self.file in ("", "..") or Path(self.file).name != self.file or "\0" in self.file:
             raise ValueError(f"a shard must be named by a file inside the store, got {short(self.file)}")
         if not 0 <= self.rows < 2**63 or self.bytes < 0:
             raise ValueError(f"a shard cannot have {self.rows} rows and {self.bytes} bytes")

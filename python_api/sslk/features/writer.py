@@ -18,6 +18,7 @@ from torch import Tensor
 from sslk.features.atomic import write_atomically
 from sslk.features.manifest import MANIFEST, Manifest, ShardEntry, StoreError, StoreSpec, shard_name
 from sslk.features.store import check_contents, dtype_of, remember
+from sslk.regular_file import is_utf8
 
 LOCK = ".lock"
 
@@ -68,6 +69,8 @@ class StoreWriter:
     def _check_target(self) -> None:
         """Find out before anything is made whether the store can be written here."""
         done = 0
+        if not is_utf8(self.path):  # it could be written, and not be read
+            raise StoreError(f"{self.path} must have a name in UTF-8: safetensors can read no other.")
         if (self.path / MANIFEST).exists():
             manifest = Manifest.read(self.path)
             if manifest.spec != self.spec:

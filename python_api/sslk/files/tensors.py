@@ -6,7 +6,7 @@ from os import PathLike
 
 from torch import Tensor
 
-from sslk.regular_file import require_regular_file
+from sslk.regular_file import is_utf8, require_regular_file
 
 
 def read_tensors(
@@ -34,6 +34,8 @@ def read_tensors(
         require_regular_file(path, what)
     except ValueError as problem:
         raise error(str(problem)) from None
+    if not is_utf8(path):
+        raise error(f"{what} {path} cannot be read: safetensors takes names in UTF-8 only, rename the file or folder.")
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

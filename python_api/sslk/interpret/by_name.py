@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from sslk.data import Dataset, load_dataset
-from sslk.interpret.masks import BoxMasks, ClassMasks, MaskFolder, MaskSource
+from sslk.interpret.masks import BoxMasks, ClassMasks, ForegroundMasks, MaskFolder, MaskSource
 from sslk.interpret.salient_imagenet import salient_imagenet
+from sslk.masked.masks import MANIFEST
 
 
 def data_and_masks(
@@ -31,7 +34,8 @@ def data_and_masks(
         return salient_imagenet(path, answers, images)
     dataset = load_dataset(data, split, root=root)
     if kind == "folder" and path:
-        return dataset, MaskFolder(path, dataset)
+        built = (Path(path) / MANIFEST).exists()  # by `sslk masks build`
+        return dataset, ForegroundMasks(path, dataset) if built else MaskFolder(path, dataset)
     if masks != "annotation":
         raise ValueError(f"masks must be annotation, folder:PATH or salient:PATH, got {masks!r}.")
     annotation = dataset.annotation(0)

@@ -17,6 +17,7 @@ from PIL import Image
 from sslk.data import Dataset
 from sslk.data.archives import Archive
 from sslk.files.tables import parse_rows, records
+from sslk.masked.masks import Masks, identity_of
 
 SOFT_MASK_CUT = 128  # a grey mask counts from half of full scale
 
@@ -98,6 +99,35 @@ class BoxMasks:
         core = np.zeros((height, width), dtype=bool)
         for x0, y0, x1, y1 in np.rint(boxes).astype(int):
             core[max(y0, 0) : y1, max(x0, 0) : x1] = True
+        return {kind: mask for kind, mask in (("core", core), ("spurious", ~core)) if mask.any()}
+
+
+class ForegroundMasks:
+    """Masks that `sslk masks build` found: `core` in the foreground, `spurious` outside it.
+
+    Args:
+        path: folder of `sslk.masked.build_masks`.
+        dataset: whose images they are of.
+
+    Raises:
+        ValueError: the folder is damaged, or holds masks of another data set.
+    """
+
+    kinds: tuple[str, ...] = ("core", "spurious")
+
+    def __init__(self, path: str | Path, dataset: Dataset) -> None:
+        self._masks = Masks(path)
+        if identity_of(self._masks.settings, dataset, self._masks.indices) != self._masks.identity:
+            raise ValueError(f"{path} holds masks of {self._masks.dataset}, not of {dataset.name}, or of other images.")
+        self._place = {index: k for k, index in enumerate(self._masks.indices.tolist())}
+
+    def __repr__(self) -> str:
+        return f"ForegroundMasks({self._masks.identity})"
+
+    def __call__(self, index: int, height: int, width: int) -> dict[str, np.ndarray]:
+        if index not in self._place:
+            return {}
+        core = self._masks[self._place[index]]
         return {kind: mask for kind, mask in (("core", core), ("spurious", ~core)) if mask.any()}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import pyplot as plt
 
+from sslk.files.tables import write_rows
 from sslk.interpret.intervals import Interval, paired_difference
 from sslk.interpret.miou import MAPS, MaskAgreement
 from sslk.provenance import provenance
@@ -94,14 +94,14 @@ def _write_samples(arms: dict[str, MaskAgreement], path: Path) -> None:
     first = next(iter(arms.values()))
     columns = [(arm, which, kind) for arm, found in arms.items() for which, kind in found.overlaps]
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as stream:
-        table = csv.writer(stream)
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
         known = [arm for arm, found in arms.items() if found.correct is not None]
-        table.writerow(["index", *(f"{arm}: correct" for arm in known), *(" | ".join(column) for column in columns)])
+        header = ["index", *(f"{arm}: correct" for arm in known), *(" | ".join(column) for column in columns)]
+        write_rows(stream, [header])
         for index in range(first.images):
             correct = [int(arms[arm].correct[index]) for arm in known]  # type: ignore[index]
             values = [arms[arm].overlaps[which, kind][index] for arm, which, kind in columns]
-            table.writerow([index, *correct, *("" if np.isnan(v) else f"{v:.6f}" for v in values)])
+            write_rows(stream, [[index, *correct, *("" if np.isnan(v) else f"{v:.6f}" for v in values)]])
     temporary.replace(path)
 
 
@@ -132,10 +132,9 @@ def _figure(arms: dict[str, MaskAgreement], folder: Path) -> RunFigure:
     with plt.rc_context({"svg.hashsalt": "miou"}):  # the same figure gives the same bytes
         figure.savefig(folder / "miou.svg", metadata={"Date": None})
     plt.close(figure)
-    with (folder / "miou.csv").open("w", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow(["group", "mask", "miou", "low", "high", "images"])
-        table.writerows([group.replace("\n", " "), kind, *interval] for group, kind, interval in bars)
+    with (folder / "miou.csv").open("w", newline="", encoding="utf-8") as stream:
+        write_rows(stream, [["group", "mask", "miou", "low", "high", "images"]])
+        write_rows(stream, ([group.replace("\n", " "), kind, *interval] for group, kind, interval in bars))
     return RunFigure(
         "mIoU of heatmaps with annotated regions", "miou.svg",
         "Bars of the mIoU with core and spurious masks, for the model's heatmaps and three controls.", "miou.csv",

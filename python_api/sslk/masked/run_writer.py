@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sslk.features import FeatureStore
+from sslk.files.tables import write_rows
 from sslk.masked import figures
 from sslk.masked.analysis import accuracies, sampled_variants, umap_of
 from sslk.masked.evaluation import FoldAccuracy, folds_of
@@ -70,9 +70,7 @@ class RunWriter:
             figure.savefig(self.folder / f"{name}.{suffix}", dpi=110, metadata=metadata)
         plt.close(figure)
         with (self.folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-            rows = csv.writer(stream)
-            rows.writerow(table.columns)
-            rows.writerows(table.rows)
+            write_rows(stream, [table.columns, *table.rows])
         records = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
         (self.folder / f"{name}.json").write_text(json.dumps({"title": title, "rows": records}, indent=1))
         self.figures.append(RunFigure(title, f"{name}.{suffix}", alt, f"{name}.csv"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from sslk.features.store import FeatureStore
+from sslk.files.tables import write_rows
 from sslk.quality.score import QScores
 
 
@@ -18,10 +18,9 @@ def write_scores(
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with temporary.open("w", newline="") as stream:
-            table = csv.writer(stream)
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
             header = ["index", "image" if image_name else "", "label" if store.has_labels else "", "qscore"]
-            table.writerow(filter(None, header))
+            write_rows(stream, [filter(None, header)])
             row = 0
             for shard in store.shards():
                 part = scores.scores[row : row + len(shard.indices)].tolist()
@@ -30,7 +29,7 @@ def write_scores(
                 names = None if image_name is None else [image_name(index) for index in indices]
                 labels = None if shard.labels is None else shard.labels.tolist()
                 columns = [column for column in (indices, names, labels, part) if column is not None]
-                table.writerows(zip(*columns, strict=True))
+                write_rows(stream, zip(*columns, strict=True))
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -231,9 +231,10 @@ def _sort_key(value: Any) -> str:
 
 
 def _csv(table: RunTable) -> str:
-    import csv
     import io
 
+    from sslk.files.tables import write_rows
+
     buffer = io.StringIO()
-    csv.writer(buffer).writerows([table.columns, *table.rows])
+    write_rows(buffer, [table.columns, *table.rows])
     return "data:text/csv;base64," + base64.b64encode(buffer.getvalue().encode()).decode()

@@ -147,4 +147,6 @@ def _plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    if value is None or isinstance(value, int | float | bool):
+        return value
+    return str(value).encode("utf-8", "backslashreplace").decode()  # the name of a file may be no UTF-8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
@@ -13,6 +12,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from sslk.files.tables import write_rows
 from sslk.report.run import RunFigure
 
 
@@ -52,7 +52,5 @@ def save_figure(
     plt.close(figure)
     if data is not None:
         with (path / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-            table = csv.writer(stream)
-            table.writerow(data)
-            table.writerows(zip_longest(*data.values(), fillvalue=""))
+            write_rows(stream, [data, *zip_longest(*data.values(), fillvalue="")])
     return RunFigure(title, f"{name}.{picture}", alt, None if data is None else f"{name}.csv")

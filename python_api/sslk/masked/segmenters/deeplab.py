@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from sslk.masked.segmenters.scene import Scene
+from sslk.models.checkpoints import read_state
 
 # The 20 classes of Pascal VOC, by output channel; 0 is background.
 VOC_CLASSES = (
@@ -59,7 +60,7 @@ class DeepLabSegmenter:
                 raise OSError(f"the weights of {network} could not be downloaded ({error}); pass a path.") from error
         else:
             net = models.get_model(network, weights=None, weights_backbone=None, num_classes=21, aux_loss=True)
-            state = torch.load(Path(weights), map_location="cpu", weights_only=True)
+            state = read_state(Path(weights))
             problems = net.load_state_dict(state, strict=False)
             missing = [name for name in problems.missing_keys if not name.startswith("aux_classifier.")]
             if missing or problems.unexpected_keys:

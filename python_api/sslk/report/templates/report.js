@@ -19,6 +19,7 @@ function sortBy(header) {
 }
 
 function quoted(text) {
+  if (/^'*[=+\-@\t\r]/.test(text) && isNaN(text)) text = `'${text}`; // a spreadsheet would run it, see sslk/files/tables.py
   return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
+from sslk.files.tables import write_rows
 from sslk.report.run import Run, RunFigure, RunTable
 from sslk.reverse.protocol import ReverseProbe
 
@@ -70,8 +70,8 @@ class ExperimentResult:
             data = None
             if picture.columns:
                 data = f"{name}.csv"
-                with (path / data).open("w", newline="") as file:
-                    csv.writer(file).writerows([picture.columns, *picture.rows])
+                with (path / data).open("w", newline="", encoding="utf-8") as file:
+                    write_rows(file, [picture.columns, *picture.rows])
             figures.append(RunFigure(picture.title, f"{name}.png", picture.alt, data))
         run = Run("reverse", self.title, self.findings, provenance, self.summary, self.tables, figures)
         run.save(path)
