@@ -66,6 +66,24 @@ def test_ranking_puts_features_above_noise():
     assert result.tables[0].paper == "reverse_table2"
 
 
+def test_clusters_near_the_number_of_rows_are_not_ranked_by_chance():
+    """Random clusters, four rows each, have twice the NMI of clusters that half follow the concepts, and an AMI of 0."""
+    _, kind, colour, table = world()
+    generator = torch.Generator().manual_seed(3)
+    random = torch.randperm(600, generator=generator) % 150
+    half = torch.rand(600, generator=generator) < 0.5
+    real = torch.where(half, torch.randint(0, 6, (600,), generator=generator), 2 * kind + colour)
+    encoders = {"random": Clusterings.given(random), "real": Clusterings.given(real)}
+    result = ex.ranking(encoders, table, QUICK, accuracy={"random": 10.0, "real": 80.0})
+    assert result.summary["NMI random [%]"] > 1.5 * result.summary["NMI real [%]"]
+    assert [row[1] for row in result.tables[0].rows] == ["real", "random"]
+    assert result.findings[0].startswith("By AMI: real ")
+    assert "points of NMI are chance agreement, with 150 clusters on 120 test rows" in result.findings[1]
+    assert result.pictures["ranking"].columns[2] == "AMI [%]"
+    plain = ex.ranking({"real": encoders["real"]}, table, QUICK)
+    assert plain.findings[0].startswith("By NMI: ") and "chance" not in " ".join(plain.findings)
+
+
 def test_labels_are_told_from_concepts_without_the_labels_themselves():
     _, kind, colour, table = world()
     result = ex.labels_from_concepts(colour, torch.arange(600), table, QUICK, repeats=2)

@@ -27,7 +27,7 @@ def run(
     probe: ProbeSettings = ProbeSettings(),  # noqa: B008
     quiet: bool = False,
 ) -> None:
-    """Reverse-probe one or several encoders and rank them by NMI.
+    """Reverse-probe one or several encoders and rank them by NMI, or by AMI where NMI is much chance.
 
     Examples:
         $ sslk reverse-probe run simclr=runs/simclr random=runs/random --concepts runs/c.safetensors --out runs/ranking
@@ -91,7 +91,7 @@ def gain(
     probe: ProbeSettings = ProbeSettings(),  # noqa: B008
     quiet: bool = False,
 ) -> None:
-    """Change in NMI when each group is added to the labels.
+    """Change in NMI (AMI where NMI is much chance) when each group is added to the labels.
 
     Examples:
         $ sslk reverse-probe gain simclr=runs/simclr --concepts runs/c.safetensors --out runs/gain

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sslk.report.run import RunTable
 from sslk.reverse import figures
 from sslk.reverse.concepts.table import ConceptError, ConceptTable
+from sslk.reverse.experiments.agreement import Agreement, comparable
 from sslk.reverse.experiments.result import ExperimentResult, Picture, metric_columns, metric_row, spread, warnings_of
 from sslk.reverse.probe import ProbeSettings
 from sslk.reverse.protocol import ReverseProbe, reverse_probes
@@ -109,7 +111,7 @@ def gain(
     labels: str = "labels",
     progress: Callable[[int, int], None] | None = None,
 ) -> ExperimentResult:
-    """Change in NMI when one group is added to the labels, group by group.
+    """Change in NMI when one group is added to the labels, group by group; in AMI where NMI is much chance (`comparable`).
 
     Args:
         encoders, concepts, settings, progress: as for `breakdown`.
@@ -120,31 +122,48 @@ def gain(
     """
     others = _order(concepts, None, labels)
     tables = {"": concepts.select([labels])} | {group: concepts.select([labels, group]) for group in others}
-    rows, series = [], {}
-    findings = []
-    summary: dict[str, float | int | str | None] = {}
+    probes: dict[str, dict[str, ReverseProbe]] = {}
     for done, (name, clusterings) in enumerate(encoders.items()):
-        probes = reverse_probes(clusterings, tables, settings)
-        base = 100 * probes[""].values("nmi")
-        changes = {group: 100 * probes[group].values("nmi") - base for group in others}
+        probes[name] = reverse_probes(clusterings, tables, settings)
+        if progress is not None:
+            progress(done + 1, len(encoders))
+    by = comparable(probe for of_name in probes.values() for probe in of_name.values())
+    in_nmi = _gains(probes, others, Agreement("nmi", "NMI", []), "reverse_table3")
+    table, series, findings = in_nmi if by.metric == "nmi" else _gains(probes, others, by, None)
+    summary: dict[str, float | int | str | None] = {
+        f"{name}: gain of {group} [points]": mean
+        for name, (means, _) in series.items()
+        for group, mean in zip(others, means, strict=True)
+    }
+    alt = f"Change in {by.name} when each group is added to the labels, per encoder."
+    figure = figures.bars(others, series, f"change in {by.name} [points]")
+    picture = Picture("Gain of each group over the labels", alt, figure, table.columns, table.rows)
+    written = [table] if by.metric == "nmi" else [table, in_nmi[0]]
+    title = "Gain of groups of concepts over the labels"
+    return ExperimentResult(title, findings + by.why, summary, written, {"gain": picture})
+
+
+def _gains(
+    probes: Mapping[str, Mapping[str, ReverseProbe]], others: Sequence[str], by: Agreement, paper: str | None
+) -> tuple[RunTable, dict[str, tuple[list[float], list[float]]], list[str]]:
+    """The table, mean and deviation of every group's gain per encoder, and a sentence each."""
+    rows: list[list[Any]] = []
+    series, findings = {}, []
+    for name, of_name in probes.items():
+        base = 100 * of_name[""].values(by.metric)
+        changes = {group: 100 * of_name[group].values(by.metric) - base for group in others}
         means = [float(change.mean()) for change in changes.values()]
         deviations = [float(change.std()) if len(change) > 1 else float("nan") for change in changes.values()]
         rows.append([name, float(base.mean()), *(v for pair in zip(means, deviations, strict=True) for v in pair)])
         series[name] = (means, deviations)
         findings.append(
-            f"{name}: labels alone {spread(base)} % NMI; "
+            f"{name}: labels alone {spread(base)} % {by.name}; "
             + ", ".join(f"{group} {spread(change)}" for group, change in changes.items())
             + " points; ± over clusterings, differences taken on the same split."
         )
-        summary |= {f"{name}: gain of {group} [points]": mean for group, mean in zip(others, means, strict=True)}
-        if progress is not None:
-            progress(done + 1, len(encoders))
-    columns = ["model", "labels only, NMI [%]", *(c for g in others for c in (f"+ {g} [points]", f"std of + {g}"))]
-    alt = "Change in NMI when each group is added to the labels, per encoder."
-    picture = Picture("Gain of each group over the labels", alt, figures.bars(others, series, "change in NMI [points]"),
-                      columns, rows)  # fmt: skip
-    table = RunTable("Gain in NMI over the labels", columns, rows, "reverse_table3")
-    return ExperimentResult("Gain of groups of concepts over the labels", findings, summary, [table], {"gain": picture})
+    of_groups = (column for group in others for column in (f"+ {group} [points]", f"std of + {group}"))
+    columns = ["model", f"labels only, {by.name} [%]", *of_groups]
+    return RunTable(f"Gain in {by.name} over the labels", columns, rows, paper), series, findings
 
 
 def _order(concepts: ConceptTable, order: Sequence[str] | None, labels: str | None) -> list[str]:

@@ -9,7 +9,16 @@ import numpy as np
 from sslk.report.run import RunTable
 from sslk.reverse import figures
 from sslk.reverse.concepts.table import ConceptTable
-from sslk.reverse.experiments.result import ExperimentResult, Picture, metric_columns, metric_row, spread, warnings_of
+from sslk.reverse.experiments.agreement import comparable
+from sslk.reverse.experiments.result import (
+    ExperimentResult,
+    Picture,
+    agreement_summary,
+    metric_columns,
+    metric_row,
+    spread,
+    warnings_of,
+)
 from sslk.reverse.probe import ProbeSettings
 from sslk.reverse.protocol import ReverseProbe, reverse_probe
 from sslk.reverse.quantizer import Clusterings
@@ -24,7 +33,7 @@ def ranking(
     groups: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ExperimentResult:
-    """All encoders by NMI, all with the same concepts.
+    """All encoders by NMI, or AMI where chance makes up much of it (`comparable`), all with the same concepts.
 
     Args:
         encoders: clusterings of the same images by each encoder.
@@ -46,16 +55,18 @@ def ranking_result(
     probes: Mapping[str, ReverseProbe], accuracy: Mapping[str, float], groups: Mapping[str, str]
 ) -> ExperimentResult:
     """The table, the scatter and the order of encoders that were probed already."""
-    order = sorted(probes, key=lambda name: (groups.get(name, ""), -probes[name].mean("nmi")))
+    by = comparable(probes.values())
+    order = sorted(probes, key=lambda name: (groups.get(name, ""), -probes[name].mean(by.metric)))
     rows = [
         [groups.get(name), name, accuracy.get(name), probes[name].num_concepts, probes[name].num_clusters,
          *metric_row(probes[name])]
         for name in order
     ]  # fmt: skip
     columns = ["group", "model", "linear probe top-1 [%]", "concepts", "clusters", *metric_columns()]
-    best = sorted(probes, key=lambda name: -probes[name].mean("nmi"))
+    best = sorted(probes, key=lambda name: -probes[name].mean(by.metric))
     findings = [
-        "By NMI: " + ", ".join(f"{name} {spread(probes[name].values('nmi'), 100)} %" for name in best) + ".",
+        f"By {by.name}: " + ", ".join(f"{name} {spread(probes[name].values(by.metric), 100)} %" for name in best) + ".",
+        *by.why,
         "By I/H: "
         + ", ".join(
             f"{name} {spread(probes[name].values('normalized_information'), 100)} %"
@@ -67,16 +78,20 @@ def ranking_result(
     pictures = {}
     placed = [name for name in order if name in accuracy]
     if placed:
-        x, y = [accuracy[name] for name in placed], [100 * probes[name].mean("nmi") for name in placed]
-        errors = [100 * probes[name].std("nmi") for name in placed]
-        figure = figures.regression_scatter(placed, x, y, errors, "linear probe top-1 [%]", "reverse probe NMI [%]")
-        alt = "NMI of each encoder over its linear-probe accuracy with a regression line."
+        x, y = [accuracy[name] for name in placed], [100 * probes[name].mean(by.metric) for name in placed]
+        errors = [100 * probes[name].std(by.metric) for name in placed]
+        figure = figures.regression_scatter(
+            placed, x, y, errors, "linear probe top-1 [%]", f"reverse probe {by.name} [%]"
+        )
+        alt = f"{by.name} of each encoder over its linear-probe accuracy with a regression line."
         data = [list(row) for row in zip(placed, x, y, errors, strict=True)]
-        header = ["model", "linear probe top-1 [%]", "NMI [%]", "std of NMI [%]"]
+        header = ["model", "linear probe top-1 [%]", f"{by.name} [%]", f"std of {by.name} [%]"]
         pictures["ranking"] = Picture("Reverse against forward probing", alt, figure, header, data)
         if len(placed) > 2 and np.ptp(x) > 0:
             r = float(np.corrcoef(x, y)[0, 1])
-            findings.append(f"NMI and linear-probe accuracy correlate with r = {r:.2f} over {len(placed)} encoders.")
-    summary: dict[str, float | int | str | None] = {f"NMI {name} [%]": 100 * probes[name].mean("nmi") for name in best}
+            findings.append(
+                f"{by.name} and linear-probe accuracy correlate with r = {r:.2f} over {len(placed)} encoders."
+            )
+    summary = agreement_summary({name: probes[name] for name in best})
     table = RunTable("Encoders", columns, rows, "reverse_table2")
     return ExperimentResult("Ranking of encoders by reverse probing", findings, summary, [table], pictures)

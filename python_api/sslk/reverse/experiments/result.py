@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,15 @@ def metric_row(probe: ReverseProbe) -> list[float]:
     return [
         factor * value for _, metric, factor in COLUMNS for value in (probe.mean(metric), probe.std(metric))
     ]  # fmt: skip
+
+
+def agreement_summary(probes: Mapping[str, ReverseProbe]) -> dict[str, float | int | str | None]:
+    """NMI and AMI of every named result, for the headline numbers."""
+    return {
+        f"{name} {of} [%]": 100 * probe.mean(metric)
+        for name, metric in (("NMI", "nmi"), ("AMI", "ami"))
+        for of, probe in probes.items()
+    }
 
 
 def run_table(title: str, label: str, probes: dict[str, ReverseProbe], paper: str | None = None) -> RunTable:

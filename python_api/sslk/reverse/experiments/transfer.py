@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sslk.report.run import RunTable
 from sslk.reverse.concepts.table import ConceptError, ConceptTable
-from sslk.reverse.experiments.result import ExperimentResult, run_table, spread, warnings_of
+from sslk.reverse.experiments.agreement import comparable
+from sslk.reverse.experiments.result import ExperimentResult, agreement_summary, run_table, spread, warnings_of
 from sslk.reverse.metrics import METRICS, reverse_metrics
 from sslk.reverse.probe import ProbeSettings
 from sslk.reverse.protocol import reverse_probe
@@ -42,9 +43,8 @@ def transfer(
     }
     findings = [f"{name}: NMI {spread(p.values('nmi'), 100)} %, AMI {spread(p.values('ami'), 100)} %."
                 for name, p in probes.items()]  # fmt: skip
-    summary: dict[str, float | int | str | None] = {
-        f"NMI {name} [%]": 100 * p.mean("nmi") for name, p in probes.items()
-    }
+    findings += comparable(probes.values()).why
+    summary = agreement_summary(probes)
     table = run_table("Fitted on the other data set", "model and K", probes, "reverse_table4")
     return ExperimentResult("Reverse probing on another data set", findings + warnings_of(probes), summary, [table])
 
@@ -103,9 +103,10 @@ def shifted_test(
         deviations = values.std(0) if len(values) > 1 else torch.full((len(METRICS),), torch.nan)
         pairs_of = zip(values.mean(0).tolist(), deviations.tolist(), strict=True)
         rows.append([name, *(v for pair in pairs_of for v in pair)])
-        nmi, top1 = values[:, METRICS.index("nmi")], values[:, METRICS.index("top1")]
-        findings.append(f"{name}: NMI {spread(nmi)} %, top-1 {spread(top1)} %.")
-        summary[f"NMI {name} [%]"] = float(nmi.mean())
+        nmi, ami, top1 = (values[:, METRICS.index(metric)] for metric in ("nmi", "ami", "top1"))
+        findings.append(f"{name}: NMI {spread(nmi)} %, AMI {spread(ami)} %, top-1 {spread(top1)} %.")
+        summary |= {f"NMI {name} [%]": float(nmi.mean()), f"AMI {name} [%]": float(ami.mean())}
+    findings += comparable([fitted]).why
     units = [f"{m} [nats]" if m in ("entropy", "cross_entropy", "information") else f"{m} [%]" for m in METRICS]
     columns = ["test set", *(heading for unit in units for heading in (unit, f"std of {unit}"))]
     table_out = RunTable("Probe fitted on the first data set", columns, rows, "reverse_table7")

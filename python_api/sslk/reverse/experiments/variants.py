@@ -11,9 +11,11 @@ from torch import Tensor
 from sslk.report.run import RunTable
 from sslk.reverse import figures
 from sslk.reverse.concepts.table import ConceptTable
+from sslk.reverse.experiments.agreement import comparable
 from sslk.reverse.experiments.result import (
     ExperimentResult,
     Picture,
+    agreement_summary,
     metric_columns,
     metric_row,
     run_table,
@@ -21,7 +23,7 @@ from sslk.reverse.experiments.result import (
     warnings_of,
 )
 from sslk.reverse.probe import ProbeSettings
-from sslk.reverse.protocol import reverse_probe
+from sslk.reverse.protocol import ReverseProbe, reverse_probe
 from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
 
 
@@ -50,28 +52,33 @@ def vary_clusters(
         raise ValueError("clusters must name at least one K, got none.")
     kmeans = kmeans or KMeansSettings()
     rows, findings = [], []
-    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {"nmi": {}, "information": {}}
+    probes: dict[str, dict[int, ReverseProbe]] = {}
     done = 0
     for name, (values, samples) in features.items():
-        probes = {}
+        probes[name] = {}
         for k in clusters:
             found = quantize(values, replace(kmeans, clusters=k), samples=samples)
-            probes[k] = reverse_probe(found, concepts, settings)
-            rows.append([name, k, *metric_row(probes[k])])
+            probes[name][k] = reverse_probe(found, concepts, settings)
+            rows.append([name, k, *metric_row(probes[name][k])])
             done += 1
             if progress is not None:
                 progress(done, len(features) * len(clusters))
-        for metric, factor in (("nmi", 100.0), ("information", 1.0)):
-            pairs = [(factor * probe.mean(metric), factor * probe.std(metric)) for probe in probes.values()]
+    by = comparable(probe for of_name in probes.values() for probe in of_name.values())
+    labels = {"nmi": ("NMI [%]", 100.0), by.metric: (f"{by.name} [%]", 100.0), "information": ("I [nats]", 1.0)}
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {metric: {} for metric in labels}
+    for name, of_name in probes.items():
+        for metric, (_, factor) in labels.items():
+            pairs = [(factor * probe.mean(metric), factor * probe.std(metric)) for probe in of_name.values()]
             curves[metric][name] = ([mean for mean, _ in pairs], [std for _, std in pairs])
-        ends = [probes[k] for k in (clusters[0], clusters[-1])]
+        ends = [of_name[k] for k in (clusters[0], clusters[-1])]
         findings.append(
-            f"{name}: from K = {clusters[0]} to {clusters[-1]} NMI goes from {spread(ends[0].values('nmi'), 100)} to "
-            f"{spread(ends[1].values('nmi'), 100)} %, I from {spread(ends[0].values('information'))} to "
+            f"{name}: from K = {clusters[0]} to {clusters[-1]} {by.name} goes from {spread(ends[0].values(by.metric), 100)} "
+            f"to {spread(ends[1].values(by.metric), 100)} %, I from {spread(ends[0].values('information'))} to "
             f"{spread(ends[1].values('information'))} nats."
         )
+    findings += by.why
     pictures = {}
-    for metric, label in (("nmi", "NMI [%]"), ("information", "I [nats]")):
+    for metric, (label, _) in labels.items():
         figure = figures.lines(list(clusters), curves[metric], "clusters K", label)
         data = [[k, *(side[i] for pair in curves[metric].values() for side in pair)] for i, k in enumerate(clusters)]
         header = ["K", *(f"{name} {what}" for name in features for what in (label, "std"))]
@@ -93,11 +100,10 @@ def self_labels(
         settings: of the predictor.
     """
     probes = {name: reverse_probe(found, concepts, settings) for name, found in assignments.items()}
-    findings = [f"{name}: NMI {spread(probe.values('nmi'), 100)} %, I/H "
+    findings = [f"{name}: NMI {spread(probe.values('nmi'), 100)} %, AMI {spread(probe.values('ami'), 100)} %, I/H "
                 f"{spread(probe.values('normalized_information'), 100)} %." for name, probe in probes.items()]  # fmt: skip
-    summary: dict[str, float | int | str | None] = {
-        f"NMI {name} [%]": 100 * p.mean("nmi") for name, p in probes.items()
-    }
+    findings += comparable(probes.values()).why
+    summary = agreement_summary(probes)
     table = run_table("Given assignments", "assignment", probes)
     return ExperimentResult("Reverse probing of given assignments", findings + warnings_of(probes), summary, [table])
 
