@@ -24,7 +24,7 @@ from sslk.probes.rows import StoreRows
 from sslk.quality.ablation import _read_journal
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.reverse.concepts import ConceptTable
-from tests.fuzz.file_kinds import write_store
+from tests.fuzz.data_files import write_store
 from tests.fuzz.wrong_arrays import npy
 from tests.probes.stores import write_store as write_labelled
 

@@ -51,6 +51,8 @@ class Archive:
         if self.path.is_dir():
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise OSError(f"{name!r} lies outside {self.path} and is not read.")
+            if len(name) > 4096:
+                raise OSError(f"{name[:80]!r}... is no name that a file below {self.path} can have.")
             return read_bytes(self.path / name)
         try:
             require_possible_size(self._open_zip().getinfo(name), MOST_BYTES)
