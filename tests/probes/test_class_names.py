@@ -96,3 +96,21 @@ def test_transfer_does_not_answer_from_a_result_of_other_rules(stores, tmp_path)
     del content["key"]["rules"]
     (tmp_path / "result.json").write_text(json.dumps(content))
     assert _evaluated("d", train, test, tmp_path, 2, 0, None, None) == found
+
+
+def test_samples_of_classes_that_training_lacks_are_counted_and_said(tmp_path):
+    """Owls in the test data only: wrong by construction, and the findings say how many."""
+    train = write_store(tmp_path / "train", *features(200, classes=(0, 1)), names=("cat", "dog"))
+    x, y = features(120, classes=(0, 1, 2), seed=1)
+    test = write_store(tmp_path / "test", x, y, names=NAMES)
+    owls = int((y == 2).sum())
+    for command in (["probe", "linear", "--epochs", "3"], ["probe", "knn", "--neighbours", "5"]):
+        out = tmp_path / command[1]
+        words = ["--train", str(train.path), "--test", str(test.path), "--out", str(out), "--quiet"]
+        with pytest.warns(UserWarning, match="joined by class name"):
+            assert main([*command, *words]) == 0
+        found = json.loads((out / "results.json").read_text())
+        said = " ".join(found["findings"])
+        assert "train lacks 1 of the classes of" in said and "(owl)" in said
+        assert f"the {owls} of 120 test samples of classes that training lacks count as wrong" in said
+        assert found["summary"]["samples"] == 120 and found["summary"]["top1"] <= 1 - owls / 120

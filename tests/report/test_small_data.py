@@ -4,7 +4,15 @@ import torch
 
 from sslk.cli import main
 from sslk.report.run import Run
-from sslk.report.small_data import empty_sets, small_data, standard_error, tied_settings
+from sslk.report.small_data import (
+    auroc_standard_error,
+    empty_sets,
+    few_rows,
+    lost_in_noise,
+    small_data,
+    standard_error,
+    tied_settings,
+)
 from tests.probes.stores import write_store
 
 
@@ -56,3 +64,38 @@ def test_sets_that_are_empty_for_the_test_samples_only(tmp_path):
     assert f"{100 * train:.1f} % of the training samples but {100 * share:.1f} % of the test samples" in findings(
         tmp_path / "f"
     )
+
+
+def test_standard_error_of_an_auroc():
+    """Against the deviation over many draws of two normals a unit apart."""
+    generator = torch.Generator().manual_seed(0)
+    right, wrong = torch.randn(2000, 60, generator=generator) + 1, torch.randn(2000, 40, generator=generator)
+    areas = (right[:, :, None] > wrong[:, None, :]).double().mean((1, 2))
+    assert abs(auroc_standard_error(float(areas.mean()), 60, 40) / float(areas.std()) - 1) < 0.1
+    assert auroc_standard_error(0.7, 5, 0) == float("inf")
+    assert few_rows(500, 100) == [] and lost_in_noise(0.1, 0.02, "an AUROC", 100) == []
+
+
+def test_sweeps_sides_and_sets_of_few_samples_say_so(tmp_path, capsys):
+    """Sixty samples of 200 features, half of them answered rightly by chance."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.relu(torch.randn(120, 200, generator=generator)), torch.arange(120) % 3
+    write_store(tmp_path / "train", x[:60], y[:60])
+    write_store(tmp_path / "test", x[60:], y[60:])
+    train, test, head = (str(tmp_path / name) for name in ("train", "test", "l"))
+    assert main(["probe", "linear", "--train", train, "--test", test, "--epochs", "2", "--out", head, "--quiet"]) == 0
+    few = "60 samples choose among 200 features: an activation percentage is uncertain by up to 6.5 points"
+    words = ["ablation", "thresholds", "--train", train, "--test", test, "--outputs", head, "--eps", "0.5", "0.55"]
+    assert main([*words, "--bands", "50-100", "--out", str(tmp_path / "sweep"), "--quiet"]) == 0
+    said = findings(tmp_path / "sweep")
+    assert few in said and "is less than two standard errors of an AUROC on 60 samples" in said
+    words = ["sides", test, "--train", train, "--outputs", head, "--eps", "1", "--resamples", "20", "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "sides")]) == 0
+    assert few in findings(tmp_path / "sides")
+    capsys.readouterr()
+    assert main(["discover", train, "--out", str(tmp_path / "set.safetensors"), "--eps", "2", "--quiet"]) == 0
+    assert few in capsys.readouterr().out
+    words = ["before-after", "--before", test, "--after", test, "--before-outputs", head, "--after-outputs", head,
+             "--discriminative", str(tmp_path / "set.safetensors"), "--resamples", "20"]  # fmt: skip
+    assert main([*words, "--out", str(tmp_path / "change")]) == 0
+    assert "may be nothing" in findings(tmp_path / "change")

@@ -15,6 +15,7 @@ from sslk.quality.bootstrap import Interval
 from sslk.report import study_figures
 from sslk.report.run import Run, RunTable
 from sslk.report.save import save_figure
+from sslk.report.small_data import empty_sets, small_data
 
 
 def before_after_study(
@@ -70,6 +71,8 @@ def before_after_study(
         + (", which may be nothing." if i.low <= 0 <= i.high else ".")
         for name, i in named.items()
     ]
+    findings += empty_sets(found.empty_share, float((change.before.qscore == 0).double().mean()))
+    findings += small_data(test=len(stores[0]), classes=len(ProbeOutputs.load(before_outputs).classes))
     findings.append(f"{change.repaired} samples became correct and {change.broken} wrong.")
     summary = {
         "active_change": change.active.value, "qscore_change": change.qscore.value,

@@ -21,7 +21,7 @@ from sslk.quality.streaming import discover_store, score_store
 from sslk.report import figures, study_figures
 from sslk.report.run import Run, RunTable
 from sslk.report.save import save_figure
-from sslk.report.small_data import empty_sets, small_data
+from sslk.report.small_data import empty_sets, few_rows, small_data
 
 
 def failure(
@@ -166,6 +166,10 @@ def sides(
         f"at equal mean |L_i| ({result.one_sided.mean_active:.1f} and {result.two_sided.mean_active:.1f}): {verdict}.",
         f"{100 * result.negative_share:.1f} % of the training features are negative.",
     ]
+    for side, found in (("one-sided", result.one_sided), ("two-sided", result.two_sided)):
+        said = empty_sets(found.empty_share, result.scores[side].empty_share)
+        findings += [f"{side.capitalize()}: {sentence[0].lower()}{sentence[1:]}" for sentence in said]
+    findings += few_rows(len(opened), opened.num_features) + small_data(test=len(store), classes=len(answers.classes))
     summary = {
         "auroc_one_sided": result.auroc["one-sided"].value, "auroc_two_sided": result.auroc["two-sided"].value,
         "gain": result.gain.value, "gain_low": result.gain.low, "gain_high": result.gain.high,

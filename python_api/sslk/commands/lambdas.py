@@ -16,6 +16,7 @@ from sslk.quality.belonging import load_set
 from sslk.report import study_figures
 from sslk.report.run import Run, RunTable
 from sslk.report.save import save_figure
+from sslk.report.small_data import lost_in_noise
 from sslk.training.config import MethodName, TrainingConfig
 from sslk.training.run import claim
 from sslk.training.search import lambda_trainer
@@ -75,10 +76,12 @@ def lambdas(
     function = _imported(train) if train is not None else None
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"train": train}
+    held_out = 0  # validation images; a function of one's own keeps its number to itself
     with progress_bar("training", quiet) as update:
         if method is not None:
             backbone, parts = load_start(method, model, weights, checkpoint_format)
             images = load_dataset(data, split, root=root)
+            held_out = round(len(images) * validation_share)
             found = None if discriminative is None else load_set(discriminative, backbone)
             settings = {"method": method, "model": model, "weights": backbone.weights_hash, "data": images.name,
                         "images": images.fingerprint, "validation_share": validation_share, "options": options or {},
@@ -103,6 +106,11 @@ def lambdas(
         f"Means over {len(seeds)} seeds range over {100 * (max(means[1]) - min(means[1])):.2f} points in stage 1 and "
         f"{100 * (max(means[2]) - min(means[2])):.2f} in stage 2.",
     ]
+    if held_out:
+        best = max(means[2])
+        error = (max(best * (1 - best), 0.0) / held_out) ** 0.5
+        span = 100 * (max(means[1] + means[2]) - min(means[1] + means[2]))
+        findings += lost_in_noise(span, 100 * error, "a top-1", held_out, 2)
     summary = {"lambda1": search.lambda1, "lambda2": search.lambda2, "validation_top1": max(means[2])}
     picture = save_figure(
         study_figures.lambda_curves(search), folder, "lambdas", "Search for lambda1 and lambda2 (figure A.8)",

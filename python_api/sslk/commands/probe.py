@@ -18,7 +18,7 @@ from sslk.probes.knn import NEIGHBOURS, TEMPERATURES, knn_probe
 from sslk.probes.linear import LEARNING_RATES, WEIGHT_DECAYS, linear_probe_stores, probe_rows
 from sslk.probes.online import encoder_rows
 from sslk.probes.outputs import ProbeOutputs, accuracy_interval
-from sslk.probes.source import source_of
+from sslk.probes.source import source_of, unlike_classes
 from sslk.provenance import provenance
 from sslk.quality.transfer import splits_of
 from sslk.report.run import Run, RunTable
@@ -85,13 +85,14 @@ def linear(
         source = {"probe": "linear, augmented", "model": backbone.name, "weights_hash": backbone.weights_hash,
                   "dataset": extraction.data}  # fmt: skip
         outputs = probe.outputs(rows[1].labels, None, source)
-        trained_on = len(rows[0].labels)
+        trained_on, unlike = len(rows[0].labels), []
         inputs: dict[str, Any] = {"model": backbone.name, "data": extraction.data}
     else:
         stores = open_stores(train, test, extraction, folder, device, quiet)
         with progress_bar("training", quiet) as update:
             probe, outputs = linear_probe_stores(*stores, **settings, progress=update)
         trained_on = len(stores[0])
+        unlike = unlike_classes(*stores)
         inputs = {"train": described(stores[0]), "test": described(stores[1])}
     grid = RunTable(
         "Settings, by accuracy on the validation split",
@@ -107,6 +108,7 @@ def linear(
     found += small_data(
         train=trained_on, features=probe.weight.shape[1], test=len(probe.correct), classes=len(probe.classes)
     )
+    found += unlike
     extra = {"learning_rate": probe.learning_rate, "weight_decay": probe.weight_decay,
              "validation_top1": probe.validation_top1}  # fmt: skip
     title = "Linear probe with augmentation" if augment else "Linear probe"
@@ -164,7 +166,7 @@ def knn(
     run = {"command": "probe knn", **settings, "train": described(first), "test": described(second)}
     extra = {"k": probe.k, "temperature": probe.temperature}
     found = [chosen, *tied_settings([row[2] for row in probe.grid], max(1, round(validation_share * len(bank.labels))))]
-    found += small_data(test=len(queries.labels), classes=len(bank.labels.unique()))
+    found += small_data(test=len(queries.labels), classes=len(bank.labels.unique())) + unlike_classes(first, second)
     _finish(folder, "k-nearest-neighbour probe", probe.outputs, found, [grid], run, extra, json)
 
 
@@ -260,6 +262,7 @@ def head(
     columns = imagenet_columns(opened.spec.classes) if classes else None
     outputs = head_outputs(opened, backbone.classifier, columns, restrict)
     found = [f"The head chooses among {outputs.logits.shape[1]} classes, {len(outputs.labels.unique())} of them occur."]
+    found += small_data(test=len(outputs.labels), classes=outputs.logits.shape[1])
     run = {"command": "probe head", "restrict": restrict, "store": described(opened)}
     _finish(Path(out), "Supervised head", outputs, found, [], run, {}, json)
 

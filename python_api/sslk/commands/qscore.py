@@ -37,6 +37,7 @@ def discover_features(
         quiet: no progress bar.
     """
     from sslk.quality.streaming import discover_store
+    from sslk.report.small_data import few_rows
 
     require_file_name(out)
     with progress_bar("discovering", quiet) as update:
@@ -56,7 +57,8 @@ def discover_features(
         "empty_share": found.empty_share,
         "samples": found.num_samples,
     }
-    print_fields({key: value for key, value in fields.items() if value == value}, json)
+    notes = few_rows(found.num_samples, found.num_features)
+    print_fields({key: value for key, value in fields.items() if value == value} | _noted(notes), json)
 
 
 def score(
@@ -99,6 +101,7 @@ def score(
     from sslk.quality.belonging import load_set
     from sslk.quality.scores_file import write_scores
     from sslk.quality.streaming import score_store
+    from sslk.report.small_data import empty_sets
 
     if out is not None:
         require_file_name(out)
@@ -120,4 +123,10 @@ def score(
         "mean_active": scores.mean_active,
         "empty_share": scores.empty_share,
     }
-    print_fields(fields | ({"file": out} if out else {}), json)
+    notes = empty_sets(found.empty_share, scores.empty_share)
+    print_fields(fields | ({"file": out} if out else {}) | _noted(notes), json)
+
+
+def _noted(notes: list[str]) -> dict[str, str]:
+    """What readers should know, as a field of its own where there is anything."""
+    return {"note": " ".join(notes)} if notes else {}

@@ -12,7 +12,6 @@ from sslk.commands.reverse_inputs import (
     save,
 )
 from sslk.reverse import experiments
-from sslk.reverse.concepts import ConceptTable
 from sslk.reverse.probe import ProbeSettings
 from sslk.reverse.quantizer import KMeansSettings
 
@@ -42,7 +41,7 @@ def run(
         probe: settings of the predictor.
         quiet: no progress bar.
     """
-    table = load_table(concepts, groups)
+    table = load_table(concepts, stores, groups)
     known = load_accuracies(accuracy) if accuracy else None
     encoders = cluster_stores(stores, kmeans, out, probe.device, quiet)
     with progress_bar("probing", quiet) as update:
@@ -75,7 +74,7 @@ def breakdown(
         probe: settings of the predictor.
         quiet: no progress bar.
     """
-    table = ConceptTable.load(concepts)
+    table = load_table(concepts, stores)
     encoders = cluster_stores(stores, kmeans, out, probe.device, quiet)
     with progress_bar("probing", quiet) as update:
         result = experiments.breakdown(encoders, table, probe, order=order, labels=labels, progress=update)
@@ -105,7 +104,7 @@ def gain(
         probe: settings of the predictor.
         quiet: no progress bar.
     """
-    table = ConceptTable.load(concepts)
+    table = load_table(concepts, stores)
     encoders = cluster_stores(stores, kmeans, out, probe.device, quiet)
     with progress_bar("probing", quiet) as update:
         result = experiments.gain(encoders, table, probe, labels=labels, progress=update)
@@ -135,7 +134,7 @@ def vary_k(
         probe: settings of the predictor.
         quiet: no progress bar.
     """
-    table = ConceptTable.load(concepts)
+    table = load_table(concepts, stores)
     with progress_bar("clustering and probing", quiet) as update:
         result = experiments.vary_clusters(load_features(stores), table, clusters, kmeans, probe, progress=update)
     save(result, out, "vary-k", config_of(stores, concepts, kmeans, probe, clusters=clusters))
@@ -162,6 +161,6 @@ def transfer(
         kmeans: settings of the quantiser; its clusters are not used.
         probe: settings of the predictor.
     """
-    table = ConceptTable.load(concepts)
+    table = load_table(concepts, stores)
     result = experiments.transfer(load_features(stores), table, tuple(clusters), kmeans, probe)
     save(result, out, "transfer", config_of(stores, concepts, kmeans, probe, clusters=clusters))

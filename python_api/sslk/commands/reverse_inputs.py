@@ -14,6 +14,7 @@ from sslk.features.store import FeatureStore
 from sslk.files.tables import read_rows
 from sslk.provenance import provenance
 from sslk.reverse.concepts import ConceptTable
+from sslk.reverse.concepts.same_images import require_same_classes
 from sslk.reverse.experiments import ExperimentResult
 from sslk.reverse.probe import ProbeSettings
 from sslk.reverse.protocol import quantize_store
@@ -35,9 +36,15 @@ def save(result: ExperimentResult, out: str, command: str, config: dict[str, Any
     print(f"{out}: results.json, {len(result.tables)} tables, {len(result.pictures)} figures")
 
 
-def load_table(path: str, groups: list[str] | None) -> ConceptTable:
-    """The concept table, of the given groups only."""
+def load_table(path: str, stores: list[str], groups: list[str] | None = None) -> ConceptTable:
+    """The concept table, of the given groups only; it must be of the images of the stores.
+
+    Raises:
+        ConceptError: an image has one class in the table and another in a store.
+    """
     table = ConceptTable.load(path)
+    for store in named_stores(stores).values():
+        require_same_classes(store, table)
     return table.select(groups) if groups else table
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import torch
 
-from sslk.commands.reverse_inputs import cluster_stores, config_of, load_assignment, save
+from sslk.commands.reverse_inputs import cluster_stores, config_of, load_assignment, load_table, save
 from sslk.data import load_dataset
 from sslk.features.store import FeatureStore
 from sslk.reverse import experiments
@@ -45,7 +45,7 @@ def shifted(
     first, second = FeatureStore(store).require(), FeatureStore(shifted_store).require()
     if first.spec.weights_hash != second.spec.weights_hash:
         raise ValueError(f"both stores must be of one encoder, got {first.spec.model} and {second.spec.model}.")
-    tables = ConceptTable.load(concepts), ConceptTable.load(shifted_concepts)
+    tables = load_table(concepts, [store]), load_table(shifted_concepts, [shifted_store])
     found = cluster_stores([f"first={store}"], kmeans, out, probe.device, quiet)["first"]
     batch = second.load()
     result = experiments.shifted_test(
@@ -103,7 +103,7 @@ def labels(
     opened = FeatureStore(store).require(labels=True)
     samples = torch.cat([shard.indices for shard in opened.shards()])
     result = experiments.labels_from_concepts(
-        opened.labels(), samples, ConceptTable.load(concepts), probe, repeats=repeats, exclude=exclude
+        opened.labels(), samples, load_table(concepts, [store]), probe, repeats=repeats, exclude=exclude
     )
     save(result, out, "labels", {"store": store, "concepts": concepts, "probe": asdict(probe)})
 
@@ -139,7 +139,7 @@ def pairs(
         probe: settings of the predictor.
         quiet: no progress bar.
     """
-    table = ConceptTable.load(concepts)
+    table = load_table(concepts, [store])
     dataset = load_dataset(data, split, root=root)
     found = cluster_stores([f"store={store}"], kmeans, out, probe.device, quiet)["store"]
     result = experiments.cluster_pairs(found, table, group, lambda number: dataset[number][0], probe, count=count)

@@ -9,7 +9,7 @@ from sslk.commands.sources import Extraction, described, open_stores, parsed_eps
 from sslk.features.store import FeatureStore
 from sslk.probes.linear import linear_probe
 from sslk.probes.outputs import ProbeOutputs, accuracy_interval
-from sslk.probes.source import check_same_model, require_same_rows
+from sslk.probes.source import check_same_model, require_same_rows, unlike_classes
 from sslk.provenance import provenance
 from sslk.quality.ablation import sweep_thresholds
 from sslk.quality.compression import REDUCTIONS, SELECTIONS, Selection, compression_study
@@ -17,7 +17,7 @@ from sslk.quality.streaming import discover_store
 from sslk.report import study_figures
 from sslk.report.run import Run, RunTable
 from sslk.report.save import save_figure
-from sslk.report.small_data import small_data, standard_error
+from sslk.report.small_data import auroc_standard_error, few_rows, lost_in_noise, small_data, standard_error
 
 
 def compression(
@@ -107,6 +107,7 @@ def compression(
     }
     classes = len(bank.labels.unique())
     findings += small_data(train=len(bank.labels), features=study.kept[0], test=len(queries.labels), classes=classes)
+    findings += unlike_classes(first, second)
     plain = linear_probe(bank.features, bank.labels, queries.features, queries.labels, device=device or "cpu")
     low, _ = accuracy_interval(int(plain.correct.sum()), len(plain.correct))
     if 100 * low > float(mean[0, 0]) and study.reductions[0] == 0:
@@ -176,6 +177,12 @@ def thresholds(
         f"AUROC lies between {min(p.auroc or 0 for p in known):.3f} and {best.auroc:.3f}; the highest, at eps "
         f"{best.eps:g} and P{best.lower:g} to P{best.upper:g}, was chosen on the test samples and is no estimate.",
     ]  # fmt: skip
+    if best is not None:
+        correct = int(answers.correct.sum())
+        error = auroc_standard_error(best.auroc or 0.5, correct, len(answers.correct) - correct)
+        span = (best.auroc or 0.0) - min(point.auroc or 0.0 for point in known)
+        findings += lost_in_noise(span, error, "an AUROC", len(answers.correct)) if len(known) > 1 else []
+    findings += few_rows(len(first), first.num_features) + small_data(test=len(second), classes=len(answers.classes))
     summary = {"auroc_highest": best.auroc if best else None, "eps_highest": best.eps if best else None,
                "points": len(points)}  # fmt: skip
     picture = save_figure(

@@ -13,6 +13,7 @@ from sslk.provenance import provenance
 from sslk.quality.transfer import transfer_study
 from sslk.report.compare import compare
 from sslk.report.run import Run, RunTable
+from sslk.report.small_data import small_data
 
 
 def transfer(
@@ -83,6 +84,9 @@ def transfer(
         f"{r.classes} classes."
         for r in results
     ]
+    for r in results:
+        said = small_data(train=r.train_samples, features=r.features, test=r.test_samples, classes=r.classes)
+        findings += [f"{r.dataset}: {sentence[0].lower()}{sentence[1:]}" for sentence in (*said, *r.notes)]
     summary = {f"top1 {r.dataset}": r.top1 for r in results}
     run = {
         "command": "transfer",

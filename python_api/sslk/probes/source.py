@@ -43,16 +43,26 @@ def joined(train: FeatureStore, test: FeatureStore) -> FeatureStore:
         StoreError: model, weights or D differ.
     """
     check_same_model(train, test)
-    ours, theirs = train.spec.classes, test.spec.classes
-    if ours and theirs and set(ours) != set(theirs):
-        lacking = ((train, test, ours, theirs), (test, train, theirs, ours))
-        said = [
-            f"{b.path} lacks {len(names)} of the classes of {a.path} ({', '.join(names[:5])}{', ...' if names[5:] else ''})"
-            for a, b, have, other in lacking
-            if (names := [name for name in have if name not in other])
-        ]
-        warnings.warn(f"Labels are joined by class name; {'; '.join(said)}.", stacklevel=3)
+    for sentence in unlike_classes(train, test):
+        warnings.warn(sentence, stacklevel=3)
     return test.with_classes_of(train)
+
+
+def unlike_classes(train: FeatureStore, test: FeatureStore) -> list[str]:
+    """One sentence where two stores name different classes: what each lacks, and how many test samples that makes wrong."""
+    ours, theirs = train.spec.classes, test.spec.classes
+    if not (ours and theirs and set(ours) != set(theirs)):
+        return []
+    said = [
+        f"{b.path} lacks {len(names)} of the classes of {a.path} ({', '.join(names[:5])}{', ...' if names[5:] else ''})"
+        for a, b, have, other in ((train, test, ours, theirs), (test, train, theirs, ours))
+        if (names := [name for name in have if name not in other])
+    ]
+    labels = test.with_classes_of(train).labels()
+    unknown = int((labels >= len(ours)).sum())
+    if unknown:
+        said.append(f"the {unknown} of {len(labels)} test samples of classes that training lacks count as wrong")
+    return [f"Labels are joined by class name; {'; '.join(said)}."]
 
 
 def require_same_rows(store: FeatureStore, outputs: ProbeOutputs) -> None:

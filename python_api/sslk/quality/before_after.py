@@ -77,7 +77,7 @@ def before_after(
         _side(store, outputs, discriminative, device, further)
         for store, outputs, further in ((before, before_outputs, False), (after, after_outputs, True))
     ]
-    if not torch.equal(before_outputs.index, after_outputs.index):
+    if before.spec.data_hash != after.spec.data_hash or not torch.equal(before_outputs.index, after_outputs.index):
         raise StoreError(f"{after.path} does not hold the samples of {before.path}: extract both from one data set.")
     first, second = sides
 

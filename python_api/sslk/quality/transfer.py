@@ -16,6 +16,7 @@ from sslk.features.store import FeatureStore
 from sslk.files.text import from_fields, read_json
 from sslk.probes.linear import linear_probe_stores
 from sslk.probes.outputs import accuracy_interval
+from sslk.probes.source import unlike_classes
 
 # Where the published splits are not called train and test; labels of held-out ImageNet are published for val only.
 SPLITS = {
@@ -29,7 +30,11 @@ SPLITS = {
 
 @dataclass(frozen=True)
 class TransferResult:
-    """Linear evaluation on one data set: top-1 in [0, 1] with its 95 % interval, on `test_samples`."""
+    """Linear evaluation on one data set: top-1 in [0, 1] with its 95 % interval, on `test_samples`.
+
+    Attributes:
+        notes: what the two stores lack of each other's classes.
+    """
 
     dataset: str
     classes: int
@@ -42,6 +47,8 @@ class TransferResult:
     validation_top1: float
     learning_rate: float
     weight_decay: float
+    features: int
+    notes: tuple[str, ...] = ()
 
 
 def splits_of(data: str) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -120,8 +127,8 @@ def transfer_study(
 
 
 # Counts up where the same stores and settings give another result: 2 since the linear probe is chosen by cross-entropy and
-# trained again, and stores are joined by class name.
-_RULES = 2
+# trained again, and stores are joined by class name; 3 since the result says what they lack.
+_RULES = 3
 
 
 def _evaluated(
@@ -146,7 +153,8 @@ def _evaluated(
     low, high = accuracy_interval(int(outputs.correct.sum()), len(outputs.correct))
     result = TransferResult(
         name, len(probe.classes), len(train), len(test), probe.top1, low, high, outputs.balanced_accuracy,
-        probe.validation_top1, probe.learning_rate, probe.weight_decay,
+        probe.validation_top1, probe.learning_rate, probe.weight_decay, train.num_features,
+        tuple(unlike_classes(train, test)),
     )  # fmt: skip
     write_atomically(file, json.dumps({"key": key, "result": asdict(result)}, indent=1).encode())
     return result

@@ -14,6 +14,47 @@ def standard_error(count: int) -> float:
     return 100 * (0.25 / count) ** 0.5
 
 
+def auroc_standard_error(auroc: float, correct: int, wrong: int) -> float:
+    """Standard error of an AUROC over `correct` and `wrong` samples (Hanley and McNeil 1982); infinite without either.
+
+    >>> round(auroc_standard_error(0.55, 676, 324), 3)
+    0.019
+    """
+    if not correct or not wrong:
+        return float("inf")
+    first, second = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    variance = auroc * (1 - auroc) + (correct - 1) * (first - auroc**2) + (wrong - 1) * (second - auroc**2)
+    return (max(variance, 0.0) / (correct * wrong)) ** 0.5
+
+
+def lost_in_noise(span: float, error: float, what: str, samples: int, digits: int = 3) -> list[str]:
+    """One sentence where settings range over less than two standard errors of what they are compared by; else none.
+
+    >>> lost_in_noise(0.01, 0.02, "an AUROC", 1000)
+    ['The range, 0.010, is less than two standard errors of an AUROC on 1000 samples (0.020 each): it shows no difference.']
+    """
+    if not span < 2 * error:
+        return []
+    return [
+        f"The range, {span:.{digits}f}, is less than two standard errors of {what} on {samples} samples "
+        f"({error:.{digits}f} each): it shows no difference."
+    ]
+
+
+def few_rows(samples: int, features: int) -> list[str]:
+    """One sentence where a set of features is chosen from fewer samples than there are features; else none.
+
+    >>> few_rows(233, 2048)
+    ['Small data: 233 samples choose among 2048 features: an activation percentage is uncertain by up to 3.3 points.']
+    """
+    if samples >= features:
+        return []
+    return [
+        f"Small data: {samples} samples choose among {features} features: an activation percentage is uncertain by up to "
+        f"{standard_error(samples):.1f} points."
+    ]
+
+
 def small_data(*, train: int | None = None, features: int | None = None, test: int, classes: int) -> list[str]:
     """One sentence where training samples are fewer than features, or test samples fewer than classes; else none.
 
