@@ -168,7 +168,7 @@ def test_clusterings_survive_the_disk(tmp_path):
     assert torch.equal(loaded.assign(torch.ones(4, 3)), found.assign(torch.ones(4, 3)))
     assert torch.equal(loaded.assignments, found.assignments) and loaded.about == found.about
     (tmp_path / "k.safetensors").write_bytes(b"no")
-    with pytest.raises(ValueError, match="cannot be read as clusterings"):
+    with pytest.raises(ValueError, match="cannot be read as safetensors"):
         Clusterings.load(tmp_path / "k.safetensors")
 
 

@@ -149,7 +149,10 @@ class DiscriminativeFeatures:
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"No discriminative features at {path}: the file does not exist.")
-        tensors, metadata = read_tensors(path, "the discriminative features")
+        try:
+            tensors, metadata = read_tensors(path, "the file")
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as discriminative features, it is damaged: {error}") from None
         if metadata.get("format") != _FORMAT:
             found = str(metadata.get("format"))[:80]
             raise ValueError(f"{path} holds no discriminative features (format {found!r}).")
