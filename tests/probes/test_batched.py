@@ -167,4 +167,4 @@ def test_a_probe_that_was_stopped_has_not_converged():
     assert not fit_linear_probes(x, y, max_iterations=3).converged.any()
     # float32 cannot reach this, however long it tries; float64 reaches nearly as much.
     assert not fit_linear_probes(x, y, tolerance=1e-14, max_iterations=300).converged.any()
-    assert fit_linear_probes(x.double(), y, l2=1e-2, tolerance=1e-9).converged.all()
+    assert fit_linear_probes(x.double(), y, l2=1e-2, tolerance=1e-8).converged.all()

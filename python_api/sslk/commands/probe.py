@@ -12,6 +12,7 @@ from sslk.commands.sources import Extraction, described, open_stores
 from sslk.data import load_dataset
 from sslk.features.store import FeatureStore
 from sslk.models import load_backbone
+from sslk.probes.batched import PENALTIES
 from sslk.probes.head import head_outputs, imagenet_columns
 from sslk.probes.kfold import kfold_probe
 from sslk.probes.knn import NEIGHBOURS, TEMPERATURES, knn_probe
@@ -174,7 +175,7 @@ def kfold(
     store: str,
     out: str,
     folds: int = 5,
-    l2: list[float] = [1e-4],  # noqa: B006
+    l2: list[float] = list(PENALTIES),  # noqa: B006
     seed: int = 0,
     tolerance: float = 1e-4,
     max_iterations: int = 1000,

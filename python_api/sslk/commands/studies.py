@@ -7,6 +7,7 @@ from pathlib import Path
 from sslk.commands.console import print_fields, progress_bar
 from sslk.commands.sources import Extraction, described, open_stores, parsed_eps
 from sslk.features.store import FeatureStore
+from sslk.probes.batched import PENALTIES
 from sslk.probes.linear import linear_probe
 from sslk.probes.outputs import ProbeOutputs, accuracy_interval
 from sslk.probes.source import check_same_model, require_same_rows, unlike_classes
@@ -28,7 +29,7 @@ def compression(
     selections: list[Selection] = list(SELECTIONS),  # noqa: B006 (never written to)
     reductions: list[float] = list(REDUCTIONS),  # noqa: B006
     seeds: int = 4,
-    l2: list[float] = [1e-4],  # noqa: B006
+    l2: list[float] = list(PENALTIES),  # noqa: B006
     eps: float | str = "auto",
     lower: float = 50.0,
     upper: float = 95.0,

@@ -10,7 +10,7 @@ import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from sslk.probes.batched import fit_linear_probes
+from sslk.probes.batched import PENALTIES, fit_linear_probes
 from sslk.probes.outputs import ProbeOutputs, balanced_accuracy
 
 
@@ -39,7 +39,7 @@ def kfold_probe(
     labels: Tensor,
     *,
     folds: int = 5,
-    l2: Sequence[float] = (1e-4,),
+    l2: Sequence[float] = PENALTIES,
     seed: int = 0,
     tolerance: float = 1e-4,
     max_iterations: int = 1000,
@@ -57,7 +57,7 @@ def kfold_probe(
         features: `[N, D]`, floating point.
         labels: integers `[N]`; classes need not be contiguous, but each needs at least `folds` samples.
         folds: number of folds.
-        l2: penalties to choose from, see `fit_linear_probes`.
+        l2: penalties to choose from, the later of equals; see `fit_linear_probes`.
         seed: of the folds and splits.
         tolerance, max_iterations, device: as for `fit_linear_probes`.
         index, source: recorded in the outputs.
@@ -93,7 +93,7 @@ def kfold_probe(
         for f in range(folds):
             rows = train[f] & ~inner[f]
             scores = [balanced_accuracy(tried[f * len(l2) + i].cpu()[rows], labels[rows]) for i in range(len(l2))]
-            chosen[f] = float(l2[int(np.argmax(scores))])
+            chosen[f] = float(l2[len(l2) - 1 - int(np.argmax(scores[::-1]))])
     probes = fit_linear_probes(
         features, labels, l2=torch.tensor(chosen, dtype=torch.float64), sample_masks=train, tolerance=tolerance,
         max_iterations=max_iterations, device=device, progress=report(total - folds),
