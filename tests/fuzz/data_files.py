@@ -14,6 +14,7 @@ from sslk.data import load_dataset
 from sslk.features import FeatureStore, StoreSpec, StoreWriter
 from sslk.interpret import concepts as image_concepts
 from sslk.interpret.atlas.statistics import collect
+from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.rows import StoreRows
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.reverse.concepts import ConceptTable
@@ -132,6 +133,16 @@ def write_image_concepts(folder: Path) -> None:
 def read_image_concepts(name: str, folder: Path) -> Any:
     table = image_concepts.ConceptTable.load(folder / name)
     return table.matrix.tolist(), list(table.names)
+
+
+def write_outputs(folder: Path) -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.5, 1.5]])
+    ProbeOutputs.from_logits(logits, torch.tensor([3, 7]), torch.tensor([3, 3, 7])).save(folder / "outputs.safetensors")
+
+
+def read_outputs(folder: Path) -> Any:
+    found = ProbeOutputs.load(folder)
+    return found.index.tolist(), found.accuracy, found.balanced_accuracy, found.logits.shape, found.source
 
 
 def write_discriminative(folder: Path) -> None:

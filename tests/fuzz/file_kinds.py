@@ -42,6 +42,7 @@ from tests.fuzz.data_files import (
     read_image_concepts,
     read_image_folder,
     read_images,
+    read_outputs,
     read_store,
     read_table,
     read_tiny,
@@ -51,6 +52,7 @@ from tests.fuzz.data_files import (
     write_image_concepts,
     write_image_folder,
     write_images,
+    write_outputs,
     write_store,
     write_table,
     write_tiny,
@@ -172,7 +174,7 @@ def read_masks(folder: Path) -> Any:
 
 def write_states(folder: Path) -> None:
     (folder / "journal.json").write_text("[[0.1, 0.0, 0, 0.5], [0.2, 0.0, 1, 0.625]]")
-    result = TransferResult("d", 3, 10, 10, 0.5, 0.25, 0.75, 0.5, 0.5, 0.1, 0.0)
+    result = TransferResult("d", 3, 10, 10, 0.5, 0.25, 0.75, 0.5, 0.5, 0.1, 0.0, 4)
     (folder / "result.json").write_text(json.dumps({"key": {"epochs": 3}, "result": asdict(result)}))
     steps = {"a": {"state": "done", "arguments": {"x": 1}, "seconds": 1.5, "error": None}}
     (folder / STATE).write_text(
@@ -269,6 +271,7 @@ KINDS: tuple[Kind, ...] = (
     STATES("concept part", files=("part.json",), read=lambda folder: read_part(folder / "part.json", 1, 2)),
     STATES("prompts", files=("prompts.json",), read=lambda folder: read_prompts(folder / "prompts.json")),
     STATES("class names", files=("names.txt",), read=lambda folder: read_names(folder / "names.txt")),
+    Kind("probe outputs", write_outputs, ("outputs.safetensors",), read_outputs),
     Kind("results", write_run, (RESULTS,), read_run),
     Kind("parts", write_parts, ("parts/part-000000.safetensors", "parts/part-000001.safetensors"), read_parts),
     Kind("config", write_config, ("options.yaml",), read_config),

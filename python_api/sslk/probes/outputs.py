@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from sslk.features.atomic import write_atomically
+from sslk.files.tensors import read_tensors, require_tensors
+from sslk.files.text import parse_json
 
 _FORMAT = "sslk-probe-outputs-1"
-_TENSORS = ("index", "labels", "predictions", "confidence", "correct", "logits", "classes")
+_TENSORS = {"index": "int64 1", "labels": "int64 1", "predictions": "int64 1", "confidence": "float32 1", "correct": "bool 1",
+            "logits": "float32 2", "classes": "int64 1"}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,15 +101,19 @@ class ProbeOutputs:
         path = path / "outputs.safetensors" if path.is_dir() else path
         if not path.exists():
             raise FileNotFoundError(f"No probe outputs at {path}: the file does not exist; `sslk probe` writes it.")
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError(f"{path} holds no probe outputs (format {metadata.get('format')!r}).")
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
-                return cls(**tensors, source=json.loads(metadata["source"]))
-        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} cannot be read as probe outputs, it is damaged: {error}") from error
+        tensors, metadata = read_tensors(path, "the probe outputs")
+        if metadata.get("format") != _FORMAT:
+            raise ValueError(f"{path} holds no probe outputs (format {metadata.get('format')!r}).")
+        require_tensors(tensors, _TENSORS, str(path), ValueError)
+        rows, columns = tensors["logits"].shape
+        if any(len(t) != (columns if name == "classes" else rows) for name, t in tensors.items()):
+            raise ValueError(
+                f"{path} is damaged: its tensors are of {rows} samples and {columns} classes only in part."
+            )
+        source = parse_json(metadata.get("source", ""), f"the source in {path}")
+        if not isinstance(source, dict) or not all(isinstance(value, str) for value in source.values()):
+            raise ValueError(f"{path} is damaged: its source must be names and text.")
+        return cls(**tensors, source=source)
 
 
 def balanced_accuracy(predictions: Tensor, labels: Tensor) -> float:
