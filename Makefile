@@ -24,11 +24,13 @@ demo: $(SETUP)
 test: $(SETUP)
 	$(PY) -m pytest
 
-# The op fuzzer on random cases of its own; each failure is printed with the seed and case that reproduce it.
+# The fuzzer of the ops, or of the files that are read (FUZZ=files), on random cases of its own; each failure is printed with
+# the seed and case that reproduce it.
+FUZZ ?= ops
 MINUTES ?= 60
 SEED ?= $(shell date +%s)
 fuzz: $(SETUP)
-	$(PY) -m tests.fuzz.ops --minutes $(MINUTES) --seed $(SEED)
+	$(PY) -m tests.fuzz.$(FUZZ) --minutes $(MINUTES) --seed $(SEED)
 
 lint: $(SETUP)
 	$(PY) -m ruff check .
