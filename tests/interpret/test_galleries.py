@@ -106,5 +106,5 @@ def test_correctness_from_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"it lacks 1: 3"):
         read_correct(tmp_path / "c.csv", [2, 3])
     (tmp_path / "d.csv").write_text("index,right\n0,1\n")
-    with pytest.raises(ValueError, match="needs the columns index and correct"):
+    with pytest.raises(ValueError, match="needs the columns index, correct"):
         read_correct(tmp_path / "d.csv", [0])
