@@ -213,7 +213,7 @@ def test_outputs_survive_their_file_and_damage_is_said(tmp_path):
     assert again.source == {"probe": "x"}
     torch.testing.assert_close(outputs.confidence, logits.double().softmax(1).max(1).values.float())
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="cannot be read as safetensors"):
+    with pytest.raises(ValueError, match="damaged"):
         ProbeOutputs.load(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         ProbeOutputs.load(tmp_path / "none")

@@ -73,7 +73,7 @@ def test_damaged_missing_and_foreign_files_are_refused_by_name(tmp_path):
     path = tmp_path / "set.safetensors"
     found.save(path)
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(ValueError, match=r"set\.safetensors cannot be read as safetensors"):
+    with pytest.raises(ValueError, match=r"set\.safetensors cannot be read as discriminative features, it is damaged"):
         DiscriminativeFeatures.load(path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         DiscriminativeFeatures.load(tmp_path / "none")

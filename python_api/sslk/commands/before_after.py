@@ -50,10 +50,8 @@ def before_after_study(
     folder = Path(out)
     stores = FeatureStore(before).require(), FeatureStore(after).require()
     found = load_set(discriminative, stores[0])
-    change = before_after(
-        *stores, ProbeOutputs.load(before_outputs), ProbeOutputs.load(after_outputs), found, resamples=resamples,
-        seed=seed, device=device,
-    )  # fmt: skip
+    answers = ProbeOutputs.load(before_outputs), ProbeOutputs.load(after_outputs)
+    change = before_after(*stores, *answers, found, resamples=resamples, seed=seed, device=device)
     named: dict[str, Interval] = {
         "mean |L_i|": change.active, "mean Q-Score": change.qscore, "mean confidence": change.confidence,
         "accuracy": change.accuracy,
@@ -72,7 +70,7 @@ def before_after_study(
         for name, i in named.items()
     ]
     findings += empty_sets(found.empty_share, float((change.before.qscore == 0).double().mean()))
-    findings += small_data(test=len(stores[0]), classes=len(ProbeOutputs.load(before_outputs).classes))
+    findings += small_data(test=len(stores[0]), classes=len(answers[0].classes))
     findings.append(f"{change.repaired} samples became correct and {change.broken} wrong.")
     summary = {
         "active_change": change.active.value, "qscore_change": change.qscore.value,

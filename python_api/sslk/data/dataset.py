@@ -161,7 +161,7 @@ class Dataset(torch.utils.data.Dataset):
         digest = hashlib.sha256(self._content.encode())
         for source in self._kept.tolist():
             checksum = f" {self._checksum(source)}" if self._checksum is not None else ""
-            digest.update(f"{self._image_names[source]}{checksum}\n".encode(errors="surrogateescape"))
+            digest.update(f"{self._image_names[source]}{checksum}\n".encode())
         return digest.hexdigest()
 
     def image_name(self, index: int) -> str:

@@ -101,7 +101,10 @@ class ProbeOutputs:
         path = path / "outputs.safetensors" if path.is_dir() else path
         if not path.exists():
             raise FileNotFoundError(f"No probe outputs at {path}: the file does not exist; `sslk probe` writes it.")
-        tensors, metadata = read_tensors(path, "the probe outputs")
+        try:
+            tensors, metadata = read_tensors(path, "the file")
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as probe outputs, it is damaged: {error}") from None
         if metadata.get("format") != _FORMAT:
             raise ValueError(f"{path} holds no probe outputs (format {metadata.get('format')!r}).")
         require_tensors(tensors, _TENSORS, str(path), ValueError)

@@ -25,8 +25,10 @@ def require_same_classes(store: FeatureStore, table: ConceptTable, group: str = 
     """
     if group not in table.groups or not store.has_labels or not store.spec.classes:
         return
-    chosen = table.join(torch.cat([shard.indices for shard in store.shards()])).select([group])
-    names, labels = ClassLabels(store.spec.classes).names, store.labels().tolist()
+    shards = [*store.shards()]  # mapped: the features are not read
+    chosen = table.join(torch.cat([shard.indices for shard in shards])).select([group])
+    labels = torch.cat([shard.labels for shard in shards if shard.labels is not None]).tolist()
+    names = ClassLabels(store.spec.classes).names
     pairs = [
         (row, chosen.names[column], names[labels[row]])
         for row, (start, stop) in enumerate(zip(chosen.offsets[:-1].tolist(), chosen.offsets[1:].tolist(), strict=True))
