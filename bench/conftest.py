@@ -73,7 +73,7 @@ def pytest_terminal_summary(terminalreporter):
             "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
         )
     if path := os.environ.get("SSLK_BENCH_JSON"):
-        from sslk.provenance import provenance
+        from sslk.results.provenance import provenance
 
         Path(path).write_text(json.dumps({"provenance": provenance({}), "rows": ROWS}, indent=1))
 

@@ -49,10 +49,10 @@ def bench_gradcam(
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    from sslk.data import evaluation_transform, load_dataset
+    from sslk.data import load_dataset
     from sslk.interpret import feature_heatmaps
     from sslk.interpret.heatmaps import active_features
-    from sslk.models import load_backbone
+    from sslk.models import evaluation_transform, load_backbone
     from sslk.quality.discover import DiscriminativeFeatures
 
     torch.manual_seed(0)
@@ -138,9 +138,9 @@ def bench_extract(model: str, images: int, size: int, rounds: int) -> None:
 
 def bench_miou(images: int, size: int) -> None:
     """Maps of 7 x 7 as they come from a ResNet are resized, scaled and compared with two kinds of masks."""
-    from sslk.interpret.heatmaps import resize_and_scale
-    from sslk.interpret.intervals import mean_interval
+    from sslk.interpret.raw_maps import resize_and_scale
     from sslk.metrics import HeatmapIoU
+    from sslk.statistics.intervals import mean_interval
 
     g = torch.Generator().manual_seed(0)
     maps = torch.rand(images, 7, 7, generator=g).square()
@@ -161,10 +161,10 @@ def bench_miou(images: int, size: int) -> None:
 
 def bench_atlas(features: int, images: int, folder: Path) -> None:
     """Random images and representations; the model is the compact CIFAR network, of another width if need be."""
-    from sslk.data import Dataset, EvaluationTransform
+    from sslk.data import Dataset
     from sslk.features import StoreSpec, StoreWriter
     from sslk.interpret.atlas import build_atlas
-    from sslk.models import Backbone
+    from sslk.models import Backbone, EvaluationTransform
     from sslk.quality.discover import DiscriminativeFeatures
 
     if (folder / "atlas" / "index.html").exists():

@@ -32,7 +32,7 @@ from sslk.masked.analysis import one_variant
 from sslk.masked.evaluation import fold_accuracy
 from sslk.metrics import Similarity
 from sslk.models import load_backbone
-from sslk.provenance import provenance
+from sslk.results.provenance import provenance
 
 
 def timed(function):
@@ -169,9 +169,10 @@ def bench_folds(images: int) -> dict:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from sslk.data import evaluation_transform, load_dataset
+    from sslk.data import load_dataset
     from sslk.features import FeatureStore
     from sslk.masked import build_masks, choose_images, extract_variants, segmenter
+    from sslk.models import evaluation_transform
 
     folder = Path("runs/bench-masked")
     data, backbone = load_dataset("sample", "train"), load_backbone("embedded")

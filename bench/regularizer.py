@@ -15,7 +15,7 @@ from lightly.utils.lars import LARS
 
 import sslk
 from sslk.models import load_backbone
-from sslk.provenance import provenance
+from sslk.results.provenance import provenance
 
 
 def main() -> None:

@@ -18,14 +18,14 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from sslk.provenance import provenance
+from sslk.results.provenance import provenance
 from sslk.reverse import KMeansSettings, ProbeSettings, quantize
 from sslk.reverse.concepts import ConceptTable
 from sslk.reverse.kmeans import lloyd, random_start
-from sslk.reverse.probe import TiledWeights
 from sslk.reverse.protocol import reverse_probe
 from sslk.reverse.sparse_rows import SparseRows
 from sslk.reverse.standardise import Standardiser
+from sslk.reverse.tiled_weights import TiledWeights
 
 
 def concept_table(rows: int, concepts: int, bits: int) -> ConceptTable:

@@ -19,7 +19,7 @@ from pretrain import SETTINGS
 from safetensors import safe_open
 
 from sslk.commands.finetune import run
-from sslk.report.run import Run
+from sslk.results.run import Run
 from sslk.training.config import ARMS, TrainingConfig
 from sslk.training.differences import ArmDifference, arm_difference
 

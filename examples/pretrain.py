@@ -18,7 +18,7 @@ from sslk.commands.console import progress_bar
 from sslk.data import load_dataset
 from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD
 from sslk.models.cifar_resnet import CifarResNet
-from sslk.provenance import provenance
+from sslk.results.provenance import provenance
 from sslk.training.checkpoints import save_method
 from sslk.training.config import TrainingConfig
 from sslk.training.heads import build_method

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import sslk.provenance
+import sslk.results.provenance
 
-SOURCE = Path(sslk.provenance.__file__)
+SOURCE = Path(sslk.results.provenance.__file__)
 
 
 def git(folder, *words):
@@ -28,10 +28,10 @@ def repository(folder):
 
 def commit_seen_from(packages):
     """What a copy of the module below `packages`/sslk says."""
-    (packages / "sslk").mkdir(parents=True)
-    shutil.copy(SOURCE, packages / "sslk" / "provenance.py")
+    (packages / "sslk" / "results").mkdir(parents=True)
+    shutil.copy(SOURCE, packages / "sslk" / "results" / "provenance.py")
     code = "import sys, runpy; print(runpy.run_path(sys.argv[1])['_commit']())"
-    run = [sys.executable, "-c", code, packages / "sslk" / "provenance.py"]
+    run = [sys.executable, "-c", code, packages / "sslk" / "results" / "provenance.py"]
     return subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
 
 

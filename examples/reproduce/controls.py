@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from sslk.commands.console import progress_bar
 from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD
-from sslk.features.atomic import write_atomically
 from sslk.models.cifar_resnet import CifarResNet
+from sslk.results.atomic import write_atomically
 
 
 def supervised(

@@ -10,7 +10,7 @@ from typing import Any
 
 from examples.reproduce.encoders import StudyEncoder
 from examples.reproduce.steps import StudyConfig
-from sslk.report.run import RESULTS, Run, RunTable
+from sslk.results.run import RESULTS, Run, RunTable
 
 STUDY = "study.json"
 PROTOCOLS = ("linear", "knn", "failure", "compression", "reverse", "masked")

@@ -7,8 +7,8 @@ from pathlib import Path
 from sslk.commands.console import progress_bar
 from sslk.data import load_dataset
 from sslk.features.store import FeatureStore
-from sslk.provenance import provenance
-from sslk.report.run import Run, RunTable
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable
 from sslk.reverse import KMeansSettings, ProbeSettings, ReverseProbe, quantize_store, reverse_probes
 from sslk.reverse.concepts import ClassAttributes, ClassLabels, Colours, ConceptTable, build_concepts
 from sslk.reverse.concepts.classifier import backbone_classifier

@@ -9,7 +9,7 @@ from typing import Any
 
 from examples.reproduce.encoders import StudyEncoder
 from sslk.evaluation.plan import Step
-from sslk.report.run import RESULTS
+from sslk.results.run import RESULTS
 from sslk.training.config import ARMS, TrainingConfig
 
 # Steps that are no command of `sslk`.

@@ -26,15 +26,15 @@ from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD
 from sslk.data.sample import CLASSES, load_sample
 from sslk.models.embedded import load_embedded, load_embedded_projector, normalize_images
 from sslk.probes.linear import LinearProbe, linear_probe
-from sslk.provenance import provenance
+from sslk.quality import figures
 from sslk.quality.discover import DiscriminativeFeatures, discover, eps_sweep
 from sslk.quality.failure import FailurePrediction, failure_prediction
 from sslk.quality.score import qscore
-from sslk.report import figures
-from sslk.report.numbers import column_texts
 from sslk.report.page import render_page, write_page
-from sslk.report.run import Run, RunFigure, RunTable
-from sslk.report.save import save_figure
+from sslk.results.figure import save_figure
+from sslk.results.numbers import column_texts
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunFigure, RunTable
 from sslk.training.config import ARMS, Arm, TrainingConfig
 from sslk.training.heads import build_method
 from sslk.training.run import train

@@ -11,8 +11,7 @@ from PIL import Image
 from torchvision import transforms as T
 from torchvision.transforms import InterpolationMode
 
-from sslk.data import EvaluationTransform, evaluation_transform
-from sslk.models import load_backbone
+from sslk.models import EvaluationTransform, evaluation_transform, load_backbone
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -8,7 +8,7 @@ import pytest
 from sslk.cli import COMMANDS, Command, main
 from sslk.evaluation.plan import EvaluationConfig, Step, labelled_models, make_plan
 from sslk.evaluation.run import STATE, Evaluation, call
-from sslk.report.run import Run
+from sslk.results.run import Run
 
 CALLS: list[str] = []
 

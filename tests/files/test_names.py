@@ -22,7 +22,7 @@ from sslk.masked import build_masks, segmenter
 from sslk.quality.score import QScores
 from sslk.quality.scores_file import write_scores
 from sslk.report.page import _csv, render_page
-from sslk.report.run import Run, RunTable
+from sslk.results.run import Run, RunTable
 from tests.fuzz.mutate import YAMLS
 from tests.probes.stores import write_store
 

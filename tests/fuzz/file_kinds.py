@@ -29,7 +29,7 @@ from sslk.quality.ablation import _read_journal
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.transfer import TransferResult, read_result
 from sslk.report.page import render_page
-from sslk.report.run import RESULTS, Run
+from sslk.results.run import RESULTS, Run
 from sslk.reverse.concepts import ClassAttributes
 from sslk.reverse.concepts.build import read_part
 from sslk.reverse.concepts.by_name import read_names, read_prompts

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sslk.data import Dataset, EvaluationTransform
+from sslk.data import Dataset
 from sslk.features import FeatureStore, extract
-from sslk.models import Backbone
+from sslk.models import Backbone, EvaluationTransform
 from sslk.quality.discover import DiscriminativeFeatures
 from tests.interpret.small import cnn
 

@@ -13,7 +13,7 @@ import sslk
 from sslk.cli import main
 from sslk.data.sample import load_sample
 from sslk.models.embedded import load_embedded, normalize_images
-from sslk.report.run import Run
+from sslk.results.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sslk.data import Dataset, EvaluationTransform
+from sslk.data import Dataset
 from sslk.interpret.masks import MaskFolder
 from sslk.interpret.miou import mask_agreement
 from sslk.interpret.salient_imagenet import read_answers, salient_imagenet
+from sslk.models import EvaluationTransform
 from tests.interpret.test_miou import Float32
 
 NAMES = ["train/a/x.png", "train/b/x.png", "train/b/y.png"]

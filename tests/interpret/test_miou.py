@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from sslk.data import Annotation, Dataset, EvaluationTransform
+from sslk.data import Annotation, Dataset
 from sslk.interpret.controls import centre_prior, random_features
 from sslk.interpret.heatmaps import feature_heatmaps
-from sslk.interpret.intervals import group_difference, mean_interval, paired_difference
 from sslk.interpret.masks import BoxMasks, ClassMasks
 from sslk.interpret.miou import MAPS, mask_agreement
 from sslk.metrics import HeatmapIoU
+from sslk.models import EvaluationTransform
+from sslk.statistics.intervals import group_difference, mean_interval, paired_difference
 from tests.interpret.small import cnn
 
 TRANSFORM = EvaluationTransform((16, 16), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

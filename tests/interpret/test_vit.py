@@ -10,7 +10,7 @@ from torchvision.models import VisionTransformer
 
 import sslk
 from sslk.interpret import attention_rollout
-from sslk.interpret.heatmaps import resize_and_scale
+from sslk.interpret.raw_maps import resize_and_scale
 from sslk.models import Backbone
 from sslk.models.huggingface import HuggingFaceEncoder
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sslk.data import Annotation, Dataset, EvaluationTransform
+from sslk.data import Annotation, Dataset
 from sslk.masked import MaskedImages, Masks, build_masks, choose_images, segmenter
 from sslk.masked.masks import MaskError
 from sslk.masked.segmenters import GrabCutSegmenter, Scene, SegmentAnything
+from sslk.models import EvaluationTransform
 
 SQUARE = EvaluationTransform((16, 16), (0.5,) * 3, (0.5,) * 3)
 

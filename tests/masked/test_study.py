@@ -19,7 +19,7 @@ from sslk.masked.evaluation import fold_accuracy, folds_of
 from sslk.masked.findings import ordered_pairs, similarity_findings
 from sslk.masked.similarity import Comparison, Matrix
 from sslk.masked.study import StudyModel
-from sslk.report.run import Run
+from sslk.results.run import Run
 
 
 def classes(counts, d=6, seed=0):

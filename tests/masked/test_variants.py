@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sslk.data import Dataset, EvaluationTransform, evaluation_transform, load_dataset
+from sslk.data import Dataset, load_dataset
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter, extract
 from sslk.masked import VARIANTS, MaskedImages, VariantRenderer, build_masks, extract_variants, segmenter
 from sslk.masked.analysis import one_variant, sampled_variants, streams_of
 from sslk.masked.extract import variant_features
 from sslk.masked.variants import OCCLUDERS, BlurredBackground, RandomPatches
-from sslk.models import load_backbone
+from sslk.models import EvaluationTransform, evaluation_transform, load_backbone
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from torch import nn
 
-from sslk.data import evaluation_transform, load_dataset
+from sslk.data import load_dataset
 from sslk.data.archives import Archive
-from sslk.models import Backbone, load_backbone
+from sslk.models import Backbone, evaluation_transform, load_backbone
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 

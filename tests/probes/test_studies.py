@@ -13,12 +13,12 @@ from sslk.features import StoreError
 from sslk.probes.outputs import ProbeOutputs
 from sslk.quality.ablation import search_lambdas, sweep_thresholds
 from sslk.quality.before_after import before_after
-from sslk.quality.bootstrap import bootstrap_areas
 from sslk.quality.compression import compression_study, subset_masks
 from sslk.quality.failure import failure_prediction_store
 from sslk.quality.signed import compare_sides, matching_eps, mean_active
 from sslk.report.compare import compare
-from sslk.report.run import Run, RunTable
+from sslk.results.run import Run, RunTable
+from sslk.statistics.bootstrap import bootstrap_areas
 from tests.probes.stores import features, write_store
 
 

@@ -8,7 +8,7 @@ import torch
 import sslk
 from sslk.data.sample import load_sample
 from sslk.models.embedded import load_embedded
-from sslk.report.run import Run
+from sslk.results.run import Run
 from sslk.training.config import ARMS
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from sslk.report.run import Run, RunTable
-from sslk.report.save import save_figure
+from sslk.results.figure import save_figure
+from sslk.results.run import Run, RunTable
 
 
 def make_run(folder: Path, kind: Any = "probe", data: str = "cifar10", top1: float = 70.0, **changes: Any) -> Path:

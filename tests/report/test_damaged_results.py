@@ -9,7 +9,7 @@ import pytest
 from sslk.cli import main
 from sslk.report.collect import load_runs
 from sslk.report.page import render_page
-from sslk.report.run import RESULTS
+from sslk.results.run import RESULTS
 from tests.report.runs import make_run
 
 WRONG = [

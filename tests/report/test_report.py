@@ -13,8 +13,8 @@ import pytest
 from sslk.cli import main
 from sslk.report.collect import find_runs, group_runs, load_runs, merged_tables
 from sslk.report.page import render_page, write_page
-from sslk.report.run import RunError, RunFigure, RunTable
 from sslk.report.watch import serve, unfinished
+from sslk.results.run import RunError, RunFigure, RunTable
 from tests.report.runs import make_run
 
 HOSTILE = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>{{ 7 * 7 }}'

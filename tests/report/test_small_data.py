@@ -3,8 +3,8 @@
 import torch
 
 from sslk.cli import main
-from sslk.report.run import Run
-from sslk.report.small_data import (
+from sslk.results.run import Run
+from sslk.statistics.small_data import (
     auroc_standard_error,
     empty_sets,
     few_rows,

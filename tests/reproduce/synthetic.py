@@ -5,7 +5,7 @@ from pathlib import Path
 from examples.reproduce.encoders import StudyEncoder
 from examples.reproduce.results import EncoderResults, Study
 from examples.reproduce.steps import StudyConfig
-from sslk.report.run import Run, RunTable
+from sslk.results.run import Run, RunTable
 
 VARIANTS = ("original", "foreground", "background", "center", "border")
 PAIRS = [(a, b) for i, a in enumerate(VARIANTS) for b in VARIANTS[i + 1 :]]

@@ -9,7 +9,7 @@ from PIL import Image
 from sslk.cli import main
 from sslk.features.manifest import StoreSpec
 from sslk.features.writer import StoreWriter
-from sslk.report.run import Run
+from sslk.results.run import Run
 from sslk.reverse import Clusterings, KMeansSettings, ProbeSettings, quantize
 from sslk.reverse import experiments as ex
 from sslk.reverse.concepts import ConceptError, ConceptTable

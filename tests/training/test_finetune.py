@@ -20,7 +20,7 @@ from sslk.models import load_backbone, read_checkpoint
 from sslk.probes.outputs import ProbeOutputs
 from sslk.quality.belonging import check_set
 from sslk.quality.discover import DiscriminativeFeatures
-from sslk.report.run import Run
+from sslk.results.run import Run
 from sslk.training.callback import QScoreCallback
 from sslk.training.config import TrainingConfig
 from sslk.training.differences import arm_difference

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sslk.quality.bootstrap import Interval
+from sslk.statistics.bootstrap import Interval
 from sslk.training.differences import ArmDifference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

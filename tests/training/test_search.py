@@ -13,7 +13,7 @@ from sslk.features import FeatureStore
 from sslk.models import load_backbone
 from sslk.probes.outputs import ProbeOutputs
 from sslk.quality.discover import DiscriminativeFeatures
-from sslk.report.run import Run
+from sslk.results.run import Run
 from sslk.training.config import TrainingConfig
 from sslk.training.search import lambda_trainer
 

@@ -8,14 +8,14 @@ from sslk.commands.console import print_fields
 from sslk.commands.sources import described
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
-from sslk.provenance import provenance
+from sslk.quality import study_figures
 from sslk.quality.before_after import before_after
 from sslk.quality.belonging import load_set
-from sslk.quality.bootstrap import Interval
-from sslk.report import study_figures
-from sslk.report.run import Run, RunTable
-from sslk.report.save import save_figure
-from sslk.report.small_data import empty_sets, small_data
+from sslk.results.figure import save_figure
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable
+from sslk.statistics.bootstrap import Interval
+from sslk.statistics.small_data import empty_sets, small_data
 
 
 def before_after_study(

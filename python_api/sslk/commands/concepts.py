@@ -7,7 +7,7 @@ from typing import Literal
 from sslk.commands.console import print_fields, progress_bar
 from sslk.data import load_dataset
 from sslk.features.store import FeatureStore
-from sslk.regular_file import require_file_name
+from sslk.files.regular import require_file_name
 from sslk.reverse.concepts import ConceptTable, build_concepts, classify_store
 from sslk.reverse.concepts import merge as merge_tables
 from sslk.reverse.concepts.by_name import expert_by_name

@@ -12,16 +12,16 @@ from sslk.commands.sources import described, parsed_eps
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import check_same_model, require_same_rows
-from sslk.provenance import provenance
+from sslk.quality import figures, study_figures
 from sslk.quality.belonging import load_set
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.failure import FailurePrediction, failure_prediction_store
 from sslk.quality.signed import compare_sides
 from sslk.quality.streaming import discover_store, score_store
-from sslk.report import figures, study_figures
-from sslk.report.run import Run, RunTable
-from sslk.report.save import save_figure
-from sslk.report.small_data import empty_sets, few_rows, small_data
+from sslk.results.figure import save_figure
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable
+from sslk.statistics.small_data import empty_sets, few_rows, small_data
 
 
 def failure(

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from sslk.commands.console import progress_bar
 from sslk.data import load_dataset
-from sslk.provenance import provenance
 from sslk.quality.belonging import load_set
-from sslk.report.run import Run, RunTable
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable
 from sslk.training.config import ARMS, Arm, MethodName, TrainingConfig
 from sslk.training.differences import ArmDifference, arm_difference
 from sslk.training.finetune import ArmResult, finetune

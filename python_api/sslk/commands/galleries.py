@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from sslk.commands.console import print_fields, progress_bar
-from sslk.data import evaluation_transform, load_dataset
+from sslk.data import load_dataset
 from sslk.features.store import FeatureStore
 from sslk.interpret import galleries
 from sslk.interpret.study import save_pictures
-from sslk.models import Backbone, load_backbone
+from sslk.models import Backbone, evaluation_transform, load_backbone
 from sslk.quality.belonging import check_set, load_set
-from sslk.report.run import RunTable
+from sslk.results.run import RunTable
 
 
 def atlas(

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from sslk.commands.console import print_fields, progress_bar
-from sslk.data import Dataset, evaluation_transform, load_dataset
+from sslk.data import Dataset, load_dataset
 from sslk.interpret import galleries
 from sslk.interpret.by_name import data_and_masks, limited
 from sslk.interpret.correctness import out_of_fold_correct, read_correct
 from sslk.interpret.miou import MaskAgreement, mask_agreement
 from sslk.interpret.study import agreement_run, save_pictures
-from sslk.models import load_backbone
-from sslk.provenance import provenance
+from sslk.models import evaluation_transform, load_backbone
 from sslk.quality.belonging import load_set
+from sslk.results.provenance import provenance
 
 
 def heatmaps(

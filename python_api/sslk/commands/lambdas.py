@@ -10,13 +10,13 @@ from typing import Any
 
 from sslk.commands.console import print_fields, progress_bar
 from sslk.data import load_dataset
-from sslk.provenance import provenance
+from sslk.quality import study_figures
 from sslk.quality.ablation import LAMBDAS, Train, search_lambdas
 from sslk.quality.belonging import load_set
-from sslk.report import study_figures
-from sslk.report.run import Run, RunTable
-from sslk.report.save import save_figure
-from sslk.report.small_data import lost_in_noise
+from sslk.results.figure import save_figure
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable
+from sslk.statistics.small_data import lost_in_noise
 from sslk.training.config import MethodName, TrainingConfig
 from sslk.training.run import claim
 from sslk.training.search import lambda_trainer

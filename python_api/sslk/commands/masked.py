@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sslk.commands.console import progress_bar
+from sslk.files.regular import require_file_name
 from sslk.masked.settings import StudySettings
-from sslk.regular_file import require_file_name
 
 
 def build(

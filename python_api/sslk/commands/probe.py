@@ -20,10 +20,10 @@ from sslk.probes.linear import LEARNING_RATES, WEIGHT_DECAYS, linear_probe_store
 from sslk.probes.online import encoder_rows
 from sslk.probes.outputs import ProbeOutputs, accuracy_interval
 from sslk.probes.source import source_of, unlike_classes
-from sslk.provenance import provenance
 from sslk.quality.transfer import splits_of
-from sslk.report.run import Run, RunTable
-from sslk.report.small_data import small_data, tied_settings
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable
+from sslk.statistics.small_data import small_data, tied_settings
 
 
 def linear(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sslk.commands.console import print_fields, progress_bar
-from sslk.regular_file import require_file_name
+from sslk.files.regular import require_file_name
 
 
 def discover_features(
@@ -37,7 +37,7 @@ def discover_features(
         quiet: no progress bar.
     """
     from sslk.quality.streaming import discover_store
-    from sslk.report.small_data import few_rows
+    from sslk.statistics.small_data import few_rows
 
     require_file_name(out)
     with progress_bar("discovering", quiet) as update:
@@ -101,7 +101,7 @@ def score(
     from sslk.quality.belonging import load_set
     from sslk.quality.scores_file import write_scores
     from sslk.quality.streaming import score_store
-    from sslk.report.small_data import empty_sets
+    from sslk.statistics.small_data import empty_sets
 
     if out is not None:
         require_file_name(out)

@@ -28,7 +28,7 @@ def report(
         port: of the server; 0 picks a free one.
         quiet: print nothing.
     """
-    from sslk.regular_file import require_file_name
+    from sslk.files.regular import require_file_name
     from sslk.report.collect import find_runs
     from sslk.report.page import render_page, write_page
     from sslk.report.watch import serve

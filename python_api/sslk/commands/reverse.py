@@ -12,7 +12,7 @@ from sslk.commands.reverse_inputs import (
     save,
 )
 from sslk.reverse import experiments
-from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.quantizer import KMeansSettings
 
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from sslk.commands.console import progress_bar
 from sslk.features.store import FeatureStore
 from sslk.files.tables import read_rows
-from sslk.provenance import provenance
+from sslk.results.provenance import provenance
 from sslk.reverse.concepts import ConceptTable
 from sslk.reverse.concepts.same_images import require_same_classes
 from sslk.reverse.experiments import ExperimentResult
-from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.protocol import quantize_store
 from sslk.reverse.quantizer import Clusterings, KMeansSettings
 

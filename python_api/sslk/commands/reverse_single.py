@@ -11,7 +11,7 @@ from sslk.data import load_dataset
 from sslk.features.store import FeatureStore
 from sslk.reverse import experiments
 from sslk.reverse.concepts import ConceptTable
-from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.quantizer import KMeansSettings
 
 

@@ -11,14 +11,14 @@ from sslk.probes.batched import PENALTIES
 from sslk.probes.linear import linear_probe
 from sslk.probes.outputs import ProbeOutputs, accuracy_interval
 from sslk.probes.source import check_same_model, require_same_rows, unlike_classes
-from sslk.provenance import provenance
+from sslk.quality import study_figures
 from sslk.quality.ablation import sweep_thresholds
 from sslk.quality.compression import REDUCTIONS, SELECTIONS, Selection, compression_study
 from sslk.quality.streaming import discover_store
-from sslk.report import study_figures
-from sslk.report.run import Run, RunTable
-from sslk.report.save import save_figure
-from sslk.report.small_data import auroc_standard_error, few_rows, lost_in_noise, small_data, standard_error
+from sslk.results.figure import save_figure
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable
+from sslk.statistics.small_data import auroc_standard_error, few_rows, lost_in_noise, small_data, standard_error
 
 
 def compression(

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from sslk.commands.console import print_fields, progress_bar
 from sslk.features.extract import Progress
-from sslk.provenance import provenance
 from sslk.quality.transfer import transfer_study
 from sslk.report.compare import compare
-from sslk.report.run import Run, RunTable
-from sslk.report.small_data import small_data
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable
+from sslk.statistics.small_data import small_data
 
 
 def transfer(

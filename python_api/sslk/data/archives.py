@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from sslk.files.arrays import require_possible_size
-from sslk.regular_file import require_regular_file
+from sslk.files.regular import require_regular_file
 
 MOST_BYTES = 1 << 30  # of an image or list that is read whole
 _TAIL = 4096  # bytes of a file that its checksum covers

@@ -15,7 +15,7 @@ import numpy as np
 import torch.utils.data
 from PIL import Image
 
-from sslk.regular_file import is_utf8
+from sslk.files.regular import is_utf8
 
 ON_ERROR = ("raise", "skip")
 MOST_CLASSES = 1_000_000  # where classes are counted by their largest number

@@ -45,7 +45,7 @@ def load_dataset(
         split: As the set calls it; ImageNet and Places-365 publish labels for `train` and `val` only, Caltech-101 has
             one split, `all`. A `folder:` with sub-folders train/val/test takes the one named; `npz:` has no splits.
         root: Folder of the published sets; the environment variable SSLK_DATA by default.
-        transform: Applied to every PIL image, see `sslk.data.evaluation_transform`.
+        transform: Applied to every PIL image, see `sslk.models.evaluation_transform`.
         download: Let torchvision fetch the set.
         on_error: `raise`: reading a damaged image raises `UnreadableImageError`, which names it; `skip`: every image
             is decoded once now, and the unreadable ones are left out, with a warning that counts and names them.

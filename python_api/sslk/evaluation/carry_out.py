@@ -16,11 +16,11 @@ from sslk.evaluation.estimate import Trial, estimate, split_sizes, try_model
 from sslk.evaluation.plan import EvaluatedModel, EvaluationConfig, Step, labelled_models, make_plan
 from sslk.evaluation.run import Evaluation
 from sslk.files.tables import read_records
-from sslk.provenance import provenance
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.report.collect import find_runs
 from sslk.report.page import render_page, write_page
-from sslk.report.run import RESULTS, Run, RunTable
+from sslk.results.provenance import provenance
+from sslk.results.run import RESULTS, Run, RunTable
 
 REPORT = "report.html"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from sslk.data import evaluation_transform, load_dataset
+from sslk.data import load_dataset
 from sslk.evaluation.plan import EvaluatedModel, EvaluationConfig, Step
-from sslk.models import load_backbone
+from sslk.models import evaluation_transform, load_backbone
 
 _TRIAL_IMAGES = 16
 _VARIANTS = 5  # of the masked study

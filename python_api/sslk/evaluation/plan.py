@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sslk.report.run import RESULTS
+from sslk.results.run import RESULTS
 
 System = Literal["qscore", "reverse", "masked"]
 SYSTEMS: tuple[System, ...] = get_args(System)

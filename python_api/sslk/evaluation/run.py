@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import inspect
 import json
-import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from sslk.cli import COMMANDS
 from sslk.evaluation.plan import Step
 from sslk.features.manifest import short
 from sslk.files.text import from_fields, read_json
+from sslk.results.atomic import write_atomically
 
 STATE = "evaluation.json"
 _FORMAT = "sslk-evaluation-1"
@@ -131,9 +131,7 @@ class Evaluation:
             "steps": {name: asdict(outcome) for name, outcome in self.outcomes.items()},
         }
         self.out.mkdir(parents=True, exist_ok=True)
-        temporary = self.out / f".{STATE}.tmp"
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(temporary, self.out / STATE)
+        write_atomically(self.out / STATE, json.dumps(content, indent=1).encode())
 
 
 def _read_state(path: Path) -> _Begun:

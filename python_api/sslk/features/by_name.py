@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from sslk.data import Dataset, evaluation_transform, load_dataset
+from sslk.data import Dataset, load_dataset
 from sslk.features.extract import Precision, Progress, extract
 from sslk.features.identity import data_hash
 from sslk.features.store import FeatureStore
-from sslk.models import load_backbone
+from sslk.models import evaluation_transform, load_backbone
 
 
 def extract_by_name(

@@ -3,14 +3,13 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from sslk.features.manifest import ShardEntry
-    from sslk.features.store import FeatureStore
+from sslk.features.manifest import Manifest, ShardEntry
 
 
 class Batch(NamedTuple):
@@ -33,6 +32,16 @@ class Batch(NamedTuple):
         return Batch(self.features[rows], None if self.labels is None else self.labels[rows], self.indices[rows])
 
 
+class Shards(Protocol):
+    """What is read from a store: its folder, its manifest and its shards one by one."""
+
+    path: Path
+    manifest: Manifest
+
+    def shard(self, entry: ShardEntry) -> Batch:
+        """The rows of one shard."""
+
+
 def concatenate(parts: list[Batch]) -> Batch:
     """The rows of all parts; a single part is returned as it is."""
     if len(parts) == 1:
@@ -46,7 +55,7 @@ def concatenate(parts: list[Batch]) -> Batch:
 
 
 def iterate(
-    store: "FeatureStore",
+    store: Shards,
     batch_size: int,
     *,
     shuffle: bool,
@@ -70,7 +79,7 @@ def iterate(
     return _cut(_shuffled(in_order(store, mine), batch_size, buffer_rows, generator), batch_size)
 
 
-def in_order(store: "FeatureStore", entries: Sequence["ShardEntry"]) -> Iterator[Batch]:
+def in_order(store: Shards, entries: Sequence[ShardEntry]) -> Iterator[Batch]:
     """The shards in order; while the consumer works on one, the disk reads the next."""
     for number, entry in enumerate(entries):
         for upcoming in entries[number + 1 : number + 2]:
@@ -78,7 +87,7 @@ def in_order(store: "FeatureStore", entries: Sequence["ShardEntry"]) -> Iterator
         yield store.shard(entry)
 
 
-def _read_ahead(store: "FeatureStore", entry: "ShardEntry") -> None:
+def _read_ahead(store: Shards, entry: ShardEntry) -> None:
     """Ask the kernel to load a file into its cache in the background; returns at once."""
     if not hasattr(os, "posix_fadvise"):
         return

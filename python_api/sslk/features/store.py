@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sslk.features.atomic import write_atomically
 from sslk.features.manifest import Manifest, ShardEntry, StoreError, StoreSpec, short
 from sslk.features.reader import Batch, concatenate, in_order, iterate
+from sslk.files.regular import require_regular_file
 from sslk.files.tensors import read_tensors
 from sslk.files.text import read_json
-from sslk.regular_file import require_regular_file
+from sslk.results.atomic import write_atomically
 
 CHECKED = ".checked.json"
 

@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-from sslk.regular_file import require_regular_file
+from sslk.files.regular import require_regular_file
 
 _BEST_DEFLATE = 1032  # no deflated byte gives more
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from sslk.regular_file import require_regular_file
+from sslk.files.regular import require_regular_file
 
 MOST_TABLE = 1 << 30  # bytes of a CSV that is read
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

@@ -6,7 +6,7 @@ from os import PathLike
 
 from torch import Tensor
 
-from sslk.regular_file import is_utf8, require_regular_file
+from sslk.files.regular import is_utf8, require_regular_file
 
 
 def read_tensors(

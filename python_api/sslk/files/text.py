@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from sslk.regular_file import require_regular_file
+from sslk.files.regular import require_regular_file
 
 MOST_TEXT = 256 << 20  # bytes of a JSON, YAML or list that is read whole
 T = TypeVar("T")

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sslk.data import Dataset, EvaluationTransform
+from sslk.data import Dataset
 from sslk.interpret.correctness import out_of_fold_correct
-from sslk.interpret.maps import evaluating
+from sslk.interpret.raw_maps import evaluating
+from sslk.models import EvaluationTransform
 
 
 def misclassified_before(

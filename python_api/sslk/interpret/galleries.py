@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslk.data import Dataset, EvaluationTransform
+from sslk.data import Dataset
 from sslk.features import FeatureStore
 from sslk.interpret.heatmaps import feature_heatmaps
 from sslk.interpret.overlay import overlay
 from sslk.interpret.pca import principal_directions
+from sslk.models import EvaluationTransform
 from sslk.quality.discover import DiscriminativeFeatures
 
 

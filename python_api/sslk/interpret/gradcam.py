@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from sslk.interpret.maps import MapMethod, RawMaps
+from sslk.interpret.raw_maps import MapMethod, RawMaps
 
 
 def rounds(rows: Tensor) -> Iterator[Tensor]:
@@ -38,8 +36,6 @@ def gradcam_maps(method: MapMethod, images: Tensor) -> RawMaps:
     Raises:
         ImportError: captum is not installed.
     """
-    from sslk.interpret.maps import RawMaps
-
     try:
         from captum.attr import LayerGradCam
     except ImportError as error:

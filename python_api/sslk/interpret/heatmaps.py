@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import ssl_kernels
-from sslk.interpret.maps import MapMethod, RawMaps, evaluating, map_method
+from sslk.interpret.maps import map_method
+from sslk.interpret.raw_maps import MapMethod, RawMaps, evaluating, positive_peaks, resize_and_scale
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.score import resolve_set
 
@@ -186,7 +186,7 @@ def combine(raw: RawMaps, active: Tensor, signs: Tensor, size: tuple[int, int]) 
     """
     rows, columns = active.nonzero(as_tuple=True)
     maps = raw.pairs(rows, columns, signs[rows, columns])
-    maps = maps / _positive(maps.flatten(1).amax(1))[:, None, None]
+    maps = maps / positive_peaks(maps.flatten(1).amax(1))[:, None, None]
     counts = active.sum(1)
     if len(rows):
         # Sums of segments, unlike index_add, have one order on every device.
@@ -195,21 +195,6 @@ def combine(raw: RawMaps, active: Tensor, signs: Tensor, size: tuple[int, int]) 
         total = maps.new_zeros(len(active), maps.shape[1] * maps.shape[2])
     mean = total / counts.clamp(min=1)[:, None]
     return resize_and_scale(mean.view(len(active), *maps.shape[1:]), size)
-
-
-def resize_and_scale(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps `[..., h, w]` resized bilinearly and divided by their maximum; `[..., H, W]`, empty maps stay 0."""
-    flat = maps.reshape(-1, 1, *maps.shape[-2:]).float()
-    if tuple(maps.shape[-2:]) != tuple(size) and len(flat):
-        flat = F.interpolate(flat, size=tuple(size), mode="bilinear", align_corners=False)
-    elif not len(flat):
-        flat = flat.new_zeros(0, 1, *size)
-    flat = flat / _positive(flat.flatten(1).amax(1) if len(flat) else flat.new_zeros(0))[:, None, None, None]
-    return flat.view(*maps.shape[:-2], *size)
-
-
-def _positive(peaks: Tensor) -> Tensor:
-    return torch.where(peaks > 0, peaks, 1)
 
 
 def _per_feature(raw: RawMaps, indices: Tensor, size: tuple[int, int]) -> Tensor:

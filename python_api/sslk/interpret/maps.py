@@ -4,60 +4,16 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sslk.interpret.gradcam import gradcam_maps
+from sslk.interpret.raw_maps import MapMethod, Method, RawMaps, evaluating
+from sslk.interpret.vit import token_layer, token_maps
 from sslk.models import Backbone
-
-Method = Literal["closed form", "GradCAM", "gradient x token"]
-
-
-@dataclass(frozen=True, eq=False)
-class RawMaps:
-    """The representations of a batch and a way to ask where single features of single images look.
-
-    Attributes:
-        features: `[n, D]`, what the model (or the head on it) puts out.
-        pairs: (rows, columns, signs) int64, int64, float, each `[K]`, rows ascending -> maps `[K, h, w]`, not negative
-            and not scaled: GradCAM of `signs[k] * features[rows[k], columns[k]]`.
-    """
-
-    features: Tensor
-    pairs: Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class MapMethod:
-    """How the maps of a model are computed; made by `map_method`, called with batches of images `[n, C, H, W]`.
-
-    Attributes:
-        name: `closed form` (relu of the channel), `GradCAM` (captum) or `gradient x token`.
-        layer: dotted name of the layer whose output is looked at.
-        model: the backbone.
-        head: a module on the representations whose outputs take the place of the features; None for the features.
-    """
-
-    name: Method
-    layer: str
-    model: Backbone
-    head: nn.Module | None
-
-    def __call__(self, images: Tensor) -> RawMaps:
-        from sslk.interpret.gradcam import gradcam_maps
-        from sslk.interpret.vit import token_maps
-
-        compute = {"closed form": closed_form_maps, "GradCAM": gradcam_maps, "gradient x token": token_maps}[self.name]
-        return compute(self, images)
-
-    def output(self, images: Tensor) -> Tensor:
-        """Features, or the head's outputs, `[n, D]`."""
-        features = self.model(images)
-        return features if self.head is None else self.head(features)
 
 
 def closed_form_maps(method: MapMethod, images: Tensor) -> RawMaps:
@@ -114,7 +70,7 @@ def map_method(
         layer = _resolve(backbone, layer)
     linear = head is None or isinstance(head, nn.Linear)
     if backbone.feature_layer is not None and linear and layer in (None, backbone.feature_layer):
-        return MapMethod("closed form", backbone.feature_layer, backbone, head)
+        return MapMethod("closed form", backbone.feature_layer, backbone, head, closed_form_maps)
     name, found = _general_method(backbone, image_shape, layer)
     reason = (
         "the layer is another one" if backbone.pooled and linear else "its features are no spatial means of channels"
@@ -126,19 +82,7 @@ def map_method(
         "passes.",
         stacklevel=3,
     )
-    return MapMethod(name, found, backbone, head)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; its training flags are restored."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
+    return MapMethod(name, found, backbone, head, gradcam_maps if name == "GradCAM" else token_maps)
 
 
 def _as_backbone(model: nn.Module, image_shape: tuple[int, ...]) -> Backbone:
@@ -162,8 +106,6 @@ def _resolve(backbone: Backbone, layer: str) -> str:
 
 def _general_method(backbone: Backbone, image_shape: tuple[int, ...], layer: str | None) -> tuple[Method, str]:
     """GradCAM or gradient x token, and the layer, from what the modules put out for one image."""
-    from sslk.interpret.vit import token_layer
-
     outputs: list[tuple[str, Tensor]] = []
 
     def record(name: str) -> Callable[..., None]:

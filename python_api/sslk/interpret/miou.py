@@ -14,17 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from sslk.data import Dataset, EvaluationTransform
+from sslk.data import Dataset
 from sslk.data.workers import loading_processes
 from sslk.features.identity import weights_hash
 from sslk.interpret.controls import centre_prior, random_features
 from sslk.interpret.heatmaps import active_features, combine
-from sslk.interpret.intervals import Interval, group_difference, mean_interval, paired_difference
-from sslk.interpret.maps import MapMethod, evaluating, map_method
+from sslk.interpret.maps import map_method
 from sslk.interpret.masks import MaskSource
 from sslk.interpret.parts import Parts
+from sslk.interpret.raw_maps import MapMethod, evaluating
 from sslk.metrics import HeatmapIoU
+from sslk.models import EvaluationTransform
 from sslk.quality.discover import DiscriminativeFeatures
+from sslk.statistics.intervals import Interval, group_difference, mean_interval, paired_difference
 
 #: The maps that are compared with the masks: the model's, and what it has to beat.
 MAPS = ("discriminative", "random features", "centre prior", "uniform")

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sslk.features.atomic import write_atomically
 from sslk.files.tensors import read_tensors
+from sslk.results.atomic import write_atomically
 
 
 class Parts:

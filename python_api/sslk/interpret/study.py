@@ -9,11 +9,11 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from sslk.files.tables import write_rows
-from sslk.interpret.intervals import Interval, paired_difference
 from sslk.interpret.miou import MAPS, MaskAgreement
-from sslk.provenance import provenance
-from sslk.report.figures import BLUE, GREY, ORANGE
-from sslk.report.run import Run, RunFigure, RunTable
+from sslk.quality.figures import BLUE, GREY, ORANGE
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunFigure, RunTable
+from sslk.statistics.intervals import Interval, paired_difference
 
 
 def agreement_run(arms: dict[str, MaskAgreement], folder: Path, title: str, origin: dict[str, Any]) -> Run:

@@ -7,7 +7,7 @@ one feature: to first order, how much less of it there would be without a patch'
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sslk.interpret.gradcam import rounds
+from sslk.interpret.raw_maps import MapMethod, RawMaps, evaluating, resize_and_scale
 from sslk.models import Backbone
-
-if TYPE_CHECKING:
-    from sslk.interpret.maps import MapMethod, RawMaps
 
 
 def token_maps(method: MapMethod, images: Tensor) -> RawMaps:
@@ -26,8 +24,6 @@ def token_maps(method: MapMethod, images: Tensor) -> RawMaps:
 
     One forward pass; the backward passes go through what follows the layer, and parameters get no gradient.
     """
-    from sslk.interpret.maps import RawMaps
-
     seen: list[Tensor] = []
 
     def leaf(module: nn.Module, args: Any, output: Any) -> Any:
@@ -80,9 +76,6 @@ def attention_rollout(model: nn.Module, images: Tensor, *, size: tuple[int, int]
         >>> maps.shape, maps.amax((1, 2)).tolist()
         (torch.Size([2, 224, 224]), [1.0, 1.0])
     """
-    from sslk.interpret.heatmaps import resize_and_scale
-    from sslk.interpret.maps import evaluating
-
     recorder = _AttentionRecorder()
     with evaluating(model), torch.no_grad(), recorder:
         model(images)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslk.data import Dataset, EvaluationTransform
+from sslk.data import Dataset
 from sslk.masked.masks import Masks
+from sslk.models import EvaluationTransform
 
 
 class MaskedImages(torch.utils.data.Dataset):

@@ -15,10 +15,10 @@ from PIL import Image
 from safetensors.numpy import save
 
 from sslk.data import Dataset
-from sslk.features.atomic import write_atomically
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import from_fields, read_json
 from sslk.masked.segmenters.scene import Scene, Segmenter
+from sslk.results.atomic import write_atomically
 
 MANIFEST = "masks.json"
 _FORMAT = "sslk-masks-1"

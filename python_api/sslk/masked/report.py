@@ -11,7 +11,7 @@ from sslk.masked.extract import variant_width
 from sslk.masked.findings import similarity_findings, spread
 from sslk.masked.run_writer import RunWriter, StudyNumbers
 from sslk.masked.similarity import Comparison, compare_variants
-from sslk.report.run import Run
+from sslk.results.run import Run
 
 
 def write_study(

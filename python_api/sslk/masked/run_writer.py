@@ -24,7 +24,7 @@ from sslk.masked.rbf import rbf_cka
 from sslk.masked.settings import StudySettings
 from sslk.masked.similarity import MEASURES, Comparison
 from sslk.masked.variants import VariantRenderer
-from sslk.report.run import RunFigure, RunTable
+from sslk.results.run import RunFigure, RunTable
 
 
 @dataclass(frozen=True, eq=False)

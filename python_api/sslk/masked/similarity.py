@@ -13,9 +13,9 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from sslk.masked.bootstrap import correlation_influence, hsic_influence, interval, resampled_means
 from sslk.masked.canonical import Canonical, canonical, principal_whitening, projection_weights
 from sslk.metrics import Similarity
+from sslk.statistics.influence import correlation_influence, hsic_influence, interval, resampled_means
 
 #: Measures within a model, as the tables name them.
 MEASURES = {

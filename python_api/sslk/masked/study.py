@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sslk.data import Dataset, evaluation_transform, load_dataset
+from sslk.data import Dataset, load_dataset
 from sslk.features import FeatureStore, Progress
 from sslk.masked.evaluation import folds_of
 from sslk.masked.extract import extract_variants
@@ -22,9 +22,9 @@ from sslk.masked.run_writer import StudyNumbers
 from sslk.masked.segmenters import segmenter as segmenter_by_name
 from sslk.masked.settings import StudySettings
 from sslk.masked.variants import VariantRenderer
-from sslk.models import Backbone, load_backbone
-from sslk.provenance import provenance
-from sslk.report.run import Run
+from sslk.models import Backbone, evaluation_transform, load_backbone
+from sslk.results.provenance import provenance
+from sslk.results.run import Run
 
 PACKAGED = ("embedded", "efficientnet-lite0")
 

@@ -10,6 +10,7 @@ from sslk.models.checkpoints import (
 )
 from sslk.models.layouts import LAYOUT_NAMES
 from sslk.models.load import load_backbone
+from sslk.models.transforms import EvaluationTransform, evaluation_transform
 
 __all__ = [
     "LAYOUT_NAMES",
@@ -17,6 +18,8 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "CheckpointReport",
+    "EvaluationTransform",
+    "evaluation_transform",
     "load_backbone",
     "load_checkpoint",
     "read_checkpoint",

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sslk.files.regular import require_regular_file
 from sslk.files.tensors import read_tensors
 from sslk.models.layouts import CONTAINERS, LAYOUT_NAMES, LAYOUTS, Layout
-from sslk.regular_file import require_regular_file
 
 MINIMUM_MATCHED = 0.95
 

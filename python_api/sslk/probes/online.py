@@ -7,10 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sslk.data import evaluation_transform
 from sslk.data.augment import BatchSimCLRTransform
 from sslk.data.dataset import Dataset
-from sslk.models import Backbone
+from sslk.models import Backbone, evaluation_transform
 from sslk.probes.rows import EncoderRows
 
 

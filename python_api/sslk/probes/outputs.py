@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sslk.features.atomic import write_atomically
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import parse_json
+from sslk.results.atomic import write_atomically
 
 _FORMAT = "sslk-probe-outputs-1"
 _TENSORS = {"index": "int64 1", "labels": "int64 1", "predictions": "int64 1", "confidence": "float32 1", "correct": "bool 1",

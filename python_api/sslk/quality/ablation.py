@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 import ssl_kernels
-from sslk.features.atomic import write_atomically
 from sslk.features.store import FeatureStore
 from sslk.files.text import read_json
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.failure import failure_curves
 from sslk.quality.streaming import score_store
+from sslk.results.atomic import write_atomically
 
 LAMBDAS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
 

@@ -12,9 +12,9 @@ from sslk.features.manifest import StoreError
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import require_same_rows
-from sslk.quality.bootstrap import Interval, mean_interval
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.streaming import score_store
+from sslk.statistics.bootstrap import Interval, mean_interval
 
 READ_ROWS = 4096
 

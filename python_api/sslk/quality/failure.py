@@ -12,7 +12,7 @@ from torch import Tensor
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import require_same_rows
-from sslk.quality.bootstrap import Interval, bootstrap_areas, percentile_interval
+from sslk.statistics.bootstrap import Interval, bootstrap_areas, percentile_interval
 
 
 @dataclass(frozen=True, eq=False)

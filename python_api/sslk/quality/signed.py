@@ -11,11 +11,11 @@ from torch import Tensor
 
 import ssl_kernels
 from sslk.features.store import FeatureStore
-from sslk.quality.bootstrap import Interval, bootstrap_areas, percentile_interval
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.failure import FailureCurves, failure_curves
 from sslk.quality.score import QScores
 from sslk.quality.streaming import discover_store, score_store
+from sslk.statistics.bootstrap import Interval, bootstrap_areas, percentile_interval
 
 BINS_PER_UNIT = 1000
 READ_ROWS = 4096

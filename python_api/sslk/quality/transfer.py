@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sslk.data import load_dataset
-from sslk.features.atomic import write_atomically
 from sslk.features.by_name import extract_by_name
 from sslk.features.extract import Progress
 from sslk.features.store import FeatureStore
@@ -17,6 +16,7 @@ from sslk.files.text import from_fields, read_json
 from sslk.probes.linear import linear_probe_stores
 from sslk.probes.outputs import accuracy_interval
 from sslk.probes.source import unlike_classes
+from sslk.results.atomic import write_atomically
 
 # Where the published splits are not called train and test; labels of held-out ImageNet are published for val only.
 SPLITS = {

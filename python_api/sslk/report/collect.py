@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sslk.report.run import RESULTS, Run, RunError, RunTable
+from sslk.results.run import RESULTS, Run, RunError, RunTable
 
 # Settings that decide what a number is about: runs that differ here are never put into one table.
 _DATA = {"data", "dataset", "datasets", "data_sets", "split", "train", "test", "samples", "concepts", "masks"}

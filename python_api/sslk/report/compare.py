@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from sslk.report.paper import paper_table
-from sslk.report.run import Run, RunTable
+from sslk.results.run import Run, RunTable
 
 _PREFIX = {"reverse": "reverse", "masked": "masked"}
 

@@ -16,11 +16,12 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from sslk.regular_file import require_regular_file
+from sslk.files.regular import require_regular_file
 from sslk.report.collect import Group, LoadedRun, group_runs, load_runs, merged_tables, summaries
-from sslk.report.numbers import column_texts, text_of
 from sslk.report.paper import paper_table
-from sslk.report.run import RunFigure, RunTable
+from sslk.results.atomic import write_atomically
+from sslk.results.numbers import column_texts, text_of
+from sslk.results.run import RunFigure, RunTable
 
 _SUFFIXES = {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/csv", ".json": "application/json"}
 _MOST_ROWS = 300  # of one table on the page; the whole table is in its download
@@ -145,12 +146,7 @@ def write_page(path: str | os.PathLike[str], html: str) -> None:
     """Write the page; what was there stays until the new page is whole."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.write_text(html, encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(target, html.encode())
 
 
 def _section(loaded: LoadedRun, number: int, budget: _Budget) -> dict[str, Any]:

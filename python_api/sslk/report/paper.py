@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from importlib.resources import files
 
-from sslk.report.run import RunTable
+from sslk.results.run import RunTable
 
 
 def paper_table(name: str) -> RunTable | None:

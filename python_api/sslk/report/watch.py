@@ -12,7 +12,7 @@ from typing import Any
 
 from sslk.report.collect import find_runs
 from sslk.report.page import render_page
-from sslk.report.run import RESULTS
+from sslk.results.run import RESULTS
 
 _HOSTS = ("127.0.0.1", "localhost")
 _MOST_CLIENTS = 32  # served at a time; who comes while they are is turned away

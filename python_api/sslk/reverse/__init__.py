@@ -5,7 +5,8 @@ Probing" (ICLR 2022). `concepts` holds tables and experts, `experiments` the pap
 """
 
 from sslk.reverse.metrics import ReverseMetrics, reverse_metrics
-from sslk.reverse.probe import ConceptPredictor, ProbeSettings, fit_predictor
+from sslk.reverse.probe import ConceptPredictor, fit_predictor
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.protocol import ProbeResult, ReverseProbe, quantize_store, reverse_probe, reverse_probes
 from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
 from sslk.reverse.split import Split, stratified_split

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sslk.report.figures import BLUE, GREY, ORANGE, SERIES
+from sslk.quality.figures import BLUE, GREY, ORANGE, SERIES
 
 
 def regression_scatter(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import ssl_kernels
-from sslk.reverse.ranks import all_gather, all_sum, first_row, world
+from sslk.distributed import all_gather, all_sum, first_row, world
 
 _ROWS = 8192  # rows held in float64 at once
 

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sslk.reverse.probe import ProbeSettings, TiledWeights, bag
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.sparse_rows import SparseRows
+from sslk.reverse.tiled_weights import TiledWeights, bag
 
 
 def minimise(weights: TiledWeights, train: SparseRows, settings: ProbeSettings) -> int:

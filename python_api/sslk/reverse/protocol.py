@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from sslk.features.store import FeatureStore
 from sslk.reverse.concepts.table import ConceptTable
 from sslk.reverse.metrics import METRICS, ReverseMetrics, reverse_metrics
-from sslk.reverse.probe import ConceptPredictor, ProbeSettings, fit_predictor
+from sslk.reverse.probe import ConceptPredictor, fit_predictor
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
 from sslk.reverse.split import Split, stratified_split
 

@@ -14,11 +14,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 import ssl_kernels
-from sslk.features.atomic import write_atomically
+from sslk.distributed import first_row, world
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import from_fields, parse_json
+from sslk.results.atomic import write_atomically
 from sslk.reverse.kmeans import KMeansFit, lloyd, plus_plus_start, random_start
-from sslk.reverse.ranks import first_row, world
 from sslk.reverse.standardise import Standardiser
 
 _FORMAT = "sslk-clusterings-1"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslk.reverse.ranks import all_sum, first_row, world
+from sslk.distributed import all_sum, first_row, world
 
 _ROWS = 8192  # rows held in float64 at once
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from sslk.features.atomic import write_atomically
 from sslk.files.tensors import read_tensors
 from sslk.models.checkpoints import read_state
+from sslk.results.atomic import write_atomically
 
 LAST = "last.ckpt"
 

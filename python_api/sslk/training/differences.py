@@ -12,10 +12,10 @@ from torch import Tensor
 import ssl_kernels
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
-from sslk.quality.bootstrap import Interval, bootstrap_areas, mean_interval, percentile_interval
 from sslk.quality.discover import DiscriminativeFeatures
 from sslk.quality.failure import failure_curves
 from sslk.quality.streaming import score_store
+from sslk.statistics.bootstrap import Interval, bootstrap_areas, mean_interval, percentile_interval
 from sslk.training.finetune import OUTPUTS, SET
 
 

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import sslk
-from sslk.data import Dataset, evaluation_transform
+from sslk.data import Dataset
 from sslk.features import FeatureStore, extract
+from sslk.models import evaluation_transform
 from sslk.models.backbone import Backbone
 from sslk.probes.linear import linear_probe_stores
 from sslk.probes.outputs import ProbeOutputs
 from sslk.quality.belonging import check_set, load_set
 from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.failure import failure_prediction
+from sslk.quality.score import qscore
 from sslk.quality.streaming import discover_store
 from sslk.training.checkpoints import load_method, save_method
 from sslk.training.config import ARMS, Arm, TrainingConfig
@@ -201,14 +203,14 @@ def _evaluate(
     train = _features(backbone, data, out / "train", config)
     shown = train if test is None else _features(backbone, test, out / "test", config)
     rows = shown.load().features
-    scores = sslk.qscore(rows, found)
+    scores = qscore(rows, found)
     columns = torch.ops.sslk.column_l1(rows).double()
     tail = columns[columns > columns.mean()].sum() / columns.sum()
     top1 = auroc = None
     if test is not None and train.has_labels and shown.has_labels:
         outputs = _probe(train, shown, out / OUTPUTS, config.seed)
         top1 = outputs.accuracy
-        auroc = sslk.failure_prediction(scores.scores, outputs.correct).qscore.auroc
+        auroc = failure_prediction(scores.scores, outputs.correct).qscore.auroc
     return ArmResult(
         _mean(scores.scores), scores.mean_active, scores.empty_share, float(tail), top1, auroc, log
     )  # fmt: skip

@@ -16,11 +16,11 @@ import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from sslk.features.atomic import write_atomically
 from sslk.features.manifest import short
 from sslk.files.tables import read_records
 from sslk.files.text import read_json
 from sslk.quality.discover import DiscriminativeFeatures
+from sslk.results.atomic import write_atomically
 from sslk.training.checkpoints import LAST, KeepState, read_last
 from sslk.training.config import CARRIED_OUT, Arm, TrainingConfig
 from sslk.training.methods import Method

@@ -14,13 +14,15 @@ from jinja2 import Environment, PackageLoader
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslk.data import Dataset, EvaluationTransform
+from sslk.data import Dataset
 from sslk.features import FeatureStore
 from sslk.interpret.atlas.statistics import AtlasStatistics, coactivation_groups, collect
 from sslk.interpret.atlas.thumbnails import SIDE, write_pictures
 from sslk.interpret.concepts import ConceptTable, concept_scores
 from sslk.interpret.maps import map_method
+from sslk.models import EvaluationTransform
 from sslk.quality.discover import DiscriminativeFeatures
+from sslk.results.atomic import write_atomically
 
 PAGE = "index.html"
 _BARS = 8  # classes shown per feature
@@ -123,9 +125,7 @@ def build_atlas(
         layer=method.layer, side=SIDE, top=min(top, statistics.rows), min_correlation=min_correlation,
         labelled=store.has_labels, concepts=concepts is not None,
     )  # fmt: skip
-    temporary = folder / f".{PAGE}.tmp"
-    temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, folder / PAGE)
+    write_atomically(folder / PAGE, html.encode())
     return Atlas(folder / PAGE, cards, int((sizes > 1).sum()), group, phi, inside)
 
 

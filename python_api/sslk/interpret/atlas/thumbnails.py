@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslk.data import Dataset, EvaluationTransform
-from sslk.interpret.heatmaps import resize_and_scale
-from sslk.interpret.maps import MapMethod, evaluating
+from sslk.data import Dataset
 from sslk.interpret.overlay import overlay
+from sslk.interpret.raw_maps import MapMethod, evaluating, resize_and_scale
+from sslk.models import EvaluationTransform
+from sslk.results.atomic import write_atomically
 
 SIDE = 112  # pixels of a thumbnail
 _CHUNK = 256  # features whose thumbnails are in memory at a time
@@ -57,9 +57,7 @@ def write_pictures(
             name = f"feature-{feature}.jpg"
             buffer = io.BytesIO()
             Image.fromarray(picture).save(buffer, "JPEG", quality=82)
-            temporary = folder / f".{name}.tmp"
-            temporary.write_bytes(buffer.getvalue())
-            os.replace(temporary, folder / name)
+            write_atomically(folder / name, buffer.getvalue())
             names.append(name)
         if progress is not None:
             progress(len(names), len(features))

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 
 from sslk.data.dataset import Dataset
-from sslk.features.atomic import write_atomically
 from sslk.files.text import from_fields, read_json
+from sslk.results.atomic import write_atomically
 from sslk.reverse.concepts.expert import ConceptSample, Expert
 from sslk.reverse.concepts.table import ConceptError, ConceptTable
 

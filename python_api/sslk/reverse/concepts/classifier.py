@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sslk.data.transforms import evaluation_transform
 from sslk.features.store import FeatureStore
 from sslk.models import Backbone, load_backbone
+from sslk.models.transforms import evaluation_transform
 from sslk.reverse.concepts.expert import ConceptSample
 from sslk.reverse.concepts.table import ConceptError, ConceptTable
 

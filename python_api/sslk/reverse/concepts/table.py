@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from sslk.features.atomic import write_atomically
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import from_fields, parse_json
+from sslk.results.atomic import write_atomically
 
 _FORMAT = "sslk-concepts-1"
 

@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sslk.report.run import RunTable
+from sslk.results.run import RunTable
 from sslk.reverse import figures
 from sslk.reverse.concepts.table import ConceptError, ConceptTable
 from sslk.reverse.experiments.agreement import Agreement, comparable
 from sslk.reverse.experiments.result import ExperimentResult, Picture, metric_columns, metric_row, spread, warnings_of
-from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.protocol import ReverseProbe, reverse_probes
 from sslk.reverse.quantizer import Clusterings
 

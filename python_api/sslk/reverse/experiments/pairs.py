@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sslk.report.run import RunTable
+from sslk.results.run import RunTable
 from sslk.reverse import figures
 from sslk.reverse.concepts.table import ConceptTable
 from sslk.reverse.experiments.result import ExperimentResult, Picture
-from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.protocol import ProbeResult, probe_clustering
 from sslk.reverse.quantizer import Clusterings
 from sslk.reverse.split import stratified_split

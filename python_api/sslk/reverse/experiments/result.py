@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sslk.files.tables import write_rows
-from sslk.report.run import Run, RunFigure, RunTable
+from sslk.results.run import Run, RunFigure, RunTable
 from sslk.reverse.protocol import ReverseProbe
 
 # Name in a table, attribute of the metrics, factor.

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslk.report.run import RunTable
+from sslk.results.run import RunTable
 from sslk.reverse import figures
 from sslk.reverse.concepts.table import ConceptTable
 from sslk.reverse.experiments.result import ExperimentResult, Picture
-from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.protocol import reverse_probe
 from sslk.reverse.quantizer import KMeansSettings, quantize
 

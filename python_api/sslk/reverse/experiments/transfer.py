@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from sslk.report.run import RunTable
+from sslk.results.run import RunTable
 from sslk.reverse.concepts.table import ConceptError, ConceptTable
 from sslk.reverse.experiments.agreement import comparable
 from sslk.reverse.experiments.result import ExperimentResult, agreement_summary, run_table, spread, warnings_of
 from sslk.reverse.metrics import METRICS, reverse_metrics
-from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.protocol import reverse_probe
 from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
 

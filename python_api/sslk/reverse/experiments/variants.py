@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sslk.report.run import RunTable
+from sslk.results.run import RunTable
 from sslk.reverse import figures
 from sslk.reverse.concepts.table import ConceptTable
 from sslk.reverse.experiments.agreement import comparable
@@ -22,7 +22,7 @@ from sslk.reverse.experiments.result import (
     spread,
     warnings_of,
 )
-from sslk.reverse.probe import ProbeSettings
+from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.protocol import ReverseProbe, reverse_probe
 from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
 

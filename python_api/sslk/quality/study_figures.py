@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from sslk.quality.ablation import LambdaSearch, SweepPoint
 from sslk.quality.before_after import BeforeAfter
-from sslk.quality.bootstrap import Interval
 from sslk.quality.compression import Compression
-from sslk.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SERIES, _axes
+from sslk.quality.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SERIES, _axes
+from sslk.statistics.bootstrap import Interval
 
 _COLORS = {
     "discriminative": BLUE,

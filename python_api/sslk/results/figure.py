@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from sslk.files.tables import write_rows
-from sslk.report.run import RunFigure
+from sslk.results.run import RunFigure
 
 
 def save_figure(

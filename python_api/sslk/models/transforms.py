@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
 if TYPE_CHECKING:
-    from sslk.models import Backbone
+    from sslk.models.backbone import Backbone
 
 
 @dataclass(frozen=True)

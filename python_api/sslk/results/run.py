@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sslk.regular_file import require_regular_file
+from sslk.files.regular import require_regular_file
+from sslk.results.atomic import write_atomically
 
 Kind = Literal["qscore", "finetune", "probe", "compression", "transfer", "ablation", "reverse", "masked", "interpret",
                "evaluation"]  # fmt: skip
@@ -52,7 +53,7 @@ class Run:
         kind: which protocol.
         title: one line.
         findings: what was found and how sure it is, one sentence each, numbers with intervals.
-        provenance: from `sslk.provenance.provenance`: command, config, seed, data, weights, versions, commit.
+        provenance: from `sslk.results.provenance.provenance`: command, config, seed, data, weights, versions, commit.
         summary: named scalars, the headline numbers.
         tables, figures: what to show, in this order.
     """
@@ -75,14 +76,8 @@ class Run:
         """
         path = Path(folder) / RESULTS
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{RESULTS}.tmp")
-        try:
-            temporary.write_text(
-                json.dumps({"format": _FORMAT, **_plain(asdict(self))}, indent=1, allow_nan=False), encoding="utf-8"
-            )
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        text = json.dumps({"format": _FORMAT, **_plain(asdict(self))}, indent=1, allow_nan=False)
+        write_atomically(path, text.encode())
         return path
 
     @classmethod

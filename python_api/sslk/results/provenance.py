@@ -44,7 +44,7 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """The commit of the package's own source tree; None where it was installed from a wheel or lies in another's tree."""
-    tree = Path(__file__).resolve().parents[2]
+    tree = Path(__file__).resolve().parents[3]
     top = _git(tree, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != tree or not (tree / "csrc" / "schemas.cpp").is_file():
         return None
