@@ -77,9 +77,7 @@ class NinjaBuild(build_ext):
         multi_isa = platform.machine() in ("x86_64", "AMD64")
         isas = list(X86_FLAGS) if multi_isa else ["baseline"]
         archs = os.environ.get("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS) if nvcc else ""
-        nvcc_version = (
-            re.search(r"release ([\d.]+)", subprocess.check_output([nvcc, "--version"], text=True)) if nvcc else None
-        )
+        nvcc_version = re.search(r"release ([\d.]+)", subprocess.check_output([nvcc, "--version"], text=True)) if nvcc else None
         includes = [f"-I{CSRC}"]
         includes += [f"-isystem {path}" for path in [*cpp_extension.include_paths(), sysconfig.get_path("include")]]
         target = f"-DTORCH_TARGET_VERSION={target_macro(TORCH_TARGET)}"
@@ -133,9 +131,7 @@ class NinjaBuild(build_ext):
         for source in sorted(CSRC.rglob("*.cpp")):
             if source.name.endswith("kernels.cpp"):
                 for isa in isas:
-                    compile_cxx(
-                        source, f".{isa}", " ".join([f"-DSSLK_ISA={isa}", *(X86_FLAGS[isa] if multi_isa else [])])
-                    )
+                    compile_cxx(source, f".{isa}", " ".join([f"-DSSLK_ISA={isa}", *(X86_FLAGS[isa] if multi_isa else [])]))
             elif source.name == "module.cpp":
                 quoted = " ".join(f"'-D{name}=\"{value}\"'" for name, value in info.items())
                 compile_cxx(source, extra=f"-I{pybind11.get_include()} {quoted}")
@@ -194,9 +190,7 @@ class NinjaBuild(build_ext):
     def get_outputs(self) -> list[str]:
         outputs = super().get_outputs()
         return outputs + [
-            str(Path(path).parent / "libsslk_cuda.so")
-            for path in outputs
-            if (Path(path).parent / "libsslk_cuda.so").exists()
+            str(Path(path).parent / "libsslk_cuda.so") for path in outputs if (Path(path).parent / "libsslk_cuda.so").exists()
         ]
 
 

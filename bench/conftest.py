@@ -69,9 +69,7 @@ def pytest_terminal_summary(terminalreporter):
     write = terminalreporter.write_line
     terminalreporter.section("share of the machine's own rate; x: times faster than")
     for line in [names, *cells]:
-        write(
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        )
+        write("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))))
     if path := os.environ.get("SSLK_BENCH_JSON"):
         from sslk.results.provenance import provenance
 

@@ -83,7 +83,7 @@ def bench_stream(gigabytes: float, dtype: str, repetitions: int, folder: Path) -
 
     A finished store in the folder is used as it is, so that a second run measures alone.
     """
-    from sslk.quality.streaming import discover_store, score_store
+    from sslk.quality import discover, qscore
 
     size = {"float32": 4, "float16": 2, "bfloat16": 2}[dtype]
     shard_rows = (64 << 20) // (2048 * size)
@@ -106,7 +106,7 @@ def bench_stream(gigabytes: float, dtype: str, repetitions: int, folder: Path) -
                 pass
             os.close(fd)
 
-    found = discover_store(store, 2.0)
+    found = discover(store, 2.0)
     ratios, cpu_ratios, before = [], [], anonymous_megabytes()
     peak = before
 
@@ -114,17 +114,17 @@ def bench_stream(gigabytes: float, dtype: str, repetitions: int, folder: Path) -
         nonlocal peak
         peak = max(peak, anonymous_megabytes())
 
-    discover_store(store, 2.0, progress=watch)
-    score_store(store, found, progress=watch)
+    discover(store, 2.0, progress=watch)
+    qscore(store, found, progress=watch)
     for _ in range(repetitions):
         start, cpu = time.perf_counter(), time.process_time()
         read()
         read()
         reading, reading_cpu = time.perf_counter() - start, time.process_time() - cpu
         start, cpu = time.perf_counter(), time.process_time()
-        discover_store(store, 2.0)
+        discover(store, 2.0)
         middle = time.perf_counter()
-        score_store(store, found)
+        qscore(store, found)
         end = time.perf_counter()
         ratios.append(reading / (end - start))
         cpu_ratios.append(reading_cpu / (time.process_time() - cpu))

@@ -147,18 +147,13 @@ class Bench:
         for n, d in [(64, 128)] if self.small else sizes:
             for dtype in (torch.float32, torch.bfloat16):
                 item = dtype.itemsize
-                inputs = rotating(
-                    lambda n=n, d=d, dtype=dtype: torch.randn(n, d, device=self.device).to(dtype), self.device
-                )
+                inputs = rotating(lambda n=n, d=d, dtype=dtype: torch.randn(n, d, device=self.device).to(dtype), self.device)
                 chosen = torch.arange(d, device=self.device) % 4 == 0
                 grad_q, grad_c = torch.randn(n, device=self.device), torch.randn(d, device=self.device)
                 read, both = n * d * item, 2 * n * d * item
                 self.add("qscore", inputs, lambda h, s=chosen: ops.qscore(h, s), read)
                 self.add(
-                    "qscore_backward",
-                    inputs,
-                    lambda h, s=chosen, g=grad_q: ops.qscore_backward(g, h, s, 4.0, True, False),
-                    both,
+                    "qscore_backward", inputs, lambda h, s=chosen, g=grad_q: ops.qscore_backward(g, h, s, 4.0, True, False), both
                 )
                 self.add("activating_mask", inputs, lambda h: ops.activating_mask(h), read + n * d)
                 self.add("activation_counts", inputs, lambda h: ops.activation_counts(h), read)
@@ -175,9 +170,7 @@ class Bench:
 
     def image_ops(self) -> None:
         n, size = (2, 8) if self.small else (256, 224)
-        images = rotating(
-            lambda: torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, device=self.device), self.device
-        )
+        images = rotating(lambda: torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, device=self.device), self.device)
         foreground = torch.rand(n, size, size, device=self.device) < 0.4
         mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         for dtype in (torch.float32, torch.bfloat16):
@@ -203,13 +196,15 @@ class Bench:
         flat = x.transpose(0, 1).reshape(n, v * d).contiguous()
         grad = torch.randn(v, v, device=self.device)
         nbytes = x.numel() * 4
+        self.add("cka_matrix", [x], lambda x: torch.ops.sslk.cka_matrix(x), nbytes, products, "torch.mm of the products")
         self.add(
-            "cka_matrix", [x], lambda x: torch.ops.sslk.cka_matrix(x), nbytes, products, "torch.mm of the products"
-        )
-        self.add(
-            "cka_matrix_backward", [x], lambda x: torch.ops.sslk.cka_matrix_backward(grad, x, True), nbytes, products,
+            "cka_matrix_backward",
+            [x],
+            lambda x: torch.ops.sslk.cka_matrix_backward(grad, x, True),
+            nbytes,
+            products,
             "torch.mm of the products",
-        )  # fmt: skip
+        )
         y = x[:, : n // 4, : max(d // 4, 1)].contiguous()
         self.add("cca_matrix", [y], lambda y: torch.ops.sslk.cca_matrix(y), y.numel() * 4)
 
@@ -247,9 +242,7 @@ def peers(x: Tensor, centroids: Tensor) -> Iterator[tuple[str, Callable[[Tensor]
 def commit() -> str:
     root = Path(__file__).resolve().parents[1]
     try:
-        return subprocess.check_output(
-            ["git", "-C", root, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL
-        ).strip()
+        return subprocess.check_output(["git", "-C", root, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -307,9 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--once", action="store_true", help="run every op once on odd sizes and stop")
-    parser.add_argument(
-        "--smoke", action="store_true", help="tiny sizes on the CPU: checks this script, measures nothing"
-    )
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU: checks this script, measures nothing")
     parser.add_argument("--stage", action="append", default=[], metavar="NAME=RESULT", help="recorded in the JSON")
     arguments = parser.parse_args()
     device = "cpu" if arguments.smoke else "cuda"

@@ -53,7 +53,7 @@ def bench_gradcam(
     from sslk.interpret import feature_heatmaps
     from sslk.interpret.heatmaps import active_features
     from sslk.models import evaluation_transform, load_backbone
-    from sslk.quality.discover import DiscriminativeFeatures
+    from sslk.quality.discriminative import DiscriminativeFeatures
 
     torch.manual_seed(0)
     backbone = load_backbone(model, device=DEVICE)
@@ -71,8 +71,10 @@ def bench_gradcam(
     pairs = active.nonzero().tolist()
     feature_list = sorted({j for _, j in pairs})
     cam = GradCAM(model=backbone, target_layers=[backbone.get_submodule(backbone.feature_layer)])
-    print(f"{model} on {DEVICE}: {images} images of {x.shape[-1]} ({data or 'noise'}), {len(pairs) / images:.1f} features an "
-          f"image of {int(chosen[0].sum())} in S")  # fmt: skip
+    print(
+        f"{model} on {DEVICE}: {images} images of {x.shape[-1]} ({data or 'noise'}), {len(pairs) / images:.1f} features an "
+        f"image of {int(chosen[0].sum())} in S"
+    )
 
     def one_by_one(part):
         return [cam(input_tensor=x[i : i + 1], targets=[ClassifierOutputTarget(j)])[0] for i, j in part]
@@ -100,8 +102,10 @@ def bench_gradcam(
             ratios.append(their_seconds / ours_seconds)
             whole.append(per_image / ours_seconds)
     print(f"largest difference of maps {worst:.1e} (both scaled to [0, 1])")
-    print(f"all features of L_i in S: x {statistics.median(ratios):.0f} ({min(ratios):.0f} to {max(ratios):.0f} over {rounds} "
-          f"rounds; theirs extrapolated from {len(sample)} pairs)")  # fmt: skip
+    print(
+        f"all features of L_i in S: x {statistics.median(ratios):.0f} ({min(ratios):.0f} to {max(ratios):.0f} over {rounds} "
+        f"rounds; theirs extrapolated from {len(sample)} pairs)"
+    )
     print(f"one feature an image: x {statistics.median(whole):.1f}")
 
 
@@ -165,7 +169,7 @@ def bench_atlas(features: int, images: int, folder: Path) -> None:
     from sslk.features import StoreSpec, StoreWriter
     from sslk.interpret.atlas import build_atlas
     from sslk.models import Backbone, EvaluationTransform
-    from sslk.quality.discover import DiscriminativeFeatures
+    from sslk.quality.discriminative import DiscriminativeFeatures
 
     if (folder / "atlas" / "index.html").exists():
         open_in_chromium(folder / "atlas" / "index.html")
@@ -179,9 +183,7 @@ def bench_atlas(features: int, images: int, folder: Path) -> None:
     pixels = torch.randint(256, (images, 32, 32, 3), dtype=torch.uint8, generator=g).numpy()
     labels = torch.randint(100, (images,), generator=g)
     names = [f"image-{i}.png" for i in range(images)]
-    data = Dataset(
-        "noise", lambda i: Image.fromarray(pixels[i]), names, labels.numpy(), [f"class {c}" for c in range(100)]
-    )
+    data = Dataset("noise", lambda i: Image.fromarray(pixels[i]), names, labels.numpy(), [f"class {c}" for c in range(100)])
     spec = StoreSpec("random", "0", "noise", "0", "none", images, width, labels=True, classes=tuple(data.classes))
     rows = torch.relu(torch.randn(images, width, generator=g)).square()
     with StoreWriter(folder / "store", spec) as writer:
@@ -195,8 +197,10 @@ def bench_atlas(features: int, images: int, folder: Path) -> None:
     transform = EvaluationTransform((32, 32), (0.5,) * 3, (0.5,) * 3)
     built = build_atlas(FeatureStore(folder / "store"), model, data, found, folder / "atlas", transform)
     size = sum(file.stat().st_size for file in (folder / "atlas").rglob("*") if file.is_file()) / 1e6
-    print(f"{len(built.cards)} features over {images} images written in {time.perf_counter() - start:.0f} s, {size:.0f} MB, "
-          f"page {built.page.stat().st_size / 1e6:.1f} MB")  # fmt: skip
+    print(
+        f"{len(built.cards)} features over {images} images written in {time.perf_counter() - start:.0f} s, {size:.0f} MB, "
+        f"page {built.page.stat().st_size / 1e6:.1f} MB"
+    )
     open_in_chromium(built.page)
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sslk.probes.settings import LinearSettings
+
 
 def grabcut_core(image: np.ndarray) -> np.ndarray:
     """bool `[H, W]`, GrabCut's foreground of one uint8 image `[H, W, 3]`."""
@@ -87,26 +89,29 @@ def probe(train_store: Path, images: Path, out: Path) -> None:
         features = torch.cat([encoder(normalize_images(part)) for part in pixels.split(250)])
         labels = torch.from_numpy(arrays["labels"]).long()
     found = linear_probe(
-        train.features.float(), train.labels, features, labels, epochs=15, learning_rates=(0.01, 0.03),
-        weight_decays=(1e-4,),
-    )  # fmt: skip
+        (train.features.float(), train.labels),
+        (features, labels),
+        LinearSettings(epochs=15, learning_rates=(0.01, 0.03), weight_decays=(1e-4,)),
+    )
     write_correct(found.correct, out)
 
 
 def subset(train: Path, out: Path, images: int) -> None:
-    """Evenly spread images of a training set, for `sslk finetune`."""
+    """Evenly spread images of a training set, for `sslk train finetune`."""
     with np.load(train) as arrays:
         chosen = np.unique(np.linspace(0, len(arrays["images"]) - 1, images).astype(int))
-        np.savez(
-            out, **{name: arrays[name][chosen] if name in ("images", "labels") else arrays[name] for name in arrays}
-        )
+        np.savez(out, **{name: arrays[name][chosen] if name in ("images", "labels") else arrays[name] for name in arrays})
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
-    for function, paths in ((grabcut, ("test", "out")), (folds, ("store", "out")),
-                            (probe, ("train-store", "images", "out")), (subset, ("train", "out"))):  # fmt: skip
+    for function, paths in (
+        (grabcut, ("test", "out")),
+        (folds, ("store", "out")),
+        (probe, ("train-store", "images", "out")),
+        (subset, ("train", "out")),
+    ):
         verb = verbs.add_parser(function.__name__)
         verb.set_defaults(run=function)
         for path in paths:

@@ -125,25 +125,47 @@ def bench_matrices(representations: int, rows: int, width: int, pairs: int, batc
     count = representations * (representations - 1) // 2
     loop = count * sum(statistics.median(costs) for costs in per_pair.values())
     return {
-        "representations": representations, "rows": rows, "width": width, "batches": len(data),
-        "batches_timed": len(spent), "batch_s": statistics.median(spent), "compute_s": finish, "streamed_s": seconds,
-        "gram_cka_s_per_pair": statistics.median(per_pair["cka"]), "svd_cca_s_per_pair": statistics.median(per_pair["cca"]),
-        "pairs_timed": pairs, "pairs": count, "loop_s_scaled": loop, "times_faster": loop / seconds,
-        "largest_difference": max(errors), "state_MB": metric.sums.nbytes / 1e6, "peak_MB": peaks[-1] / 1e3,
-    }  # fmt: skip
+        "representations": representations,
+        "rows": rows,
+        "width": width,
+        "batches": len(data),
+        "batches_timed": len(spent),
+        "batch_s": statistics.median(spent),
+        "compute_s": finish,
+        "streamed_s": seconds,
+        "gram_cka_s_per_pair": statistics.median(per_pair["cka"]),
+        "svd_cca_s_per_pair": statistics.median(per_pair["cca"]),
+        "pairs_timed": pairs,
+        "pairs": count,
+        "loop_s_scaled": loop,
+        "times_faster": loop / seconds,
+        "largest_difference": max(errors),
+        "state_MB": metric.sums.nbytes / 1e6,
+        "peak_MB": peaks[-1] / 1e3,
+    }
 
 
 def bench_memory(rows: list[int], width: int, models: int) -> dict:
     """Both passes of `compare_variants` in a fresh process for every number of rows; batches are made on the fly."""
     return {
-        "width": width, "models": models, "variants": 5, "rows": rows,
+        "width": width,
+        "models": models,
+        "variants": 5,
+        "rows": rows,
         "sums_MB": 8e-6 * (5 * models * width) ** 2,
         "peak_MB": [
-            int(subprocess.run([sys.executable, __file__, "peak", f"{n}", f"{width}", f"{models}"], check=True,
-                               capture_output=True, text=True).stdout.split()[-1]) / 1e3
+            int(
+                subprocess.run(
+                    [sys.executable, __file__, "peak", f"{n}", f"{width}", f"{models}"],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout.split()[-1]
+            )
+            / 1e3
             for n in rows
         ],
-    }  # fmt: skip
+    }
 
 
 def peak(rows: int, width: int, models: int) -> None:
@@ -156,9 +178,11 @@ def peak(rows: int, width: int, models: int) -> None:
             yield torch.randn(5, 500, width, generator=g).unbind()
 
     compare_variants(
-        {f"m{number}": stream for number in range(models)}, {f"m{number}": width for number in range(models)}, "abcde",
+        {f"m{number}": stream for number in range(models)},
+        {f"m{number}": width for number in range(models)},
+        "abcde",
         resamples=200,
-    )  # fmt: skip
+    )
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
@@ -198,10 +222,15 @@ def bench_folds(images: int) -> dict:
         theirs_s.append(seconds)
         theirs.append(100 * float(np.mean(scores)))
     return {
-        "images": len(labels), "width": backbone.num_features, "ours_s": sum(ours_s), "scikit_learn_s": sum(theirs_s),
-        "times_faster": sum(theirs_s) / sum(ours_s), "balanced_accuracy": ours, "scikit_learn_accuracy": theirs,
+        "images": len(labels),
+        "width": backbone.num_features,
+        "ours_s": sum(ours_s),
+        "scikit_learn_s": sum(theirs_s),
+        "times_faster": sum(theirs_s) / sum(ours_s),
+        "balanced_accuracy": ours,
+        "scikit_learn_accuracy": theirs,
         "largest_difference_points": max(abs(a - b) for a, b in zip(ours, theirs, strict=True)),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

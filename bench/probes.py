@@ -24,7 +24,9 @@ from sslk.features import FeatureStore
 from sslk.probes.batched import fit_linear_probes
 from sslk.probes.kfold import stratified_folds
 from sslk.probes.linear import linear_probe
-from sslk.quality.compression import REDUCTIONS, compression_study, standardised, subset_masks, training_rows
+from sslk.probes.settings import LinearSettings
+from sslk.quality.settings import REDUCTIONS, CompressionSettings
+from sslk.quality.subsets import compression, standardized, subset_masks, training_rows
 
 L2 = 1e-4
 clock = time.perf_counter
@@ -43,17 +45,23 @@ def load(stores: list[str], rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.relu((torch.randn(rows, 512, generator=generator) + centres[labels]) @ mixing), labels
 
 
-def compression(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
+def bench_compression(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
     """5 selections x 10 sizes x 4 seeds at once, and six of the 200 fits with scikit-learn at equal loss."""
     cut = int(0.8 * len(x))
     percent = torch.rand(x.shape[1], generator=torch.Generator().manual_seed(1))
     start = clock()
-    study = compression_study(x[:cut], y[:cut], x[cut:], y[cut:], percent, l2=(L2,))
+    study = compression((x[:cut], y[:cut]), (x[cut:], y[cut:]), percent, CompressionSettings(l2=(L2,)))
     batched = clock() - start
-    train, test = standardised(x[:cut], x[cut:], None)
+    train, test = standardized(x[:cut], x[cut:], None)
     times, differences, tolerances, gaps, own_gaps = [], [], [], [], []
-    for reduction, name, seed in ((0, "random", 0), (20, "upper tail", 1), (40, "random", 2), (50, "lower tail", 3),
-                                  (70, "discriminative", 0), (90, "random", 1)):  # fmt: skip
+    for reduction, name, seed in (
+        (0, "random", 0),
+        (20, "upper tail", 1),
+        (40, "random", 2),
+        (50, "lower tail", 3),
+        (70, "discriminative", 0),
+        (90, "random", 1),
+    ):
         r, s = REDUCTIONS.index(reduction), study.selections.index(name)  # type: ignore[arg-type]
         columns = subset_masks(percent, name, study.kept[r], seed=seed)  # type: ignore[arg-type]
         rows = training_rows(cut, 0.1, seed)
@@ -62,13 +70,18 @@ def compression(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
         times.append(seconds), tolerances.append(tolerance), gaps.append(gap)
         alone = fit_linear_probes(torch.from_numpy(inputs), torch.from_numpy(targets), l2=L2, standardize=False)
         own_gaps.append(float(alone.loss[0]) - least)
-        differences.append(
-            100 * abs(model.score(test[:, columns].numpy(), y[cut:].numpy()) - float(study.top1[s, r, seed]))
-        )
+        differences.append(100 * abs(model.score(test[:, columns].numpy(), y[cut:].numpy()) - float(study.top1[s, r, seed])))
     loop = statistics.mean(times) * study.top1.numel()
-    return {"batched_s": batched, "sklearn_200_fits_s": loop, "ratio": loop / batched,
-            "largest_difference_points": max(differences), "converged": study.converged,
-            "sklearn_tolerances": tolerances, "sklearn_loss_gaps": gaps, "own_loss_gaps": own_gaps}  # fmt: skip
+    return {
+        "batched_s": batched,
+        "sklearn_200_fits_s": loop,
+        "ratio": loop / batched,
+        "largest_difference_points": max(differences),
+        "converged": study.converged,
+        "sklearn_tolerances": tolerances,
+        "sklearn_loss_gaps": gaps,
+        "own_loss_gaps": own_gaps,
+    }
 
 
 def sklearn_at_equal_loss(x: np.ndarray, y: np.ndarray) -> tuple[LogisticRegression, float, float, float, float]:
@@ -105,8 +118,12 @@ def kfold(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
         model.fit(((rows - mean) / std).numpy(), y[masks[f]].numpy())
         theirs.append(model.score(((x[fold == f] - mean) / std).numpy(), y[fold == f].numpy()))
     loop = clock() - start
-    return {"batched_s": batched, "sklearn_s": loop, "ratio": loop / batched,
-            "difference_points": 100 * abs(statistics.mean(ours) - statistics.mean(theirs))}  # fmt: skip
+    return {
+        "batched_s": batched,
+        "sklearn_s": loop,
+        "ratio": loop / batched,
+        "difference_points": 100 * abs(statistics.mean(ours) - statistics.mean(theirs)),
+    }
 
 
 def grid(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
@@ -117,7 +134,9 @@ def grid(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
     for _ in range(3):
         for name, (rates, decays) in settings.items():
             start = clock()
-            linear_probe(x[:cut], y[:cut], x[cut:], y[cut:], epochs=5, learning_rates=rates, weight_decays=decays)
+            linear_probe(
+                (x[:cut], y[:cut]), (x[cut:], y[cut:]), LinearSettings(epochs=5, learning_rates=rates, weight_decays=decays)
+            )
             times[name].append(clock() - start)
     one, twenty = (statistics.median(times[name]) for name in settings)
     return {"one_s": one, "twenty_s": twenty, "ratio": twenty / one}
@@ -128,9 +147,7 @@ if __name__ == "__main__":
     parser.add_argument("--store", action="append", default=[])
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--cpu-time", action="store_true", help="seconds of processor time: for a busy machine, 1 thread"
-    )
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of processor time: for a busy machine, 1 thread")
     parser.add_argument("--only", nargs="+", default=["grid", "kfold", "compression"])
     options = parser.parse_args()
     if options.cpu_time:

@@ -18,13 +18,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from sslk.concepts import ConceptTable
 from sslk.results.provenance import provenance
 from sslk.reverse import KMeansSettings, ProbeSettings, quantize
-from sslk.reverse.concepts import ConceptTable
 from sslk.reverse.kmeans import lloyd, random_start
 from sslk.reverse.protocol import reverse_probe
 from sslk.reverse.sparse_rows import SparseRows
-from sslk.reverse.standardise import Standardiser
+from sslk.reverse.standardize import Standardizer
 from sslk.reverse.tiled_weights import TiledWeights
 
 
@@ -96,7 +96,7 @@ def protocol(rows: int, dim: int, clusters: int, restarts: int, concepts: int, b
 
     faiss.omp_set_num_threads(torch.get_num_threads())
     x, table = features(rows, dim), concept_table(rows, concepts, bits)
-    standard = Standardiser.fit(x)(x).numpy()
+    standard = Standardizer.fit(x)(x).numpy()
 
     def ours() -> float:
         settings = KMeansSettings(clusters=clusters, restarts=restarts, clusterings=1)
@@ -105,9 +105,7 @@ def protocol(rows: int, dim: int, clusters: int, restarts: int, concepts: int, b
         return float(found.inertia.min())
 
     def theirs() -> float:
-        kmeans = faiss.Kmeans(
-            dim, clusters, niter=100, nredo=restarts, min_points_per_centroid=1, max_points_per_centroid=rows
-        )
+        kmeans = faiss.Kmeans(dim, clusters, niter=100, nredo=restarts, min_points_per_centroid=1, max_points_per_centroid=rows)
         kmeans.train(standard)
         return float(kmeans.obj[-1])
 
@@ -126,7 +124,7 @@ def protocol(rows: int, dim: int, clusters: int, restarts: int, concepts: int, b
 
 
 def gpu(rows: int, dim: int, clusters: int) -> dict[str, object]:
-    x = Standardiser.fit(features(rows, dim, "cuda"))(features(rows, dim, "cuda"))
+    x = Standardizer.fit(features(rows, dim, "cuda"))(features(rows, dim, "cuda"))
     start = random_start(x, clusters, torch.Generator().manual_seed(0))
     lloyd(x[:10000], start, 2)
     seconds, _, fit = timed(lambda: lloyd(x, start, 100))

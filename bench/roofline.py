@@ -16,9 +16,17 @@ from matplotlib import pyplot as plt
 # Operations per element that the algorithm cannot avoid: additions, products, comparisons. Row ops sum values and squares
 # (3) and compare (1); norms take 2, absolute sums 2; gradients multiply and add what they write.
 PER_ELEMENT = {
-    "qscore": 4, "qscore_counts": 4, "row_moments": 3, "activation_counts": 4, "activating_mask": 4, "column_l1": 4,
-    "qscore_penalty": 7, "qscore_backward": 8, "column_l1_backward": 6, "qscore_penalty_forward_and_backward": 17,
-}  # fmt: skip
+    "qscore": 4,
+    "qscore_counts": 4,
+    "row_moments": 3,
+    "activation_counts": 4,
+    "activating_mask": 4,
+    "column_l1": 4,
+    "qscore_penalty": 7,
+    "qscore_backward": 8,
+    "column_l1_backward": 6,
+    "qscore_penalty_forward_and_backward": 17,
+}
 
 
 def operations(name: str) -> float | None:

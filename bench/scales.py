@@ -33,8 +33,10 @@ def main() -> None:
                 index, distance = ssl_kernels.kmeans_assign(
                     (x * 10.0**exponent).to(dtype), (centroids * 10.0**exponent).to(dtype)
                 )
-                print(f"{isa} {dtype} 1e{exponent}: {int((index != nearest).sum())} of 200 wrong, "
-                      f"{int(distance.isnan().sum())} NaN, {int(distance.isinf().sum())} infinite")  # fmt: skip
+                print(
+                    f"{isa} {dtype} 1e{exponent}: {int((index != nearest).sum())} of 200 wrong, "
+                    f"{int(distance.isnan().sum())} NaN, {int(distance.isinf().sum())} infinite"
+                )
         ties[isa] = ssl_kernels.kmeans_assign(midway, points)[0]
     ssl_kernels.set_cpu_isa(best)
     for isa, index in ties.items():
@@ -42,8 +44,10 @@ def main() -> None:
     pair = torch.randn(2, 300, 8, generator=generator, dtype=torch.float64)
     for exponent in (-300, -200, -160, -100, 0, 100, 150, 200, 300):
         scaled = pair * 10.0**exponent
-        print(f"float64 1e{exponent}: CKA {ssl_kernels.cka_matrix(scaled)[0, 1]:.4f}, "
-              f"CCA {ssl_kernels.cca_matrix(scaled)[0][0, 1]:.4f}")  # fmt: skip
+        print(
+            f"float64 1e{exponent}: CKA {ssl_kernels.cka_matrix(scaled)[0, 1]:.4f}, "
+            f"CCA {ssl_kernels.cca_matrix(scaled)[0][0, 1]:.4f}"
+        )
 
 
 if __name__ == "__main__":

@@ -43,8 +43,11 @@ def read(h):
 
 
 def test_qscore(beside, h, mask):
-    versus = {"eager": lambda: eager(h, mask), "compile": lambda: compiled(h, mask),
-              "reference": lambda: reference.qscore(h, mask)}  # fmt: skip
+    versus = {
+        "eager": lambda: eager(h, mask),
+        "compile": lambda: compiled(h, mask),
+        "reference": lambda: reference.qscore(h, mask),
+    }
     beside(lambda: ops.qscore(h, mask), h.nbytes, *read(h), versus if h.dtype == torch.float32 else None)
 
 
@@ -75,10 +78,7 @@ def test_qscore_penalty(beside, h, mask):
 
 def test_qscore_backward(beside, h, mask):
     grad, out = torch.randn(len(h)), torch.empty_like(h)
-    beside(
-        lambda: ops.qscore_backward(grad, h, mask, 4.0, True, False),
-        2 * h.nbytes, lambda: out.copy_(h), 2 * h.nbytes, "copy",
-    )  # fmt: skip
+    beside(lambda: ops.qscore_backward(grad, h, mask, 4.0, True, False), 2 * h.nbytes, lambda: out.copy_(h), 2 * h.nbytes, "copy")
 
 
 def test_column_l1_backward(beside, h):

@@ -7,7 +7,6 @@ themselves.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import sys
@@ -53,21 +52,17 @@ def ops() -> str:
 
 
 def commands() -> str:
-    """Every command with its first sentence, examples and options, read from the source without importing it."""
+    """Every command with what its help says and its examples."""
     sys.path.insert(0, str(ROOT / "python_api"))
-    from sslk.cli import COMMANDS
-    from sslk.command_source import read_command
+    from sslk.cli.app import COMMANDS, examples, find, make_app
 
     parts = []
-    for name, command in COMMANDS.items():
-        source = read_command(command.target)
-        rows = ["| option | default | |", "|---|---|---|"]
-        for option in source.options:
-            shown = option.name if option.name in command.positional else option.flag
-            default = "required" if option.default is None else f"`{option.default}`"
-            rows.append(f"| `{shown}` | {default} | {html.escape(option.help, quote=False)} |".replace("||", "\\|\\|"))
-        code = "\n".join(["```", *source.examples, "```"]) if source.examples else ""
-        parts.append(f"## sslk {name}\n\n{source.description}\n\n{code}\n\n" + "\n".join(rows))
+    for name in COMMANDS:
+        command = find(make_app(name.split()), name)
+        text = command.generate_docs(heading_level=2, usage_name=f"sslk {name}")
+        body = text.partition("\n\n")[2]
+        code = "\n".join(["```", *examples(command), "```"])
+        parts.append(f"## sslk {name}\n\n{code}\n\n{body}")
     return "\n\n".join(parts)
 
 
@@ -81,15 +76,11 @@ def benchmarks() -> str:
 
 def _benchmark(file: Path, content: dict[str, Any]) -> str:
     rows = content.get("rows", [])
-    columns = list(
-        dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict | list))
-    )
+    columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict | list)))
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
         cells = (row.get(column, "") for column in columns)
-        lines.append(
-            "| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |"
-        )
+        lines.append("| " + " | ".join(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells) + " |")
     about = {key: value for key, value in (content.get("provenance") or content).items() if isinstance(value, str)}
     measured = "; ".join(f"{key} {value}" for key, value in about.items())
     return f"## {file.name}\n\n{measured}\n\n" + "\n".join(lines)

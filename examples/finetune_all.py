@@ -18,14 +18,13 @@ from pathlib import Path
 from pretrain import SETTINGS
 from safetensors import safe_open
 
-from sslk.commands.finetune import run
-from sslk.results.run import Run
+from sslk.data.source import DataSource
+from sslk.models.source import ModelSource
+from sslk.training import finetune_study, load_start
 from sslk.training.config import ARMS, TrainingConfig
 from sslk.training.differences import ArmDifference, arm_difference
 
-MEASURES = (
-    "probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "column-L1 tail [%]", "final SSL loss",
-)  # fmt: skip
+MEASURES = ("probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "column-L1 tail [%]", "final SSL loss")
 # Quantity of a difference, its name in the table, and the factor to its unit.
 DIFFERENCES = (
     ("top1", "probe top-1 [points]", 100),
@@ -63,17 +62,21 @@ def main() -> None:
         for method in args.methods:
             weights, start = start_of(method, args.checkpoints)
             config = TrainingConfig(
-                epochs=args.epochs, learning_rate=args.learning_rate, view_size=20, head_warmup_epochs=4, seed=seed,
-                channels_last=True, checkpoint_every=2, log_every=2,
-            )  # fmt: skip
+                epochs=args.epochs,
+                learning_rate=args.learning_rate,
+                view_size=20,
+                head_warmup_epochs=4,
+                seed=seed,
+                channels_last=True,
+                checkpoint_every=2,
+                log_every=2,
+            )
             out = args.out / f"{method}-{seed}"
             options = {key: value for key, value in SETTINGS[method][1].items() if key != "frozen_steps"}
-            model = "embedded" if weights is None else "cifar:compact"
-            run(
-                method, str(out), model=model, weights=weights, data=args.data, test_data=args.test_data,
-                options=options, training=config, quiet=True,
-            )  # fmt: skip
-            result = Run.load(out)
+            model = ModelSource("embedded" if weights is None else f"cifar:compact@{weights}")
+            begin = load_start(method, model, DataSource(args.data, "train").load(), options=options)
+            result = finetune_study(begin, out, config, test=DataSource(args.test_data or args.data, "test").load())
+            result.save(out)
             for arm, *values in result.tables[0].rows:
                 named = dict(zip(MEASURES, values, strict=True))
                 rows.append({"method": method, "start": start, "seed": seed, "arm": arm, **named})
@@ -84,9 +87,7 @@ def main() -> None:
     if len(runs) > 1:
         runs["all"] = [run for of_method in runs.values() for run in of_method]
     found = {(name, arm): arm_difference(folders, arm) for name, folders in runs.items() for arm in ARMS[1:]}
-    write_rows(
-        [row for key, value in found.items() for row in difference_rows(*key, value)], args.out / "differences.csv"
-    )
+    write_rows([row for key, value in found.items() for row in difference_rows(*key, value)], args.out / "differences.csv")
     (args.out / "differences.md").write_text(differences_table(found))
 
 
@@ -104,10 +105,7 @@ def escaped(name: str) -> str:
 
 def arms_table(rows: list[dict]) -> str:
     """Means over seeds and, in brackets, the difference of largest and smallest."""
-    lines = [
-        "| method | start | arm | " + " | ".join(map(escaped, MEASURES)) + " |",
-        "|" + "---|" * (3 + len(MEASURES)),
-    ]
+    lines = ["| method | start | arm | " + " | ".join(map(escaped, MEASURES)) + " |", "|" + "---|" * (3 + len(MEASURES))]
     for method in dict.fromkeys(row["method"] for row in rows):
         for arm in ("before", *ARMS):
             mine = [row for row in rows if row["method"] == method and row["arm"] == arm]
@@ -123,10 +121,17 @@ def arms_table(rows: list[dict]) -> str:
 def difference_rows(method: str, arm: str, difference: ArmDifference) -> list[dict]:
     found = [(name, factor, getattr(difference, key)) for key, name, factor in DIFFERENCES]
     return [
-        {"method": method, "arm": arm, "quantity": name, "difference": factor * i.value, "low": factor * i.low,
-         "high": factor * i.high}
-        for name, factor, i in found if i is not None
-    ]  # fmt: skip
+        {
+            "method": method,
+            "arm": arm,
+            "quantity": name,
+            "difference": factor * i.value,
+            "low": factor * i.low,
+            "high": factor * i.high,
+        }
+        for name, factor, i in found
+        if i is not None
+    ]
 
 
 def differences_table(found: dict[tuple[str, str], ArmDifference]) -> str:
@@ -135,10 +140,11 @@ def differences_table(found: dict[tuple[str, str], ArmDifference]) -> str:
     lines = ["| method | arm | " + " | ".join(names) + " | top-1 by run |", "|" + "---|" * (3 + len(names))]
     for (method, arm), difference in found.items():
         cells = [
-            "" if (i := getattr(difference, key)) is None
+            ""
+            if (i := getattr(difference, key)) is None
             else f"{factor * i.value:+.3g} [{factor * i.low:+.3g}, {factor * i.high:+.3g}]"
             for key, _, factor in DIFFERENCES
-        ]  # fmt: skip
+        ]
         cells.append(", ".join(f"{100 * value:+.2f}" for value in difference.by_run))
         lines.append(f"| {method} | {arm} less baseline | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -48,9 +48,15 @@ def main(steps: int = 20, backend: str = "inductor", batch_size: int = 64) -> di
 
     module.backbone.compile(backend=backend)
     trainer = pl.Trainer(
-        max_steps=steps, callbacks=[callback], log_every_n_steps=1, accelerator="cpu", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        max_steps=steps,
+        callbacks=[callback],
+        log_every_n_steps=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(module, DataLoader(TensorDataset(images), batch_size, shuffle=True, drop_last=True))
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     print(", ".join(f"{name} {value:.4g}" for name, value in logged.items()))

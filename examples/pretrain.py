@@ -3,7 +3,7 @@
     python examples/pretrain.py --data npz:cifar10_train.npz --out DIR [--methods byol vicreg ...] [--epochs 20]
 
 The methods take turns, `--round` epochs at a time, so that after any time all have had about the same training. Every
-turn leaves `DIR/METHOD/model.safetensors` (encoder and heads, float16), which `sslk finetune --weights` continues from
+turn leaves `DIR/METHOD/model.safetensors` (encoder and heads, float16), which `sslk train finetune --weights` continues from
 and `load_backbone("cifar:compact", weights=...)` reads. Killed at any moment, the same command goes on.
 """
 
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from sslk.commands.console import progress_bar
+from sslk.cli.console import Output
 from sslk.data import load_dataset
 from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD
 from sslk.models.cifar_resnet import CifarResNet
+from sslk.progress import renamed
 from sslk.results.provenance import provenance
 from sslk.training.checkpoints import save_method
 from sslk.training.config import TrainingConfig
@@ -32,10 +33,7 @@ SETTINGS = {
     "byol": (0.12, {"hidden_dim": 1024, "output_dim": 256, "momentum": 0.99}),
     "simsiam": (0.06, {"hidden_dim": 512, "output_dim": 512, "prediction_dim": 128}),
     "swav": (0.12, {"hidden_dim": 256, "output_dim": 128, "prototypes": 256}),
-    "dino": (
-        0.12,
-        {"hidden_dim": 512, "bottleneck_dim": 128, "output_dim": 2048, "momentum": 0.99, "frozen_steps": 195},
-    ),
+    "dino": (0.12, {"hidden_dim": 512, "bottleneck_dim": 128, "output_dim": 2048, "momentum": 0.99, "frozen_steps": 195}),
     "vicreg": (0.05, {"hidden_dim": 1024, "output_dim": 1024}),
     "barlow-twins": (0.05, {"hidden_dim": 1024, "output_dim": 1024}),
 }
@@ -64,10 +62,17 @@ def main() -> None:
         for name in args.methods:
             learning_rate, options = SETTINGS[name]
             config = TrainingConfig(
-                epochs=args.epochs, batch_size=args.batch_size, optimizer="sgd",
-                learning_rate=args.learning_rate or learning_rate, weight_decay=5e-4, view_size=args.size,
-                channels_last=True, compile=args.compile, checkpoint_every=50, seed=args.seed,
-            )  # fmt: skip
+                epochs=args.epochs,
+                batch_size=args.batch_size,
+                optimizer="sgd",
+                learning_rate=args.learning_rate or learning_rate,
+                weight_decay=5e-4,
+                view_size=args.size,
+                channels_last=True,
+                compile=args.compile,
+                checkpoint_every=50,
+                seed=args.seed,
+            )
             torch.manual_seed(args.seed)
             method, _ = build_method(name, CifarResNet(), 256, options=options, seed=args.seed)
             views = TensorViews(images, args.batch_size, args.size, CIFAR10_MEAN, CIFAR10_STD)
@@ -75,23 +80,27 @@ def main() -> None:
             if steps_done(folder) > until * (len(images) // args.batch_size):
                 continue  # it is further already: the command was given again
             identity = {"method": name, "options": options, "data": [dataset.name, dataset.fingerprint, len(images)]}
-            with progress_bar(f"{name}, epoch {until} of {args.epochs}") as update:
-                logs = train(
-                    method, views, len(images), folder, config, identity=identity, stop_epoch=until, on_step=update
-                )
+            with Output().progress() as update:
+                told = renamed(update, f"{name}, epoch {until} of {args.epochs}")
+                logs = train(method, views, len(images), folder, config, identity=identity, stop_epoch=until, progress=told)
             info = provenance({"command": "examples/pretrain.py", "config": vars(config)})
             save_method(
-                method, folder / "model.safetensors",
-                {"format": "pt", "method": name, "options": options, "dataset": f"{args.data}, {len(images)} images",
-                 "architecture": {"name": "CifarResNet", "channels": [16, 32, 64, 256], "blocks": 1},
-                 "mean": CIFAR10_MEAN, "std": CIFAR10_STD, "epochs": str(until), "provenance": info}, half=True,
-            )  # fmt: skip
-            entry = {
-                "method": name,
-                "epoch": until,
-                "loss": logs[-1]["loss"],
-                "seconds": round(time.time() - started, 1),
-            }
+                method,
+                folder / "model.safetensors",
+                {
+                    "format": "pt",
+                    "method": name,
+                    "options": options,
+                    "dataset": f"{args.data}, {len(images)} images",
+                    "architecture": {"name": "CifarResNet", "channels": [16, 32, 64, 256], "blocks": 1},
+                    "mean": CIFAR10_MEAN,
+                    "std": CIFAR10_STD,
+                    "epochs": str(until),
+                    "provenance": info,
+                },
+                half=True,
+            )
+            entry = {"method": name, "epoch": until, "loss": logs[-1]["loss"], "seconds": round(time.time() - started, 1)}
             print(json.dumps(entry), flush=True)
 
 

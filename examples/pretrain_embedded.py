@@ -128,11 +128,18 @@ def main() -> None:
     metadata = {
         "architecture": json.dumps({"name": "CifarResNet", "channels": [16, 32, 64, 256], "blocks": 1}),
         "projector": json.dumps({"name": "SimCLRProjectionHead", "dimensions": [256, 256, 128]}),
-        "method": "SimCLR", "dataset": "CIFAR-10 train, 50,000 images", "epochs": str(args.epochs),
-        "batch_size": str(args.batch_size), "view_size": str(args.size), "temperature": str(args.temperature),
-        "seed": str(args.seed), "mean": json.dumps(CIFAR10_MEAN), "std": json.dumps(CIFAR10_STD),
-        "training_seconds": f"{seconds:.0f}", "torch": torch.__version__,
-    }  # fmt: skip
+        "method": "SimCLR",
+        "dataset": "CIFAR-10 train, 50,000 images",
+        "epochs": str(args.epochs),
+        "batch_size": str(args.batch_size),
+        "view_size": str(args.size),
+        "temperature": str(args.temperature),
+        "seed": str(args.seed),
+        "mean": json.dumps(CIFAR10_MEAN),
+        "std": json.dumps(CIFAR10_STD),
+        "training_seconds": f"{seconds:.0f}",
+        "torch": torch.__version__,
+    }
     for name, module in (("encoder", encoder), ("projector", projector)):
         half = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in half.items()})

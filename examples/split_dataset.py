@@ -4,7 +4,7 @@
     python examples/split_dataset.py digits --out DIR
 
 The share is drawn from every class alike, with a seed. `digits` are scikit-learn's 1,797 handwritten digits of 8 x 8
-pixels. What comes out is for `sslk transfer npz:DIR/train.npz+npz:DIR/test.npz`.
+pixels. What comes out is for `sslk probe transfer npz:DIR/train.npz+npz:DIR/test.npz`.
 """
 
 import argparse
@@ -38,9 +38,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     images, labels, classes = load(args.data, args.split)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=args.test_share, stratify=labels, random_state=args.seed
-    )
+    train, test = train_test_split(np.arange(len(labels)), test_size=args.test_share, stratify=labels, random_state=args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, rows in (("train", train), ("test", test)):
         np.savez(args.out / f"{name}.npz", images=images[rows], labels=labels[rows], classes=classes)

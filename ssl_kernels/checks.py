@@ -41,8 +41,7 @@ def _is_shape(t: Tensor, *sizes: int) -> bool:
 
 
 def _floating(op: str, name: str, t: Tensor) -> None:
-    _must(_name(t.dtype) in _FLOATING, op,
-          lambda: f"{name} must be float64, float32, float16 or bfloat16, got {_name(t.dtype)}.")  # fmt: skip
+    _must(_name(t.dtype) in _FLOATING, op, lambda: f"{name} must be float64, float32, float16 or bfloat16, got {_name(t.dtype)}.")
 
 
 def _same_device(op: str, name: str, t: Tensor, other: str, like: Tensor) -> None:
@@ -61,37 +60,37 @@ def _zero_or_positive(op: str, name: str, value: float) -> None:
 
 def _scored(op: str, h: Tensor, discriminative: Tensor, eps: float) -> None:
     _matrix(op, "h", h)
-    _must(discriminative.dtype == torch.bool, op,
-          lambda: f"discriminative must be a bool mask, got {_name(discriminative.dtype)}.")  # fmt: skip
-    _must(_is_shape(discriminative, h.shape[1]), op,
-          lambda: f"discriminative must have one entry per feature, shape [{h.shape[1]}], "
-                  f"got {_shape(discriminative)}.")  # fmt: skip
+    _must(
+        discriminative.dtype == torch.bool, op, lambda: f"discriminative must be a bool mask, got {_name(discriminative.dtype)}."
+    )
+    _must(
+        _is_shape(discriminative, h.shape[1]),
+        op,
+        lambda: f"discriminative must have one entry per feature, shape [{h.shape[1]}], got {_shape(discriminative)}.",
+    )
     _same_device(op, "discriminative", discriminative, "h", h)
     _zero_or_positive(op, "eps", eps)
 
 
 def _vector(op: str, name: str, v: Tensor, size: int, h: Tensor) -> None:
     _must(_is_shape(v, size), op, lambda: f"{name} must have shape [{size}], got {_shape(v)}.")
-    _must(v.dtype == accumulation(h), op,
-          lambda: f"{name} must be {_name(accumulation(h))} for h of {_name(h.dtype)}, got {_name(v.dtype)}.")  # fmt: skip
+    _must(
+        v.dtype == accumulation(h),
+        op,
+        lambda: f"{name} must be {_name(accumulation(h))} for h of {_name(h.dtype)}, got {_name(v.dtype)}.",
+    )
     _same_device(op, name, v, "h", h)
 
 
-def qscore(
-    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
-) -> None:
+def qscore(h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False) -> None:
     _scored("qscore", h, discriminative, eps)
 
 
-def qscore_counts(
-    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
-) -> None:
+def qscore_counts(h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False) -> None:
     _scored("qscore_counts", h, discriminative, eps)
 
 
-def qscore_backward(
-    grad: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool
-) -> None:
+def qscore_backward(grad: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool) -> None:
     _scored("qscore_backward", h, discriminative, eps)
     _vector("qscore_backward", "grad", grad, h.shape[0], h)
 
@@ -146,13 +145,7 @@ def _number(op: str, name: str, t: Tensor, h: Tensor) -> None:
 
 
 def qscore_penalty_backward(
-    grad_q: Tensor,
-    grad_column_l1: Tensor,
-    h: Tensor,
-    discriminative: Tensor,
-    eps: float,
-    normalize: bool,
-    two_sided: bool,
+    grad_q: Tensor, grad_column_l1: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool
 ) -> None:
     op = "qscore_penalty_backward"
     _scored(op, h, discriminative, eps)
@@ -168,8 +161,7 @@ def _batched(op: str, name: str, shape: str, t: Tensor) -> None:
 
 def _enough_samples(op: str, x: Tensor, needed: int, purpose: str) -> None:
     if x.shape[0] != 0:
-        _must(x.shape[1] >= needed, op,
-              lambda: f"x must have at least {needed} samples (N){purpose}, got shape {_shape(x)}.")  # fmt: skip
+        _must(x.shape[1] >= needed, op, lambda: f"x must have at least {needed} samples (N){purpose}, got shape {_shape(x)}.")
 
 
 def _cka_samples(op: str, x: Tensor, debiased: bool) -> None:
@@ -178,16 +170,18 @@ def _cka_samples(op: str, x: Tensor, debiased: bool) -> None:
 
 def _cka_gradient(op: str, grad: Tensor, sizes: tuple[int, ...], x: Tensor) -> None:
     _must(_is_shape(grad, *sizes), op, lambda: f"grad must have the shape of the output, got {_shape(grad)}.")
-    _must(grad.dtype == accumulation(x), op,
-          lambda: f"grad must be {_name(accumulation(x))}, got {_name(grad.dtype)}.")  # fmt: skip
+    _must(grad.dtype == accumulation(x), op, lambda: f"grad must be {_name(accumulation(x))}, got {_name(grad.dtype)}.")
     _same_device(op, "grad", grad, "x", x)
 
 
 def _pairs(op: str, x: Tensor, y: Tensor, debiased: bool) -> None:
     _batched(op, "x", "[B, N, D1]", x)
     _batched(op, "y", "[B, N, D2]", y)
-    _must(x.shape[:2] == y.shape[:2], op,
-          lambda: f"y must have the batch and samples of x, [{x.shape[0]}, {x.shape[1]}, D2], got {_shape(y)}.")  # fmt: skip
+    _must(
+        x.shape[:2] == y.shape[:2],
+        op,
+        lambda: f"y must have the batch and samples of x, [{x.shape[0]}, {x.shape[1]}, D2], got {_shape(y)}.",
+    )
     _must(x.dtype == y.dtype, op, lambda: f"y must have the dtype of x, {_name(x.dtype)}, got {_name(y.dtype)}.")
     _same_device(op, "y", y, "x", x)
     _cka_samples(op, x, debiased)
@@ -226,21 +220,26 @@ def cca_matrix(x: Tensor, rtol: float | None = None, ridge: float = 0.0) -> None
 def kmeans_assign(x: Tensor, centroids: Tensor) -> None:
     op = "kmeans_assign"
     _matrix(op, "x", x)
-    _must(centroids.dim() == 2 and centroids.shape[1] == x.shape[1], op,
-          lambda: f"centroids must be a matrix with the features of x, [K, {x.shape[1]}], "
-                  f"got shape {_shape(centroids)}.")  # fmt: skip
+    _must(
+        centroids.dim() == 2 and centroids.shape[1] == x.shape[1],
+        op,
+        lambda: f"centroids must be a matrix with the features of x, [K, {x.shape[1]}], got shape {_shape(centroids)}.",
+    )
     for bounded in (centroids.shape[0] > 0, centroids.shape[0] <= 2**31 - 1):
-        _must(bounded, op,
-              lambda: f"centroids must hold between 1 and 2^31 - 1 of them, got shape {_shape(centroids)}.")  # fmt: skip
-    _must(centroids.dtype == x.dtype, op,
-          lambda: f"centroids must have the dtype of x, {_name(x.dtype)}, got {_name(centroids.dtype)}.")  # fmt: skip
+        _must(bounded, op, lambda: f"centroids must hold between 1 and 2^31 - 1 of them, got shape {_shape(centroids)}.")
+    _must(
+        centroids.dtype == x.dtype,
+        op,
+        lambda: f"centroids must have the dtype of x, {_name(x.dtype)}, got {_name(centroids.dtype)}.",
+    )
     _same_device(op, "centroids", centroids, "x", x)
 
 
 def _radius(op: str, radius: float | None) -> None:
     if radius is not None:
-        _must(0.0 <= radius < math.inf, op,
-              lambda: f"radius must be a finite number of pixels, zero or positive, got {radius:g}.")  # fmt: skip
+        _must(
+            0.0 <= radius < math.inf, op, lambda: f"radius must be a finite number of pixels, zero or positive, got {radius:g}."
+        )
 
 
 def masked_variants(
@@ -254,25 +253,41 @@ def masked_variants(
 ) -> None:
     op = "masked_variants"
     _must(images.dim() == 4, op, lambda: f"images must have shape [N, C, H, W], got {_shape(images)}.")
-    _must(_name(images.dtype) in (*_FLOATING, "uint8"), op,
-          lambda: f"images must be uint8 (0 to 255) or floating point (0 to 1), got {_name(images.dtype)}.")  # fmt: skip
+    _must(
+        _name(images.dtype) in (*_FLOATING, "uint8"),
+        op,
+        lambda: f"images must be uint8 (0 to 255) or floating point (0 to 1), got {_name(images.dtype)}.",
+    )
     channels = images.shape[1]
     for name, values in (("mean", mean), ("std", std)):
-        _must(len(values) == channels, op,
-              lambda name=name, values=values: f"{name} must have one number per channel ({channels}), "  # type: ignore[misc]
-                                               f"got {len(values)}.")  # fmt: skip
+        _must(
+            len(values) == channels,
+            op,
+            lambda name=name, values=values: (
+                f"{name} must have one number per channel ({channels}), "  # type: ignore[misc]
+                f"got {len(values)}."
+            ),
+        )
     for s in std:
         _must(s > 0.0, op, lambda s=s: f"std must be positive in every channel, got {s:g}.")  # type: ignore[misc]
     _must(len(variants) > 0, op, lambda: "variants must name at least one variant, 0 to 4.")
     for v in variants:
-        _must(0 <= v <= 4, op, lambda v=v: "variants must be 0 (original), 1 (foreground), 2 (background), "  # type: ignore[misc]
-                                           f"3 (center) or 4 (border), got {v}.")  # fmt: skip
+        _must(
+            0 <= v <= 4,
+            op,
+            lambda v=v: (
+                "variants must be 0 (original), 1 (foreground), 2 (background), "  # type: ignore[misc]
+                f"3 (center) or 4 (border), got {v}."
+            ),
+        )
     _radius(op, radius)
-    _must(dtype in (None, torch.float32, torch.float16, torch.bfloat16), op,
-          lambda: f"dtype must be float32, float16 or bfloat16, got {_name(dtype or torch.float32)}.")  # fmt: skip
+    _must(
+        dtype in (None, torch.float32, torch.float16, torch.bfloat16),
+        op,
+        lambda: f"dtype must be float32, float16 or bfloat16, got {_name(dtype or torch.float32)}.",
+    )
     if foreground is None:
-        _must(not {1, 2} & set(variants), op,
-              lambda: "foreground must be given for variants 1 (foreground) and 2 (background).")  # fmt: skip
+        _must(not {1, 2} & set(variants), op, lambda: "foreground must be given for variants 1 (foreground) and 2 (background).")
     else:
         _foreground(op, foreground, images)
 
@@ -280,15 +295,17 @@ def masked_variants(
 def _foreground(op: str, foreground: Tensor, images: Tensor) -> None:
     n, _, height, width = images.shape
     _must(foreground.dtype == torch.bool, op, lambda: f"foreground must be a bool mask, got {_name(foreground.dtype)}.")
-    _must(_is_shape(foreground, n, height, width), op,
-          lambda: f"foreground must have shape [N, H, W] = [{n}, {height}, {width}], got {_shape(foreground)}.")  # fmt: skip
+    _must(
+        _is_shape(foreground, n, height, width),
+        op,
+        lambda: f"foreground must have shape [N, H, W] = [{n}, {height}, {width}], got {_shape(foreground)}.",
+    )
     _same_device(op, "foreground", foreground, "images", images)
 
 
 def circular_mask(height: int, width: int, radius: float | None = None) -> None:
     for name, size in (("height", height), ("width", width)):
-        _must(size >= 0, "circular_mask",
-              lambda name=name, size=size: f"{name} must be zero or positive, got {size}.")  # type: ignore[misc]  # fmt: skip
+        _must(size >= 0, "circular_mask", lambda name=name, size=size: f"{name} must be zero or positive, got {size}.")  # type: ignore[misc]
     _radius("circular_mask", radius)
 
 
@@ -297,8 +314,7 @@ def heatmap_iou(heat: Tensor, mask: Tensor, threshold: float = 0.0) -> None:
     _must(heat.dim() == 3, op, lambda: f"heat must have shape [N, H, W], got {_shape(heat)}.")
     _floating(op, "heat", heat)
     _must(mask.dtype == torch.bool, op, lambda: f"mask must be bool, got {_name(mask.dtype)}.")
-    _must(_is_shape(mask, *heat.shape), op,
-          lambda: f"mask must have the shape of heat, {_shape(heat)}, got {_shape(mask)}.")  # fmt: skip
+    _must(_is_shape(mask, *heat.shape), op, lambda: f"mask must have the shape of heat, {_shape(heat)}, got {_shape(mask)}.")
     _same_device(op, "mask", mask, "heat", heat)
     _must(not math.isnan(threshold), op, lambda: "threshold must be a number, got NaN.")
 
@@ -319,44 +335,73 @@ def sparse_softmax_sgd_(
     op = "sparse_softmax_sgd_"
     written = {"weight": weight, "bias": bias, "weight_velocity": weight_velocity, "bias_velocity": bias_velocity}
     read = {"columns": columns, "offsets": offsets, "target": target, "index": index}
-    _must(weight.dtype in (torch.float32, torch.float64), op,
-          lambda: f"weight must be float32 or float64, got {_name(weight.dtype)}.")  # fmt: skip
-    _must(weight.dim() == 3 and weight.numel() > 0, op,
-          lambda: f"weight must hold tiles of columns, [T, M, W] with none of them 0, got shape {_shape(weight)}.")  # fmt: skip
+    _must(
+        weight.dtype in (torch.float32, torch.float64),
+        op,
+        lambda: f"weight must be float32 or float64, got {_name(weight.dtype)}.",
+    )
+    _must(
+        weight.dim() == 3 and weight.numel() > 0,
+        op,
+        lambda: f"weight must hold tiles of columns, [T, M, W] with none of them 0, got shape {_shape(weight)}.",
+    )
     tiles, rows, width = weight.shape
     _must(rows <= 2**31 - 1, op, lambda: f"weight must have fewer than 2^31 rows, got {rows}.")
-    _must(bias.dim() == 1 and bias.shape[0] > width * (tiles - 1) and bias.shape[0] <= width * tiles, op,
-          lambda: "bias must have one entry per class, [K], with W (T - 1) < K <= W T for weight [T, M, W] = "
-                  f"{_shape(weight)}, got shape {_shape(bias)}.")  # fmt: skip
+    _must(
+        bias.dim() == 1 and bias.shape[0] > width * (tiles - 1) and bias.shape[0] <= width * tiles,
+        op,
+        lambda: (
+            "bias must have one entry per class, [K], with W (T - 1) < K <= W T for weight [T, M, W] = "
+            f"{_shape(weight)}, got shape {_shape(bias)}."
+        ),
+    )
     for name, t, like in (("weight", weight_velocity, weight), ("bias", bias_velocity, bias)):
-        _must(_is_shape(t, *like.shape), op,
-              lambda name=name, t=t, like=like: f"{name}_velocity must have the shape of {name}, "  # type: ignore[misc]
-                                                f"{_shape(like)}, got {_shape(t)}.")  # fmt: skip
+        _must(
+            _is_shape(t, *like.shape),
+            op,
+            lambda name=name, t=t, like=like: (
+                f"{name}_velocity must have the shape of {name}, "  # type: ignore[misc]
+                f"{_shape(like)}, got {_shape(t)}."
+            ),
+        )
     for name, t in written.items():
         _written(op, name, t, weight)
     for name, t in read.items():
         _index(op, name, t, torch.int32 if name == "columns" else torch.int64, weight)
-    _must(offsets.shape[0] == target.shape[0] + 1, op,
-          lambda: "offsets must have one entry more than target, which has one per row: "
-                  f"got {offsets.shape[0]} and {target.shape[0]}.")  # fmt: skip
+    _must(
+        offsets.shape[0] == target.shape[0] + 1,
+        op,
+        lambda: (
+            f"offsets must have one entry more than target, which has one per row: got {offsets.shape[0]} and {target.shape[0]}."
+        ),
+    )
     everything = list({**written, **read}.items())
     for i, (name, t) in enumerate(everything[: len(written)]):
         for other, u in everything[i + 1 :]:
-            _must(not _share_memory(t, u), op,
-                  lambda name=name, other=other: f"{other} must not share memory with {name}, "  # type: ignore[misc]
-                                                 "which is changed in place.")  # fmt: skip
+            _must(
+                not _share_memory(t, u),
+                op,
+                lambda name=name, other=other: (
+                    f"{other} must not share memory with {name}, "  # type: ignore[misc]
+                    "which is changed in place."
+                ),
+            )
 
 
 def _written(op: str, name: str, t: Tensor, weight: Tensor) -> None:
-    _must(t.dtype == weight.dtype, op,
-          lambda: f"{name} must have the dtype of weight, {_name(weight.dtype)}, got {_name(t.dtype)}.")  # fmt: skip
+    _must(
+        t.dtype == weight.dtype, op, lambda: f"{name} must have the dtype of weight, {_name(weight.dtype)}, got {_name(t.dtype)}."
+    )
     _must(t.is_contiguous(), op, lambda: f"{name} is changed in place and must be contiguous.")
     _same_device(op, name, t, "weight", weight)
 
 
 def _index(op: str, name: str, t: Tensor, dtype: torch.dtype, weight: Tensor) -> None:
-    _must(t.dim() == 1 and t.dtype == dtype, op,
-          lambda: f"{name} must be a vector of {_name(dtype)}, got {_name(t.dtype)} of shape {_shape(t)}.")  # fmt: skip
+    _must(
+        t.dim() == 1 and t.dtype == dtype,
+        op,
+        lambda: f"{name} must be a vector of {_name(dtype)}, got {_name(t.dtype)} of shape {_shape(t)}.",
+    )
     _must(t.is_contiguous(), op, lambda: f"{name} must be contiguous.")
     _same_device(op, name, t, "weight", weight)
 
@@ -365,6 +410,7 @@ def _share_memory(a: Tensor, b: Tensor) -> bool:
     """Of two contiguous tensors; those without memory share it where they have one storage."""
     if a.untyped_storage()._cdata != b.untyped_storage()._cdata:
         return False
-    (start, end), (first, last) = ((t.storage_offset() * t.element_size(),
-                                    (t.storage_offset() + t.numel()) * t.element_size()) for t in (a, b))  # fmt: skip
+    (start, end), (first, last) = (
+        (t.storage_offset() * t.element_size(), (t.storage_offset() + t.numel()) * t.element_size()) for t in (a, b)
+    )
     return bool(start < last and first < end and start < end and first < last)

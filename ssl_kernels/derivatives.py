@@ -95,9 +95,8 @@ def differentiable(name: str, setup: Rule, backward: Rule, jvp: Rule | None = No
     """
     no_forward = functools.partial(_refuse, name, "no forward-mode derivative, only the gradient")
     above: Any = _function(
-        name, setup, backward, jvp or (lambda ctx, *_: no_forward()),
-        lambda *a: (vmap or one_by_one)(above.apply, *a),
-    )  # fmt: skip
+        name, setup, backward, jvp or (lambda ctx, *_: no_forward()), lambda *a: (vmap or one_by_one)(above.apply, *a)
+    )
     _register(name, above, above.apply if jvp else lambda *_: no_forward(), above.apply)
 
 
@@ -105,8 +104,9 @@ def _underivable(name: str, what: str, vmap: Rule | None) -> Any:
     def refuse(ctx: Any, *_: Any) -> None:
         _refuse(name, what)
 
-    above: Any = _function(name, lambda ctx, inputs, output: None, refuse, refuse,
-                         lambda *a: (vmap or one_by_one)(above.apply, *a))  # fmt: skip
+    above: Any = _function(
+        name, lambda ctx, inputs, output: None, refuse, refuse, lambda *a: (vmap or one_by_one)(above.apply, *a)
+    )
     return above
 
 

@@ -67,9 +67,8 @@ def sparse_softmax_sgd_(
                 [-1.,  1.]])
     """
     return _ops.sparse_softmax_sgd_(
-        weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index, learning_rate, momentum,
-        weight_decay,
-    )  # fmt: skip
+        weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index, learning_rate, momentum, weight_decay
+    )
 
 
 @torch.library.register_fake("sslk::sparse_softmax_sgd_")
@@ -87,9 +86,8 @@ def _(
     weight_decay: float = 0.0,
 ) -> Tensor:
     checks.sparse_softmax_sgd_(
-        weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index, learning_rate, momentum,
-        weight_decay,
-    )  # fmt: skip
+        weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index, learning_rate, momentum, weight_decay
+    )
     return weight.new_empty((), dtype=torch.float64)
 
 

@@ -20,9 +20,7 @@ _ops = torch.ops.sslk
 _NORM_FLOOR = 1e-12
 
 
-def qscore(
-    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
-) -> Tensor:
+def qscore(h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False) -> Tensor:
     """Q-Score of each representation: how far its highly activating discriminative features stand out.
 
     `Q_i = 1/|L_i & S| sum_{j in L_i & S} (h_ij - mu_i)` with `L_i = {j : h_ij > mu_i + eps sigma_i}`, the mean and
@@ -240,13 +238,7 @@ def _(
 
 @torch.library.register_fake("sslk::qscore_penalty_backward")
 def _(
-    grad_q: Tensor,
-    grad_column_l1: Tensor,
-    h: Tensor,
-    discriminative: Tensor,
-    eps: float,
-    normalize: bool,
-    two_sided: bool,
+    grad_q: Tensor, grad_column_l1: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool
 ) -> Tensor:
     checks.qscore_penalty_backward(grad_q, grad_column_l1, h, discriminative, eps, normalize, two_sided)
     return h.new_empty(h.shape)
@@ -284,9 +276,7 @@ def _rows_of_all(places: tuple[int, ...], apply: Any, info: Any, in_dims: tuple,
     return apply(*flat).unflatten(0, (info.batch_size, rows)), 0
 
 
-derivatives.differentiable(
-    "qscore", _qscore_setup, _qscore_backward, _qscore_jvp, functools.partial(_rows_of_all, (0,))
-)
+derivatives.differentiable("qscore", _qscore_setup, _qscore_backward, _qscore_jvp, functools.partial(_rows_of_all, (0,)))
 derivatives.first_order("qscore_backward", "qscore", functools.partial(_rows_of_all, (0, 1)))
 
 
@@ -343,9 +333,7 @@ def _penalty_backward(ctx: Any, grad_loss: Tensor, grad_q: Tensor, grad_columns:
     beta = _mean(columns) if beta is None else beta
     grad_q = grad_q + torch.where(q.double() < alpha, grad_loss * (-ctx.lambda1 / max(q.shape[0], 1)), 0.0)
     grad_columns = grad_columns + torch.where(columns.double() > beta, grad_loss * ctx.lambda2, 0.0)
-    grad_h = _ops.qscore_penalty_backward(
-        grad_q, grad_columns, h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided
-    )
+    grad_h = _ops.qscore_penalty_backward(grad_q, grad_columns, h, discriminative, ctx.eps, ctx.normalize, ctx.two_sided)
     return grad_h, *([None] * 8)
 
 

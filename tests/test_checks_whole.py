@@ -17,9 +17,7 @@ def sentences():
             depth, end = 1, start
             while depth:
                 end += 1
-                depth += (
-                    {"(": 1, ")": -1}.get(text[end], 0) if text[end] in "()" and not in_string(text, start, end) else 0
-                )
+                depth += {"(": 1, ")": -1}.get(text[end], 0) if text[end] in "()" and not in_string(text, start, end) else 0
             call = re.sub(r'\? "[^"]*" : "[^"]*"', "", text[start:end])  # one of two words
             literals = re.findall(r'"((?:[^"\\]|\\.)*)"', call)
             literals = literals[literals.index(next(part for part in literals if part.startswith(": "))) :]

@@ -237,9 +237,7 @@ def test_few_rows(simt: ctypes.CDLL, n: int, d: int) -> None:
     simt.simt_mask(rows(h), ctypes.c_double(1.0), ctypes.c_bool(False), pointer(mask))
     assert torch.equal(mask.bool(), reference.activating_mask(h.double(), 1.0))
     columns = torch.empty(d)
-    simt.simt_columns(
-        rows(h), None, ctypes.c_double(0), ctypes.c_bool(True), ctypes.c_bool(False), None, pointer(columns)
-    )
+    simt.simt_columns(rows(h), None, ctypes.c_double(0), ctypes.c_bool(True), ctypes.c_bool(False), None, pointer(columns))
     torch.testing.assert_close(columns.double(), reference.column_l1(h.double()), rtol=1e-6, atol=0)
 
 

@@ -36,9 +36,7 @@ def _qr(a: ctypes._Pointer, rows: int, cols: int) -> None:
 @_SVD
 def _svd(a: ctypes._Pointer, rows: int, cols: int, u: ctypes._Pointer, s: ctypes._Pointer, vh: ctypes._Pointer) -> None:
     k = min(rows, cols)
-    _array(u, rows, k)[:], _array(s, k)[:], _array(vh, k, cols)[:] = np.linalg.svd(
-        _array(a, rows, cols), full_matrices=False
-    )
+    _array(u, rows, k)[:], _array(s, k)[:], _array(vh, k, cols)[:] = np.linalg.svd(_array(a, rows, cols), full_matrices=False)
 
 
 @pytest.fixture(scope="session")

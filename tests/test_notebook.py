@@ -12,9 +12,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def printed(notebook) -> str:
-    return "".join(
-        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
-    )
+    return "".join(output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
 
 
 def test_the_walkthrough_runs():

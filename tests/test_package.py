@@ -51,9 +51,7 @@ def test_no_unstable_symbol_is_needed():
     """Only the C shims of the stable ABI: nothing of at:: or c10::, which change between torch releases."""
     libraries = [library(), *library().parent.glob("libsslk_cuda.so")]
     for path in libraries:
-        output = subprocess.run(
-            ["nm", "-D", "-C", "--undefined-only", path], capture_output=True, text=True, check=True
-        )
+        output = subprocess.run(["nm", "-D", "-C", "--undefined-only", path], capture_output=True, text=True, check=True)
         unstable = re.findall(r"U ((?:at|c10|torch)::.*)", output.stdout)
         assert not unstable, f"{path.name} needs {unstable[:3]}"
         assert "aoti_torch" in output.stdout

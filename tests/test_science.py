@@ -15,9 +15,13 @@ from sklearn.metrics import normalized_mutual_info_score
 import sslk
 from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD
 from sslk.data.sample import load_sample
+from sslk.data.source import DataSource
 from sslk.features.by_name import extract_by_name
+from sslk.features.settings import ExtractSettings
 from sslk.models.cifar_resnet import CifarResNet
 from sslk.models.embedded import load_embedded
+from sslk.models.source import ModelSource
+from sslk.probes.settings import LinearSettings
 from sslk.quality.failure import baseline_scores
 from sslk.reverse import KMeansSettings, quantize
 
@@ -38,8 +42,10 @@ class Encoded:
 def encoded(tmp_path_factory):
     """By the path a user takes: data set by name, transform, extraction, store."""
     folder = tmp_path_factory.mktemp("science")
-    rows = [extract_by_name("embedded", "sample", str(folder / split), split=split, workers=0).load()
-            for split in ("train", "test")]  # fmt: skip
+    rows = []
+    for split in ("train", "test"):
+        settings = ExtractSettings(workers=0)
+        rows.append(extract_by_name(ModelSource("embedded"), DataSource("sample", split), folder / split, settings).load())
     return Encoded(rows[0].features, rows[0].labels, rows[1].features, rows[1].labels)
 
 
@@ -50,15 +56,17 @@ def found(encoded):
 
 @pytest.fixture(scope="module")
 def probe(encoded):
-    return sslk.linear_probe(encoded.train, encoded.train_labels, encoded.test, encoded.test_labels, seed=0)
+    return sslk.linear_probe((encoded.train, encoded.train_labels), (encoded.test, encoded.test_labels), LinearSettings(seed=0))
 
 
 @pytest.fixture(scope="module")
 def failures(encoded, found, probe):
     scores = sslk.qscore(encoded.test, found).scores
     baselines = baseline_scores(encoded.test.norm(dim=1), encoded.test.amax(1), probe.logits)
-    return {"Q-Score": sslk.failure_prediction(scores, probe.correct).qscore,
-            **{name: sslk.failure_prediction(values, probe.correct).qscore for name, values in baselines.items()}}  # fmt: skip
+    return {
+        "Q-Score": sslk.failure_prediction(scores, probe.correct).qscore,
+        **{name: sslk.failure_prediction(values, probe.correct).qscore for name, values in baselines.items()},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +104,15 @@ def test_the_set_of_discriminative_features(encoded, found):
 
 
 def test_failure_prediction(failures):
-    # Reported in docs/status.md. Bands are a third of the standard error over test samples, which do not change here.
-    expected = {"Q-Score": (0.541, 0.713), "feature norm": (0.578, 0.743), "max feature": (0.578, 0.737),
-                "confidence": (0.802, 0.901), "entropy": (0.794, 0.898), "energy": (0.746, 0.864)}  # fmt: skip
+    # Reported in docs/measured.md. Bands are a third of the standard error over test samples, which do not change here.
+    expected = {
+        "Q-Score": (0.541, 0.713),
+        "feature norm": (0.578, 0.743),
+        "max feature": (0.578, 0.737),
+        "confidence": (0.802, 0.901),
+        "entropy": (0.794, 0.898),
+        "energy": (0.746, 0.864),
+    }
     assert set(failures) == set(expected)
     for name, (auroc, auprc) in expected.items():
         within(failures[name].auroc, auroc, 0.015)
@@ -123,10 +137,8 @@ def test_clusters_know_the_labels_and_those_of_an_untrained_encoder_do_not(encod
         control = CifarResNet().eval()((load_sample("test")[0].float() / 255 - mean) / std)
     settings = KMeansSettings(clusters=10, clusterings=3, restarts=3)
     trained, untrained = (
-        np.mean([
-            normalized_mutual_info_score(encoded.test_labels, row) for row in quantize(features, settings).assignments
-        ])
+        np.mean([normalized_mutual_info_score(encoded.test_labels, row) for row in quantize(features, settings).assignments])
         for features in (encoded.test, control)
-    )  # fmt: skip
+    )
     within(trained, 0.301, 0.03)  # k-means depends on its starts
     within(untrained, 0.088, 0.03)

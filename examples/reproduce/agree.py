@@ -40,9 +40,11 @@ def intervals(found: EncoderResults) -> dict[str, Interval]:
     """The numbers of an encoder that have an interval."""
     named: dict[str, Interval] = {}
     for label, protocol, name in (
-        ("linear probe top-1", "linear", "top1"), ("k-NN top-1", "knn", "top1"), ("Q-Score AUROC", "failure", "auroc"),
+        ("linear probe top-1", "linear", "top1"),
+        ("k-NN top-1", "knn", "top1"),
+        ("Q-Score AUROC", "failure", "auroc"),
         ("Q-Score AUPRC", "failure", "auprc"),
-    ):  # fmt: skip
+    ):
         values = [found.number(protocol, key) for key in (name, f"{name}_low", f"{name}_high")]
         if None not in values:
             named[label] = Interval(*(value for value in values if value is not None))

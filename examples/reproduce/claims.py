@@ -13,10 +13,10 @@ UNTESTABLE = {
     "Q-Score, Figure 7: heatmaps of discriminative features cover core more than spurious regions, more for correct "
     "samples, and more after regularisation": "needs masks of core and spurious regions (Salient ImageNet); CIFAR-10 has "
     "none. `sslk interpret miou` measures it where masks exist.",
-    "Q-Score, Table A.2: the gain transfers to other data sets": "needs other data sets; `sslk transfer` measures it.",
+    "Q-Score, Table A.2: the gain transfers to other data sets": "needs other data sets; `sslk probe transfer` measures it.",
     "Reverse probing, Table 3: the gain of concepts falls as methods get better; Tables 4 and 7: rankings "
     "hold on Places-365": "needs several well-trained encoders and the data sets of the experts.",
-    "Masked inputs: MAE separates variants, DINOv2 does not": "needs those encoders; `sslk masked` takes them by name.",
+    "Masked inputs: MAE separates variants, DINOv2 does not": "needs those encoders; `sslk masked study` takes them by name.",
 }
 
 

@@ -61,9 +61,7 @@ def supervised_neighbours(study: Study) -> list[Finding]:
         rows = records(table(found.runs["masked"], "Share of the"))
         shares = {row["variant"]: row["value"] for row in rows if row["variant"] == row["with"]}
         state: State = "holds" if max(shares["original"], shares["foreground"]) < 0.5 else "does not hold"
-        evidence = (
-            f"{found.encoder.name}: {shares['original']:.0%} of original, {shares['foreground']:.0%} of foreground"
-        )
+        evidence = f"{found.encoder.name}: {shares['original']:.0%} of original, {shares['foreground']:.0%} of foreground"
         findings.append(Finding(state, evidence))
     return findings
 
@@ -92,8 +90,7 @@ def _extreme(found: EncoderResults, wanted: Sequence[Pair], most: bool) -> Findi
         state = "undecided"
     order = sorted(all_pairs, key=lambda pair: -all_pairs[pair].value)
     places = ", ".join(
-        f"{a}–{b} {sign * all_pairs[a, b].value:.2f} (place {order.index((a, b)) + 1} of {len(order)})"
-        for a, b in wanted
+        f"{a}–{b} {sign * all_pairs[a, b].value:.2f} (place {order.index((a, b)) + 1} of {len(order)})" for a, b in wanted
     )
     best = order[0]
     word = "most" if most else "least"
@@ -118,23 +115,61 @@ def _masked(study: Study, kind: str) -> list[EncoderResults]:
 _GRABCUT = "Foregrounds are GrabCut's on 32-pixel images, not Segment Anything's; many cover most of the image or little of it."
 
 CLAIMS = [
-    Claim("m-nearest", PAPER, "CKA matrices", "Original and foreground, original and center are represented most alike.",
-          "Both pairs' intervals of debiased CKA lie above all others'; refuted where one lies below another.", nearest_pairs,
-          {"undecided": _GRABCUT, "does not hold": f"{_GRABCUT} Where the foreground is small, the background is nearly the "
-                                                   "original image."}),
-    Claim("m-farthest", PAPER, "CKA matrices", "Variants that share no pixel are represented least alike.",
-          "Both complementary pairs' intervals lie below all others'; refuted where one lies above another.", farthest_pairs,
-          {"undecided": _GRABCUT, "does not hold": "Complements share an image's colours and scene; mixed pairs such as "
-                                                   "foreground and border may have as few pixels in common."}),
-    Claim("m-structure", PAPER, "controls (ours)", "What separates the variants is learnt.",
-          "The range of debiased CKA exceeds the untrained control's, bounds of the extremes apart.", structure,
-          {"does not hold": "The blackened area alone changes the representation of any network, trained or not: CKA between "
-                            "masked images measures the mask's geometry as well as what was learnt.",
-           "undecided": "The bounds are conservative."}),
-    Claim("m-objects", PAPER, "Table 1", "Objects carry the class: foreground beats background, center beats border.",
-          "The interval of the difference in balanced accuracy over five folds lies above 0, for both pairs.", objects_matter,
-          {"undecided": _GRABCUT, "does not hold": _GRABCUT}),
-    Claim("m-neighbours", PAPER, "Neighbour matrices", "A supervised encoder mixes the variants: about 40 % of the neighbours "
-          "of originals and foregrounds are of the same variant.", "Less than half, for both.", supervised_neighbours,
-          {"does not hold": "The control is trained for minutes and has not learnt to look past the blackened area."}),
-]  # fmt: skip
+    Claim(
+        "m-nearest",
+        PAPER,
+        "CKA matrices",
+        "Original and foreground, original and center are represented most alike.",
+        "Both pairs' intervals of debiased CKA lie above all others'; refuted where one lies below another.",
+        nearest_pairs,
+        {
+            "undecided": _GRABCUT,
+            "does not hold": f"{_GRABCUT} Where the foreground is small, the background is nearly the original image.",
+        },
+    ),
+    Claim(
+        "m-farthest",
+        PAPER,
+        "CKA matrices",
+        "Variants that share no pixel are represented least alike.",
+        "Both complementary pairs' intervals lie below all others'; refuted where one lies above another.",
+        farthest_pairs,
+        {
+            "undecided": _GRABCUT,
+            "does not hold": "Complements share an image's colours and scene; mixed pairs such as "
+            "foreground and border may have as few pixels in common.",
+        },
+    ),
+    Claim(
+        "m-structure",
+        PAPER,
+        "controls (ours)",
+        "What separates the variants is learnt.",
+        "The range of debiased CKA exceeds the untrained control's, bounds of the extremes apart.",
+        structure,
+        {
+            "does not hold": "The blackened area alone changes the representation of any network, trained or not: CKA between "
+            "masked images measures the mask's geometry as well as what was learnt.",
+            "undecided": "The bounds are conservative.",
+        },
+    ),
+    Claim(
+        "m-objects",
+        PAPER,
+        "Table 1",
+        "Objects carry the class: foreground beats background, center beats border.",
+        "The interval of the difference in balanced accuracy over five folds lies above 0, for both pairs.",
+        objects_matter,
+        {"undecided": _GRABCUT, "does not hold": _GRABCUT},
+    ),
+    Claim(
+        "m-neighbours",
+        PAPER,
+        "Neighbour matrices",
+        "A supervised encoder mixes the variants: about 40 % of the neighbours "
+        "of originals and foregrounds are of the same variant.",
+        "Less than half, for both.",
+        supervised_neighbours,
+        {"does not hold": "The control is trained for minutes and has not learnt to look past the blackened area."},
+    ),
+]

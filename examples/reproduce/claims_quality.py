@@ -48,12 +48,8 @@ def compressible(study: Study) -> list[Finding]:
     for name, rows, noise in _compressed(study):
         full, less = (rows[at]["discriminative top-1 [%]"] for at in (0.0, REDUCTION))
         loss = full - less
-        state: State = (
-            "holds" if loss + noise <= MARGIN else "does not hold" if loss > max(noise, MARGIN) else "undecided"
-        )
-        findings.append(
-            Finding(state, f"{name}: {full:.2f} % to {less:.2f} %, loss {loss:+.2f} points (± {noise:.1f})")
-        )
+        state: State = "holds" if loss + noise <= MARGIN else "does not hold" if loss > max(noise, MARGIN) else "undecided"
+        findings.append(Finding(state, f"{name}: {full:.2f} % to {less:.2f} %, loss {loss:+.2f} points (± {noise:.1f})"))
     return findings
 
 
@@ -97,9 +93,7 @@ def arms(column: str, other: str, sign: int = 1, unit: str = "") -> Callable[[St
             if differences:
                 interval = paired(differences)
                 signed = interval if sign > 0 else Interval(-interval.value, -interval.high, -interval.low)
-                evidence = (
-                    f"{found.encoder.name}: {interval.text(4 if not unit else 2, unit)}, {len(differences)} seeds"
-                )
+                evidence = f"{found.encoder.name}: {interval.text(4 if not unit else 2, unit)}, {len(differences)} seeds"
                 findings.append(Finding(beyond(signed), evidence))
         return findings
 
@@ -141,42 +135,112 @@ _INTERVAL = "The whole 95 % bootstrap interval lies above"
 _PAIRED = "Student's 95 % interval of the paired differences over seeds lies above 0"
 
 CLAIMS = [
-    Claim("q-auroc", PAPER, "Figure 4", "Q-Score, which needs no labels, predicts which samples a linear probe gets right.",
-          f"{_INTERVAL} 0.5.", auroc("self-supervised"),
-          {"undecided": _SMALL, "does not hold": _SMALL,
-           "holds": "The signal is weak beside the paper's 0.65 to 0.73, and weaker than the probe's confidence (table "
-                    "of numbers): few features are highly activating in a sample."}),
-    Claim("q-auprc", PAPER, "Figure 4", "Its precision-recall curve lies above the trivial one.",
-          f"{_INTERVAL} the probe's accuracy.", auprc, {"undecided": _SMALL, "does not hold": _SMALL}),
-    Claim("q-supervised", PAPER, "Figure A.9", "Q-Score also predicts failures of supervised encoders.",
-          f"{_INTERVAL} 0.5.", auroc("supervised"),
-          {"undecided": "The control is trained for minutes.", "does not hold": "The control is trained for minutes."}),
-    Claim("q-compress", PAPER, "Figure 2", f"Up to {REDUCTION:g} % of the features can be left out without a significant loss.",
-          f"At {REDUCTION:g} %, loss plus noise is at most {MARGIN:g} points; refuted if it exceeds both.", compressible,
-          {"does not hold": "256 features hold less redundancy than 2,048.", "undecided": _SMALL}),
-    Claim("q-select", PAPER, "Figure 2", "Random features and both tails keep less accuracy than the discriminative ones.",
-          f"At {REDUCTION:g} %, the gain over each lies above its noise.", selection_gain(["random", "lower tail", "upper tail"]),
-          {"undecided": "With 256 features, 60 % of any kind hold nearly everything the probe needs, so the selections "
-                        "differ by little.",
-           "does not hold": "With 256 features, 60 % of any kind hold nearly everything the probe needs."}),
-    Claim("q-pca", PAPER, "Figure 2", "Discriminative features are about as good as as many principal components.",
-          f"At {REDUCTION:g} %, the gap plus noise is at most {MARGIN:g} points; refuted if it exceeds both.", equals_pca,
-          {"does not hold": "Principal components keep nearly all variance of 256 correlated features; a subset cannot."}),
-    Claim("q-top1", PAPER, "Tables 1 and A.1", "Further training with the regulariser beats the same training without.",
-          f"{_PAIRED}; the paper's gain for SimCLR on CIFAR-10 is +1.48 points.",
-          arms("probe top-1 [%]", "baseline", unit=" points"),
-          {"undecided": _SHORT, "does not hold": _SHORT + " The penalty acts on a handful of features a sample."}),
-    Claim("q-lasso", PAPER, "Tables 1 and A.1", "The regulariser beats an L1 penalty on all features.",
-          f"{_PAIRED}; the paper's gain for SimCLR on CIFAR-10 is +2.98 points.",
-          arms("probe top-1 [%]", "lasso", unit=" points"), {"undecided": _SHORT, "does not hold": _SHORT}),
-    Claim("q-raises", PAPER, "Equations 2 and 3", "The regulariser raises Q-Score over the same training without it.",
-          f"{_PAIRED}, mean Q on test images.", arms("mean Q", "baseline"),
-          {"undecided": _SHORT, "does not hold": "The L1 term of features above the batch mean outweighs the Q term: "
-                                                 "it shrinks the very features that are highly activating."}),
-    Claim("q-repairs", PAPER, "Figure 4 and section on regularisation",
-          "After regularisation Q-Score predicts failures less well, because low-quality samples were repaired.",
-          "The same interval of the AUROC's change lies below 0.", arms("Q-Score AUROC", "baseline", sign=-1),
-          {"undecided": _SHORT, "does not hold": _SHORT,
-           "holds": "A smaller AUROC alone does not show repair: the accuracy must rise with it (the claim above on "
-                    "top-1), or the regulariser only blurred the score."}),
-]  # fmt: skip
+    Claim(
+        "q-auroc",
+        PAPER,
+        "Figure 4",
+        "Q-Score, which needs no labels, predicts which samples a linear probe gets right.",
+        f"{_INTERVAL} 0.5.",
+        auroc("self-supervised"),
+        {
+            "undecided": _SMALL,
+            "does not hold": _SMALL,
+            "holds": "The signal is weak beside the paper's 0.65 to 0.73, and weaker than the probe's confidence (table "
+            "of numbers): few features are highly activating in a sample.",
+        },
+    ),
+    Claim(
+        "q-auprc",
+        PAPER,
+        "Figure 4",
+        "Its precision-recall curve lies above the trivial one.",
+        f"{_INTERVAL} the probe's accuracy.",
+        auprc,
+        {"undecided": _SMALL, "does not hold": _SMALL},
+    ),
+    Claim(
+        "q-supervised",
+        PAPER,
+        "Figure A.9",
+        "Q-Score also predicts failures of supervised encoders.",
+        f"{_INTERVAL} 0.5.",
+        auroc("supervised"),
+        {"undecided": "The control is trained for minutes.", "does not hold": "The control is trained for minutes."},
+    ),
+    Claim(
+        "q-compress",
+        PAPER,
+        "Figure 2",
+        f"Up to {REDUCTION:g} % of the features can be left out without a significant loss.",
+        f"At {REDUCTION:g} %, loss plus noise is at most {MARGIN:g} points; refuted if it exceeds both.",
+        compressible,
+        {"does not hold": "256 features hold less redundancy than 2,048.", "undecided": _SMALL},
+    ),
+    Claim(
+        "q-select",
+        PAPER,
+        "Figure 2",
+        "Random features and both tails keep less accuracy than the discriminative ones.",
+        f"At {REDUCTION:g} %, the gain over each lies above its noise.",
+        selection_gain(["random", "lower tail", "upper tail"]),
+        {
+            "undecided": "With 256 features, 60 % of any kind hold nearly everything the probe needs, so the selections "
+            "differ by little.",
+            "does not hold": "With 256 features, 60 % of any kind hold nearly everything the probe needs.",
+        },
+    ),
+    Claim(
+        "q-pca",
+        PAPER,
+        "Figure 2",
+        "Discriminative features are about as good as as many principal components.",
+        f"At {REDUCTION:g} %, the gap plus noise is at most {MARGIN:g} points; refuted if it exceeds both.",
+        equals_pca,
+        {"does not hold": "Principal components keep nearly all variance of 256 correlated features; a subset cannot."},
+    ),
+    Claim(
+        "q-top1",
+        PAPER,
+        "Tables 1 and A.1",
+        "Further training with the regulariser beats the same training without.",
+        f"{_PAIRED}; the paper's gain for SimCLR on CIFAR-10 is +1.48 points.",
+        arms("probe top-1 [%]", "baseline", unit=" points"),
+        {"undecided": _SHORT, "does not hold": _SHORT + " The penalty acts on a handful of features a sample."},
+    ),
+    Claim(
+        "q-lasso",
+        PAPER,
+        "Tables 1 and A.1",
+        "The regulariser beats an L1 penalty on all features.",
+        f"{_PAIRED}; the paper's gain for SimCLR on CIFAR-10 is +2.98 points.",
+        arms("probe top-1 [%]", "lasso", unit=" points"),
+        {"undecided": _SHORT, "does not hold": _SHORT},
+    ),
+    Claim(
+        "q-raises",
+        PAPER,
+        "Equations 2 and 3",
+        "The regulariser raises Q-Score over the same training without it.",
+        f"{_PAIRED}, mean Q on test images.",
+        arms("mean Q", "baseline"),
+        {
+            "undecided": _SHORT,
+            "does not hold": "The L1 term of features above the batch mean outweighs the Q term: "
+            "it shrinks the very features that are highly activating.",
+        },
+    ),
+    Claim(
+        "q-repairs",
+        PAPER,
+        "Figure 4 and section on regularisation",
+        "After regularisation Q-Score predicts failures less well, because low-quality samples were repaired.",
+        "The same interval of the AUROC's change lies below 0.",
+        arms("Q-Score AUROC", "baseline", sign=-1),
+        {
+            "undecided": _SHORT,
+            "does not hold": _SHORT,
+            "holds": "A smaller AUROC alone does not show repair: the accuracy must rise with it (the claim above on "
+            "top-1), or the regulariser only blurred the score.",
+        },
+    ),
+]

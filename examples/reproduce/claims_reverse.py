@@ -54,9 +54,7 @@ def follows_accuracy(study: Study) -> list[Finding]:
     if len(pairs) < RANKED:
         return [Finding("undecided", f"{len(pairs)} self-supervised encoder(s); a ranking needs at least {RANKED}")]
     correlation, p = spearmanr(*zip(*pairs, strict=True))
-    state: State = (
-        "holds" if correlation > 0 and p < 0.05 else "does not hold" if correlation < 0 and p < 0.05 else "undecided"
-    )
+    state: State = "holds" if correlation > 0 and p < 0.05 else "does not hold" if correlation < 0 and p < 0.05 else "undecided"
     return [Finding(state, f"Spearman {correlation:+.2f} over {len(pairs)} encoders, p = {p:.3f}")]
 
 
@@ -90,21 +88,56 @@ _PAIRED = "Student's 95 % interval of the paired differences over clusterings li
 _FEW = "The study's test images leave little to fit and judge a predictor of 1,000 concept columns with."
 
 CLAIMS = [
-    Claim("r-trained", PAPER, "Table 2 (controls are ours)", "Concepts predict what a trained encoder groups together.",
-          "Welch's 95 % interval of the NMI difference to the untrained control lies above 0.", more_than_untrained,
-          {"does not hold": "An untrained convolutional network groups by colour, and colours are among the concepts."}),
-    Claim("r-objects", PAPER, "Table 3", "Object concepts tell more about the clusters than labels alone.",
-          f"{_PAIRED}.", group_adds("objects"),
-          {"does not hold": f"{_FEW} ImageNet's classifier sees 32-pixel images enlarged.", "undecided": _FEW,
-           "not tested": "The study was run without ImageNet concepts."}),
-    Claim("r-colour", PAPER, "Figure 4, Table 3 (texture, with colour)", "Colours tell more than labels alone.",
-          f"{_PAIRED}; the paper finds a small gain for early methods and none for the best.", group_adds("colour"),
-          {"holds": "The labels are ten coarse classes; colour of sky, water and grass separates clusters within them."}),
-    Claim("r-rank", PAPER, "Figure 3", "NMI grows with linear-probe accuracy over encoders.",
-          f"Spearman correlation above 0 with p < 0.05, over at least {RANKED} self-supervised encoders.", follows_accuracy,
-          {"undecided": "Few encoders, most of them in their first epochs: what has learnt little groups by colour, and "
-                        "colours are among the concepts."}),
-    Claim("r-k", PAPER, "Figures 6 and 7", "The order of encoders does not depend on the number of clusters.",
-          "The same order at every K, controls included.", order_over_k,
-          {"does not hold": "Encoders that are close may swap; see the standard deviations in the table of numbers."}),
-]  # fmt: skip
+    Claim(
+        "r-trained",
+        PAPER,
+        "Table 2 (controls are ours)",
+        "Concepts predict what a trained encoder groups together.",
+        "Welch's 95 % interval of the NMI difference to the untrained control lies above 0.",
+        more_than_untrained,
+        {"does not hold": "An untrained convolutional network groups by colour, and colours are among the concepts."},
+    ),
+    Claim(
+        "r-objects",
+        PAPER,
+        "Table 3",
+        "Object concepts tell more about the clusters than labels alone.",
+        f"{_PAIRED}.",
+        group_adds("objects"),
+        {
+            "does not hold": f"{_FEW} ImageNet's classifier sees 32-pixel images enlarged.",
+            "undecided": _FEW,
+            "not tested": "The study was run without ImageNet concepts.",
+        },
+    ),
+    Claim(
+        "r-colour",
+        PAPER,
+        "Figure 4, Table 3 (texture, with colour)",
+        "Colors tell more than labels alone.",
+        f"{_PAIRED}; the paper finds a small gain for early methods and none for the best.",
+        group_adds("colour"),
+        {"holds": "The labels are ten coarse classes; colour of sky, water and grass separates clusters within them."},
+    ),
+    Claim(
+        "r-rank",
+        PAPER,
+        "Figure 3",
+        "NMI grows with linear-probe accuracy over encoders.",
+        f"Spearman correlation above 0 with p < 0.05, over at least {RANKED} self-supervised encoders.",
+        follows_accuracy,
+        {
+            "undecided": "Few encoders, most of them in their first epochs: what has learnt little groups by colour, and "
+            "colours are among the concepts."
+        },
+    ),
+    Claim(
+        "r-k",
+        PAPER,
+        "Figures 6 and 7",
+        "The order of encoders does not depend on the number of clusters.",
+        "The same order at every K, controls included.",
+        order_over_k,
+        {"does not hold": "Encoders that are close may swap; see the standard deviations in the table of numbers."},
+    ),
+]

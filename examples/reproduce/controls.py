@@ -16,16 +16,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslk.commands.console import progress_bar
 from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD
 from sslk.models.cifar_resnet import CifarResNet
+from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
 
 
 def supervised(
-    data: str, out: str, epochs: int = 4, batch_size: int = 128, learning_rate: float = 0.2, seed: int = 0,
-    quiet: bool = False,
-) -> None:  # fmt: skip
+    data: str,
+    out: str,
+    epochs: int = 4,
+    batch_size: int = 128,
+    learning_rate: float = 0.2,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
     """Train the compact network with labels: SGD with one learning-rate cycle, random flips and shifts of 4 pixels.
 
     Args:
@@ -35,7 +40,7 @@ def supervised(
         batch_size: images per step; the last, shorter batch of an epoch is dropped.
         learning_rate: peak.
         seed: of initial values, order and augmentation.
-        quiet: no progress bar.
+        progress: called with what is done and to do.
     """
     with np.load(data) as arrays:
         images = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).contiguous()
@@ -50,26 +55,34 @@ def supervised(
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CIFAR10_MEAN, CIFAR10_STD))
     generator = torch.Generator().manual_seed(seed)
     started, done, loss = time.monotonic(), 0, torch.tensor(0.0)
-    with progress_bar("training with labels", quiet) as update:
-        for _ in range(epochs):
-            for rows in torch.randperm(len(images), generator=generator).split(batch_size):
-                if len(rows) < batch_size:
-                    continue
-                batch = (_augmented(images[rows], generator).float() / 255 - mean) / std
-                loss = F.cross_entropy(head(encoder(batch)), labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                done += 1
-                update(done, steps)
-    about = {"method": "supervised", "images": len(images), "epochs": epochs, "batch_size": batch_size,
-             "learning_rate": learning_rate, "seed": seed, "final_loss": round(loss.item(), 4),
-             "seconds": round(time.monotonic() - started, 1), "torch": torch.__version__}  # fmt: skip
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images), generator=generator).split(batch_size):
+            if len(rows) < batch_size:
+                continue
+            batch = (_augmented(images[rows], generator).float() / 255 - mean) / std
+            loss = F.cross_entropy(head(encoder(batch)), labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            done += 1
+            if progress is not None:
+                progress(done, steps, "training with labels")
+    about = {
+        "method": "supervised",
+        "images": len(images),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "final_loss": round(loss.item(), 4),
+        "seconds": round(time.monotonic() - started, 1),
+        "torch": torch.__version__,
+    }
     _save(encoder, out, about)
 
 
-def untrained(out: str, seed: int = 0, quiet: bool = False) -> None:
+def untrained(out: str, seed: int = 0, progress: Progress | None = None) -> None:
     """Write the compact network with its initial values.
 
     Args:

@@ -45,9 +45,7 @@ def find_encoders(folder: Path | None) -> list[StudyEncoder]:
     for method in METHODS:
         path = folder / method / "model.safetensors"
         if path.is_file():
-            found.append(
-                StudyEncoder(method, "cifar:compact", str(path), "self-supervised", method, _training_of(path))
-            )
+            found.append(StudyEncoder(method, "cifar:compact", str(path), "self-supervised", method, _training_of(path)))
     if len(found) == 1:
         raise ValueError(f"encoders: {folder} holds no METHOD/model.safetensors, as examples/pretrain.py leaves them.")
     return found
@@ -56,8 +54,7 @@ def find_encoders(folder: Path | None) -> list[StudyEncoder]:
 def controls(folder: Path) -> list[StudyEncoder]:
     """The supervised and the untrained control, whose files the study writes into the folder."""
     return [
-        StudyEncoder(kind, "cifar:compact", str(folder / f"{kind}.safetensors"), kind)
-        for kind in ("supervised", "untrained")
+        StudyEncoder(kind, "cifar:compact", str(folder / f"{kind}.safetensors"), kind) for kind in ("supervised", "untrained")
     ]
 
 
@@ -73,9 +70,7 @@ def _training_of(path: Path) -> str:
             metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"encoders: {path} is damaged ({error}).") from None
-    dataset = (
-        json.loads(metadata["dataset"]) if metadata.get("dataset", "").startswith('"') else metadata.get("dataset")
-    )
+    dataset = json.loads(metadata["dataset"]) if metadata.get("dataset", "").startswith('"') else metadata.get("dataset")
     return f"{str(metadata.get('epochs', 'an unknown number of')).strip(chr(34))} epochs on {Path(str(dataset)).name}"
 
 

@@ -54,12 +54,7 @@ def write_page(folder: Path, out: Path, compare: Path | None = None) -> Path:
 
 
 def _head(study: Study, verdicts: list[Verdict]) -> str:
-    words = {
-        "holds": "hold",
-        "does not hold": "do not hold",
-        "undecided": "are undecided",
-        "not tested": "were not tested",
-    }
+    words = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided", "not tested": "were not tested"}
     counts = {said: sum(verdict.state == state for verdict in verdicts) for state, said in words.items()}
     config = study.config
     missing = missing_methods([found.encoder for found in study.encoders])
@@ -87,8 +82,9 @@ def _encoders(study: Study) -> str:
         encoder = found.encoder
         how = encoder.training or (
             f"{study.config.supervised_epochs} epochs with labels on the {study.config.train_images:,} training images"
-            if encoder.kind == "supervised" else "seeded initial values"
-        )  # fmt: skip
+            if encoder.kind == "supervised"
+            else "seeded initial values"
+        )
         probe = _with_bounds(found, "linear", "top1", 100, 1)
         knn = _with_bounds(found, "knn", "top1", 100, 1)
         rows.append([encoder.name, encoder.kind, how, probe, knn])
@@ -119,17 +115,24 @@ def _failure(study: Study) -> str:
         for row in records(table(run, "Predicting")):
             if row["AUROC low"] is None:
                 continue
-            rows.append([
-                found.encoder.name, row["score"], f"{row['AUROC']:.3f} [{row['AUROC low']:.3f}, {row['AUROC high']:.3f}]",
-                f"{row['AUPRC']:.3f} [{row['AUPRC low']:.3f}, {row['AUPRC high']:.3f}]", f"{run.summary['accuracy']:.3f}",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    found.encoder.name,
+                    row["score"],
+                    f"{row['AUROC']:.3f} [{row['AUROC low']:.3f}, {row['AUROC high']:.3f}]",
+                    f"{row['AUPRC']:.3f} [{row['AUPRC low']:.3f}, {row['AUPRC high']:.3f}]",
+                    f"{run.summary['accuracy']:.3f}",
+                ]
+            )
     if not rows:
         return ""
     facts = [
         f"{found.encoder.name} eps {s['eps']:g}, \\|S\\| {s['discriminative']}, mean \\|L_i\\| "
         f"{s['mean_active']:.1f}, empty sets {100 * s['empty_share']:.1f} %"
-        for found in study.encoders if "failure" in found.runs for s in [found.runs["failure"].summary]
-    ]  # fmt: skip
+        for found in study.encoders
+        if "failure" in found.runs
+        for s in [found.runs["failure"].summary]
+    ]
     columns = ["encoder", "score", "AUROC", "AUPRC", "trivial AUPRC"]
     return f"### Failure prediction\n\n{'; '.join(facts)}.\n\n" + _markdown(columns, rows)
 
@@ -139,10 +142,18 @@ def _reverse(study: Study) -> str:
     for found in study.encoders:
         if "reverse" in found.runs:
             rows += [
-                [found.encoder.name, row["K"], row["concepts"], row["M"], f"{row['NMI']:.3f} ± {row['NMI std']:.3f}",
-                 f"{row['AMI']:.3f}", f"{100 * row['top-1']:.1f}", f"{row['I / H']:.3f}"]
+                [
+                    found.encoder.name,
+                    row["K"],
+                    row["concepts"],
+                    row["M"],
+                    f"{row['NMI']:.3f} ± {row['NMI std']:.3f}",
+                    f"{row['AMI']:.3f}",
+                    f"{100 * row['top-1']:.1f}",
+                    f"{row['I / H']:.3f}",
+                ]
                 for row in records(table(found.runs["reverse"], "Clusters"))
-            ]  # fmt: skip
+            ]
     columns = ["encoder", "K", "concepts", "M", "NMI", "AMI", "top-1 [%]", "I / H"]
     return "### Reverse probing\n\nMean ± deviation over clusterings.\n\n" + _markdown(columns, rows) if rows else ""
 
@@ -152,10 +163,18 @@ def _arms(study: Study) -> str:
     for found in study.encoders:
         for seed, run in found.arms.items():
             rows += [
-                [found.encoder.name, seed, row["arm"], f"{row['probe top-1 [%]']:.2f}", f"{row['Q-Score AUROC']:.3f}",
-                 f"{row['mean Q']:.4f}", f"{row['mean |L_i|']:.2f}", f"{row['empty sets [%]']:.1f}"]
+                [
+                    found.encoder.name,
+                    seed,
+                    row["arm"],
+                    f"{row['probe top-1 [%]']:.2f}",
+                    f"{row['Q-Score AUROC']:.3f}",
+                    f"{row['mean Q']:.4f}",
+                    f"{row['mean |L_i|']:.2f}",
+                    f"{row['empty sets [%]']:.1f}",
+                ]
                 for row in records(table(run, "Arms"))
-            ]  # fmt: skip
+            ]
     if not rows:
         return ""
     config = study.config
@@ -163,16 +182,7 @@ def _arms(study: Study) -> str:
         f"{config.arm_epochs} epochs on {config.arm_images:,} images from the same start, learning rate "
         f"{config.arm_learning_rate:g}, LARS; the probe is trained on these images and tested on the {config.test_images:,}."
     )
-    columns = [
-        "encoder",
-        "seed",
-        "arm",
-        "probe top-1 [%]",
-        "Q-Score AUROC",
-        "mean Q",
-        "mean \\|L_i\\|",
-        "empty sets [%]",
-    ]
+    columns = ["encoder", "seed", "arm", "probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean \\|L_i\\|", "empty sets [%]"]
     return f"### Three arms of further training\n\n{about}\n\n" + _markdown(columns, rows)
 
 
@@ -224,5 +234,10 @@ def _markdown(columns: list[str], rows: list[list[Any]]) -> str:
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
-    return {"key": verdict.claim.key, "claim": verdict.claim.text, "state": verdict.state, "reason": verdict.reason,
-            "findings": [vars(finding) for finding in verdict.findings]}  # fmt: skip
+    return {
+        "key": verdict.claim.key,
+        "claim": verdict.claim.text,
+        "state": verdict.state,
+        "reason": verdict.reason,
+        "findings": [vars(finding) for finding in verdict.findings],
+    }

@@ -28,9 +28,7 @@ def _compression(study: Study, out: Path) -> tuple[Path, str] | None:
         return None
     across = min(4, len(found))
     down = -(-len(found) // across)
-    figure, axes = plt.subplots(
-        down, across, figsize=(2.3 * across + 0.4, 2.1 * down + 0.4), layout="constrained", squeeze=False
-    )
+    figure, axes = plt.subplots(down, across, figsize=(2.3 * across + 0.4, 2.1 * down + 0.4), layout="constrained", squeeze=False)
     numbers: list[list[Any]] = []
     for ax in axes.flat[len(found) :]:
         ax.axis("off")
@@ -48,9 +46,7 @@ def _compression(study: Study, out: Path) -> tuple[Path, str] | None:
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(SELECTIONS), frameon=False, fontsize=7)
     alt = "Top-1 of linear probes over the share of features left out, for five selections, one panel per encoder."
-    return _save(
-        figure, out / "compression.svg", ["encoder", "selection", "left out [%]", "top-1 [%]", "std"], numbers
-    ), alt
+    return _save(figure, out / "compression.svg", ["encoder", "selection", "left out [%]", "top-1 [%]", "std"], numbers), alt
 
 
 def _similarity(study: Study, out: Path) -> tuple[Path, str] | None:
@@ -87,9 +83,15 @@ def _failure(study: Study, out: Path) -> tuple[Path, str] | None:
         for place, row in enumerate(rows):
             error = [[row["AUROC"] - row["AUROC low"]], [row["AUROC high"] - row["AUROC"]]]
             ax.errorbar(
-                row["AUROC"], number + 0.13 * (place - (len(rows) - 1) / 2), xerr=error, fmt="o", markersize=3,
-                linewidth=1, color=f"C{place}", label="" if number else row["score"],
-            )  # fmt: skip
+                row["AUROC"],
+                number + 0.13 * (place - (len(rows) - 1) / 2),
+                xerr=error,
+                fmt="o",
+                markersize=3,
+                linewidth=1,
+                color=f"C{place}",
+                label="" if number else row["score"],
+            )
             numbers.append([item.encoder.name, row["score"], row["AUROC"], row["AUROC low"], row["AUROC high"]])
     ax.axvline(0.5, color="0.6", linewidth=0.8, linestyle="--")
     ax.set_yticks(range(len(found)), [item.encoder.name for item in found])

@@ -62,10 +62,12 @@ def read_study(folder: Path) -> Study:
     results = []
     for fields in content["encoders"]:
         encoder = StudyEncoder(**fields)
-        runs = {name: Run.load(folder / encoder.name / name) for name in PROTOCOLS
-                if (folder / encoder.name / name / RESULTS).is_file()}  # fmt: skip
-        places = {seed: folder / "arms" / f"{encoder.name}-{seed}"
-                  for seed in range(config.seed, config.seed + config.arm_seeds)}  # fmt: skip
+        runs = {
+            name: Run.load(folder / encoder.name / name)
+            for name in PROTOCOLS
+            if (folder / encoder.name / name / RESULTS).is_file()
+        }
+        places = {seed: folder / "arms" / f"{encoder.name}-{seed}" for seed in range(config.seed, config.seed + config.arm_seeds)}
         arms = {seed: Run.load(place) for seed, place in places.items() if (place / RESULTS).is_file()}
         results.append(EncoderResults(encoder, runs, arms))
     return Study(results, config)

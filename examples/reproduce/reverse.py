@@ -4,43 +4,48 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sslk.commands.console import progress_bar
+from sslk.concepts import ClassAttributes, ClassLabels, Colors, ConceptTable, build_concepts
+from sslk.concepts.classifier import backbone_classifier
+from sslk.concepts.expert import Expert
 from sslk.data import load_dataset
 from sslk.features.store import FeatureStore
+from sslk.progress import Progress, renamed
 from sslk.results.provenance import provenance
 from sslk.results.run import Run, RunTable
-from sslk.reverse import KMeansSettings, ProbeSettings, ReverseProbe, quantize_store, reverse_probes
-from sslk.reverse.concepts import ClassAttributes, ClassLabels, Colours, ConceptTable, build_concepts
-from sslk.reverse.concepts.classifier import backbone_classifier
-from sslk.reverse.concepts.expert import Expert
+from sslk.reverse import KMeansSettings, ProbeSettings, ReverseProbe, quantize, reverse_probes
 
 ATTRIBUTES = Path(__file__).with_name("attributes.csv")
 LABELS = "labels"
 OBJECTS_SIZE = 128  # pixels; the images have 32, and ImageNet's classifier takes a third of the time it needs at 224
 
 
-def concepts(data: str, out: str, imagenet: bool = True, quiet: bool = False) -> None:
+def concepts(data: str, out: str, imagenet: bool = True, progress: Progress | None = None) -> None:
     """Build the concept table: labels, attributes of the classes, colours, and ImageNet classes.
 
     Args:
         data: name of the data set, as for `load_dataset`.
         out: file of the table; interrupted, the same call goes on.
         imagenet: with the class that EfficientNet-Lite0, trained on ImageNet, sees in each enlarged image.
-        quiet: no progress bar.
+        progress: called with what is done and to do.
     """
     dataset = load_dataset(data)
-    experts: list[Expert] = [ClassLabels(dataset.classes), ClassAttributes(ATTRIBUTES, dataset.classes), Colours()]
+    experts: list[Expert] = [ClassLabels(dataset.classes), ClassAttributes(ATTRIBUTES, dataset.classes), Colors()]
     if imagenet:
         experts.append(backbone_classifier("efficientnet-lite0", group="objects", image_size=OBJECTS_SIZE))
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    with progress_bar("concepts", quiet) as update:
-        build_concepts(dataset, experts, out, part_rows=1000, progress=update)
+    build_concepts(dataset, experts, out, part_rows=1000, progress=progress)
 
 
 def reverse(
-    store: str, table: str, out: str, clusters: list[int], clusterings: int = 5, restarts: int = 3, seed: int = 0,
-    quiet: bool = False,
-) -> None:  # fmt: skip
+    store: str,
+    table: str,
+    out: str,
+    clusters: list[int],
+    clusterings: int = 5,
+    restarts: int = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
     """Predict the k-means clusters of an encoder from concepts, for several K and sets of concepts.
 
     Args:
@@ -51,7 +56,7 @@ def reverse(
         clusterings: independent clusterings.
         restarts: of k-means, per clustering.
         seed: of k-means, splits and orders.
-        quiet: no progress bar.
+        progress: called with what is done and to do.
     """
     rows: list[list[object]] = []
     per_clustering: list[list[object]] = []
@@ -59,11 +64,10 @@ def reverse(
     opened, concept_table = FeatureStore(store), ConceptTable.load(table)
     for place, count in enumerate(clusters):
         settings = KMeansSettings(clusters=count, clusterings=clusterings, restarts=restarts, seed=seed)
-        with progress_bar(f"k-means, K = {count}", quiet) as update:
-            found = quantize_store(opened, settings, progress=update)
+        found = quantize(opened, settings, progress=renamed(progress, f"k-means, K = {count}"))
         sets = concept_sets(concept_table) if place == 0 else {"all": concept_table}
-        with progress_bar(f"predicting, K = {count}", quiet) as update:
-            probes = reverse_probes(found, sets, ProbeSettings(seed=seed), progress=update)
+        told = renamed(progress, f"predicting, K = {count}")
+        probes = reverse_probes(found, sets, ProbeSettings(seed=seed), progress=told)
         for name, probe in probes.items():
             rows.append([count, name, probe.num_concepts, *_means(probe)])
             per_clustering += [[count, name, r, value] for r, value in enumerate(probe.values("nmi").tolist())]
@@ -71,14 +75,28 @@ def reverse(
     best = rows[len(concept_sets(concept_table)) - 1]
     findings.insert(0, f"All {best[2]} concepts predict the {best[0]} clusters with NMI {best[3]:.3f} ± {best[4]:.3f}.")
     columns = ["K", "concepts", "M", "NMI", "NMI std", "AMI", "top-1", "mAP", "I / H"]
-    origin = provenance({"command": "examples/reproduce/reverse.py", "seed": seed, "clusters": clusters,
-                         "clusterings": clusterings, "restarts": restarts, "data": opened.spec.dataset.rpartition("/")[2],
-                         "weights": opened.spec.weights_hash})  # fmt: skip
+    origin = provenance(
+        {
+            "command": "examples/reproduce/reverse.py",
+            "seed": seed,
+            "clusters": clusters,
+            "clusterings": clusterings,
+            "restarts": restarts,
+            "data": opened.spec.dataset.rpartition("/")[2],
+            "weights": opened.spec.weights_hash,
+        }
+    )
     Run(
-        "reverse", "Quantized reverse probing", findings, origin, {"NMI": best[3]},  # type: ignore[dict-item]
-        [RunTable("Clusters from concepts, mean over clusterings", columns, rows),
-         RunTable("NMI of every clustering", ["K", "concepts", "clustering", "NMI"], per_clustering)],
-    ).save(out)  # fmt: skip
+        "reverse",
+        "Quantized reverse probing",
+        findings,
+        origin,
+        {"NMI": best[3]},  # type: ignore[dict-item]
+        [
+            RunTable("Clusters from concepts, mean over clusterings", columns, rows),
+            RunTable("NMI of every clustering", ["K", "concepts", "clustering", "NMI"], per_clustering),
+        ],
+    ).save(out)
 
 
 def concept_sets(table: ConceptTable) -> dict[str, ConceptTable]:
@@ -90,5 +108,8 @@ def concept_sets(table: ConceptTable) -> dict[str, ConceptTable]:
 
 
 def _means(probe: ReverseProbe) -> list[float]:
-    return [probe.mean("nmi"), probe.std("nmi"),
-            *(probe.mean(metric) for metric in ("ami", "top1", "map", "normalized_information"))]  # fmt: skip
+    return [
+        probe.mean("nmi"),
+        probe.std("nmi"),
+        *(probe.mean(metric) for metric in ("ami", "top1", "map", "normalized_information")),
+    ]

@@ -1,29 +1,30 @@
-"""The steps of the study as commands for `sslk.evaluation.run.Evaluation`, which carries them out and remembers them."""
+"""The steps of the study for `sslk.evaluation.run.Evaluation`, which carries them out and remembers them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from examples.reproduce.controls import supervised, untrained
 from examples.reproduce.encoders import StudyEncoder
+from examples.reproduce.reverse import concepts, reverse
+from examples.reproduce.subset import write_subset
+from sslk.data.source import DataSource
+from sslk.evaluation import steps as calls
 from sslk.evaluation.plan import Step
+from sslk.features import FeatureStore
+from sslk.features.settings import ExtractSettings
+from sslk.masked import StudySettings, masked_study
+from sslk.models.source import ModelSource
+from sslk.progress import Progress
+from sslk.quality import CompressionSettings, compression_study
 from sslk.results.run import RESULTS
-from sslk.training.config import ARMS, TrainingConfig
+from sslk.training import finetune_study, load_start
+from sslk.training.config import MethodName, TrainingConfig
 
-# Steps that are no command of `sslk`.
-SUBSET, SUPERVISED, UNTRAINED, CONCEPTS, REVERSE = (
-    f"examples.reproduce.{target}"
-    for target in (
-        "subset:write_subset",
-        "controls:supervised",
-        "controls:untrained",
-        "reverse:concepts",
-        "reverse:reverse",
-    )
-)
-CONTROLS = {"supervised": SUPERVISED, "untrained": UNTRAINED}
+CONTROLS = {"supervised": supervised, "untrained": untrained}
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ class StudyConfig:
         return asdict(self)
 
 
-def make_steps(
-    encoders: Sequence[StudyEncoder], data: Sequence[Path], out: Path, config: StudyConfig
-) -> list[Step]:  # fmt: skip
+def make_steps(encoders: Sequence[StudyEncoder], data: Sequence[Path], out: Path, config: StudyConfig) -> list[Step]:
     """Every step, each behind those it needs.
 
     Args:
@@ -77,17 +76,25 @@ def make_steps(
     files = {role: out / "data" / f"{role}.npz" for role in ("train", "test", "arms")}
     sizes = {"train": config.train_images, "test": config.test_images, "arms": config.arm_images}
     steps = [
-        Step(f"data/{role}", SUBSET,
-             {"source": str(data[role == "test"]), "out": str(file), "count": sizes[role], "seed": config.seed}, file)
+        Step(
+            f"data/{role}",
+            write_subset,
+            {"source": str(data[role == "test"]), "out": str(file), "count": sizes[role], "seed": config.seed},
+            file,
+        )
         for role, file in files.items()
         if role != "arms" or config.arm_seeds
-    ]  # fmt: skip
+    ]
     table = out / "concepts.safetensors"
     steps.append(
-        Step("concepts", CONCEPTS,
-             {"data": f"npz:{files['test']}", "out": str(table), "imagenet": config.imagenet_concepts}, table,
-             ("data/test",))
-    )  # fmt: skip
+        Step(
+            "concepts",
+            concepts,
+            {"data": f"npz:{files['test']}", "out": str(table), "imagenet": config.imagenet_concepts},
+            table,
+            ("data/test",),
+        )
+    )
     for encoder in encoders:
         if encoder.kind != "self-supervised":
             steps.append(_control(encoder, files["train"], config))
@@ -107,55 +114,110 @@ def _control(encoder: StudyEncoder, train: Path, config: StudyConfig) -> Step:
     return Step(f"{encoder.name}/weights", CONTROLS[encoder.kind], arguments, Path(encoder.weights), ("data/train",))
 
 
-def _encoder_steps(
-    encoder: StudyEncoder, files: dict[str, Path], table: Path, folder: Path, config: StudyConfig
-) -> list[Step]:
+def _encoder_steps(encoder: StudyEncoder, files: dict[str, Path], table: Path, folder: Path, config: StudyConfig) -> list[Step]:
     train, test, found = folder / "train", folder / "test", folder / "discriminative.safetensors"
     pair = {"train": str(train), "test": str(test)}
     own = () if encoder.kind == "self-supervised" else (f"{encoder.name}/weights",)
     seed = config.seed
 
-    def step(what: str, command: str, output: Path, *needs: str, **arguments: Any) -> Step:
-        return Step(f"{encoder.name}/{what}", command, arguments, output, needs, (encoder.name,))
+    def step(what: str, call: Callable[..., None], output: Path, *needs: str, **arguments: Any) -> Step:
+        return Step(f"{encoder.name}/{what}", call, arguments, output, needs, (encoder.name,))
 
-    def run(what: str, command: str, *needs: str, **arguments: Any) -> Step:
+    def run(what: str, call: Callable[..., None], *needs: str, **arguments: Any) -> Step:
         """A step that leaves a run in a folder of its own and reads what this encoder's earlier steps left."""
         needed = (f"{encoder.name}/{name}" for name in needs)
-        return step(what, command, folder / what / RESULTS, *needed, out=str(folder / what), **arguments)
+        return step(what, call, folder / what / RESULTS, *needed, out=str(folder / what), **arguments)
+
+    named = encoder.model if encoder.weights is None else f"{encoder.model}@{encoder.weights}"
 
     def extract(role: str, store: Path) -> Step:
-        return step(role, "extract", store, f"data/{role}", *own, model=encoder.model, weights=encoder.weights,
-                    data=f"npz:{files[role]}", split=role, out=str(store), workers=0)  # fmt: skip
+        data = DataSource(f"npz:{files[role]}", role)
+        arguments = {"model": named, "image_size": None, "data": data, "out": str(store), "settings": ExtractSettings(workers=0)}
+        return step(role, calls.extract, store, f"data/{role}", *own, **arguments)
 
-    reverse = run("reverse", REVERSE, "test", store=str(test), table=str(table), clusters=config.clusters,
-                  seed=seed)  # fmt: skip
-    named = encoder.model if encoder.weights is None else f"{encoder.model}@{encoder.weights}"
+    reversed_ = run("reverse", reverse, "test", store=str(test), table=str(table), clusters=config.clusters, seed=seed)
     return [
         extract("train", train),
         extract("test", test),
-        step("discover", "discover", found, f"{encoder.name}/train", store=str(train), out=str(found)),
-        run("linear", "probe linear", "train", "test", **pair, seed=seed),
-        run("knn", "probe knn", "train", "test", **pair, seed=seed),
-        run("failure", "failure", "linear", "discover", test=str(test), outputs=str(folder / "linear"),
-            discriminative=str(found), seed=seed),
-        run("compression", "compression", "train", "test", **pair, reductions=config.reductions),
-        replace(reverse, needs=(*reverse.needs, "concepts")),
-        step("masked", "masked", folder / "masked" / RESULTS, "data/test", *own, models=[named],
-             data=f"npz:{files['test']}", out=str(folder / "masked"),
-             **{"study.images": config.masked_images, "study.umap_share": 0.0, "study.resamples": 200,
-                "study.neighbor_images": 1000, "study.seed": seed}),
-    ]  # fmt: skip
+        step("discover", calls.discover, found, f"{encoder.name}/train", store=str(train), out=str(found)),
+        run("linear", calls.linear, "train", "test", label=encoder.name, **pair, seed=seed, device=None),
+        run("knn", calls.knn, "train", "test", label=encoder.name, **pair, seed=seed, device=None),
+        run(
+            "failure",
+            calls.failure,
+            "linear",
+            "discover",
+            label=encoder.name,
+            test=str(test),
+            outputs=str(folder / "linear"),
+            discriminative=str(found),
+            seed=seed,
+        ),
+        run("compression", compression, "train", "test", **pair, reductions=config.reductions),
+        replace(reversed_, needs=(*reversed_.needs, "concepts")),
+        step(
+            "masked",
+            masked,
+            folder / "masked" / RESULTS,
+            "data/test",
+            *own,
+            model=named,
+            data=f"npz:{files['test']}",
+            out=str(folder / "masked"),
+            images=config.masked_images,
+            seed=seed,
+        ),
+    ]
+
+
+def compression(train: str, test: str, reductions: list[float], out: str, progress: Progress | None = None) -> None:
+    """Compression at fewer sizes than the paper's."""
+    settings = CompressionSettings(reductions=tuple(reductions))
+    compression_study(FeatureStore(train), FeatureStore(test), settings, progress=progress).save(out)
+
+
+def masked(model: str, data: str, out: str, images: int, seed: int, progress: Progress | None = None) -> None:
+    """The masked-input study of one encoder."""
+    settings = StudySettings(images=images, umap_share=0.0, resamples=200, neighbor_images=1000, seed=seed)
+    masked_study([ModelSource(model)], DataSource(data), out, settings, progress=progress).save(out)
+
+
+def arms(
+    method: MethodName,
+    model: str,
+    options: dict[str, Any],
+    data: str,
+    test: str,
+    training: TrainingConfig,
+    out: str,
+    progress: Progress | None = None,
+) -> None:
+    """Further training in three arms."""
+    start = load_start(method, ModelSource(model), DataSource(data, "train").load(), options=options)
+    finetune_study(start, out, training, test=DataSource(test, "test").load(), progress=progress).save(out)
 
 
 def _arms_step(encoder: StudyEncoder, files: dict[str, Path], out: Path, seed: int, config: StudyConfig) -> Step:
     training = TrainingConfig(
-        epochs=config.arm_epochs, learning_rate=config.arm_learning_rate, view_size=20, seed=seed, channels_last=True,
-        head_warmup_epochs=0 if encoder.name == "simclr-embedded" else 2, checkpoint_every=10, workers=0,
-    )  # fmt: skip
-    arguments = {"method": encoder.method, "out": str(out), "arms": list(ARMS), "model": encoder.model,
-                 "weights": encoder.weights, "data": f"npz:{files['arms']}", "test_data": f"npz:{files['test']}",
-                 **{f"training.{name}": value for name, value in asdict(training).items()}}  # fmt: skip
-    if encoder.method == "simclr":  # the head the embedded encoder was trained with
-        arguments["options"] = {"hidden_dim": 256, "output_dim": 128, "temperature": 0.2}
-    return Step(f"arms/{encoder.name}-{seed}", "finetune", arguments, out / RESULTS, ("data/arms", "data/test"),
-                (encoder.name,))  # fmt: skip
+        epochs=config.arm_epochs,
+        learning_rate=config.arm_learning_rate,
+        view_size=20,
+        seed=seed,
+        channels_last=True,
+        head_warmup_epochs=0 if encoder.name == "simclr-embedded" else 2,
+        checkpoint_every=10,
+        workers=0,
+    )
+    named = encoder.model if encoder.weights is None else f"{encoder.model}@{encoder.weights}"
+    # The head of SimCLR is the one that the embedded encoder was trained with.
+    options = {"hidden_dim": 256, "output_dim": 128, "temperature": 0.2} if encoder.method == "simclr" else {}
+    arguments = {
+        "method": encoder.method,
+        "model": named,
+        "options": options,
+        "data": f"npz:{files['arms']}",
+        "test": f"npz:{files['test']}",
+        "training": training,
+        "out": str(out),
+    }
+    return Step(f"arms/{encoder.name}-{seed}", arms, arguments, out / RESULTS, ("data/arms", "data/test"), (encoder.name,))

@@ -58,7 +58,7 @@ def _carry_out(evaluation: Evaluation, encoders: list[StudyEncoder], args: argpa
 
     terminal = sys.stdout
     with open(args.out / "log.txt", "a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-        states = evaluation.run(announce, quiet=True)
+        states = evaluation.run(announce)
     left = {name: state for name, state in states.items() if state != "done"}
     for name in left:
         print(f"{name}: {left[name]}: {evaluation.outcomes[name].error}", file=sys.stderr)

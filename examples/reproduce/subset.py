@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sslk.progress import Progress
+
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def write_subset(source: str, out: str, count: int, seed: int, quiet: bool = False) -> None:
+def write_subset(source: str, out: str, count: int, seed: int, progress: Progress | None = None) -> None:
     """Write `count` images of an .npz (`images` uint8 `[N, H, W, 3]`, `labels` `[N]`), as many of each class.
 
     Args:
@@ -18,7 +20,7 @@ def write_subset(source: str, out: str, count: int, seed: int, quiet: bool = Fal
         out: the .npz to write; it appears only when it is whole.
         count: images; a multiple of the number of classes.
         seed: of the draw.
-        quiet: print nothing.
+        progress: called when it is written.
 
     Raises:
         ValueError: a class has too few images, or count is no multiple of the number of classes.
@@ -44,5 +46,5 @@ def write_subset(source: str, out: str, count: int, seed: int, quiet: bool = Fal
     temporary = path.with_name(f".{path.stem}.tmp.npz")
     np.savez(temporary, images=images[chosen], labels=labels[chosen], classes=classes, source_index=chosen)
     os.replace(temporary, path)
-    if not quiet:
-        print(f"{path.name}: {count} of {len(labels)} images, seed {seed}")
+    if progress is not None:
+        progress(count, count, "drawing images")

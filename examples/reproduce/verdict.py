@@ -113,8 +113,6 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Interval:
     error = sum(parts) ** 0.5
     if error == 0:
         return Interval(value, value, value)
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True)
-    )
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
     half = float(student.ppf(0.975, freedom)) * error
     return Interval(value, value - half, value + half)

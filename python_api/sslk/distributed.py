@@ -1,28 +1,66 @@
-"""Sums over the processes of `torchrun`, each holding some of the rows; one process alone needs no process group."""
+"""The processes of `torchrun`, each holding some of the rows, and sums over them; one alone needs no process group."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 from torch import Tensor, distributed
 
 
 def world() -> tuple[int, int]:
-    """This process's rank and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
+    """This process's rank and how many there are: of the process group, else as `torchrun` or Slurm's `srun` started
+    them, else `(0, 1)`."""
+    if _grouped():
         return distributed.get_rank(), distributed.get_world_size()
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    if "SLURM_NTASKS" in os.environ:
+        from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+        if SLURMEnvironment.detect():
+            slurm = SLURMEnvironment()
+            return slurm.global_rank(), slurm.world_size()
     return 0, 1
 
 
+def join_processes() -> None:
+    """Initialise the process group of the processes that were started together; Lightning then uses it."""
+    rank, size = world()
+    if size == 1 or distributed.is_initialized():
+        return
+    if "MASTER_ADDR" not in os.environ:
+        from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+        slurm = SLURMEnvironment()
+        os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
+        os.environ["LOCAL_RANK"] = str(slurm.local_rank())
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", rank=rank, world_size=size)
+
+
+def wait_for_all() -> None:
+    """Wait until every process of the group is here; at once where there is no group."""
+    if _grouped():
+        distributed.barrier()
+
+
+def best_device() -> str:
+    """The GPU of this process where there is one, else the CPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
 def all_sum(value: Tensor) -> Tensor:
-    """The sum over all processes, in place."""
-    if world()[1] > 1:
+    """The sum over all processes of the group, in place."""
+    if _grouped():
         distributed.all_reduce(value)
     return value
 
 
 def all_gather(value: Tensor) -> Tensor:
     """`[ranks, ...]`, the value of every process; shapes must be equal."""
-    rank, size = world()
+    rank, size = (distributed.get_rank(), distributed.get_world_size()) if _grouped() else (0, 1)
     gathered = value.new_zeros(size, *value.shape)
     gathered[rank] = value
     return all_sum(gathered)
@@ -31,4 +69,8 @@ def all_gather(value: Tensor) -> Tensor:
 def first_row(rows: int, device: torch.device | None = None) -> tuple[int, int]:
     """Number of this process's first row, rows being numbered through by rank, and how many there are in all."""
     counts = all_gather(torch.tensor(rows, dtype=torch.int64, device=device)).tolist()
-    return sum(counts[: world()[0]]), sum(counts)
+    return sum(counts[: distributed.get_rank() if _grouped() else 0]), sum(counts)
+
+
+def _grouped() -> bool:
+    return bool(distributed.is_available() and distributed.is_initialized())

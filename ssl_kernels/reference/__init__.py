@@ -19,13 +19,7 @@ from ssl_kernels.reference.rows import (
     qscore_penalty_backward,
     row_moments,
 )
-from ssl_kernels.reference.similarity import (
-    cca_matrix,
-    cka_matrix,
-    cka_matrix_backward,
-    linear_cka,
-    linear_cka_backward,
-)
+from ssl_kernels.reference.similarity import cca_matrix, cka_matrix, cka_matrix_backward, linear_cka, linear_cka_backward
 
 __all__ = [
     "activating_mask",

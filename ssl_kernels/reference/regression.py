@@ -37,10 +37,7 @@ def sparse_softmax_sgd_(
     loss = F.cross_entropy(logits.double(), target[index], reduction="sum")
     error = (logits.softmax(1) - F.one_hot(target[index], classes)) / n
     tiled = F.pad(error, (0, tiles * width - classes)).view(n, tiles, width).transpose(0, 1)
-    for parameter, velocity, gradient in (
-        (weight, weight_velocity, bits.T @ tiled),
-        (bias, bias_velocity, error.sum(0)),
-    ):
+    for parameter, velocity, gradient in ((weight, weight_velocity, bits.T @ tiled), (bias, bias_velocity, error.sum(0))):
         velocity.mul_(momentum).add_(gradient.add_(parameter, alpha=weight_decay))
         parameter.sub_(velocity, alpha=learning_rate)
     return loss

@@ -45,9 +45,7 @@ def activating_mask(h: Tensor, eps: float = 4.0, two_sided: bool = False) -> Ten
     return (magnitude > eps * std) & h.isfinite().all(dim=1, keepdim=True)
 
 
-def qscore(
-    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
-) -> Tensor:
+def qscore(h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False) -> Tensor:
     """Equation (1): the mean of `h_ij - mu_i` over `L_i` and S; 0 where the set is empty, NaN for non-finite rows."""
     active = activating_mask(h, eps, two_sided) & discriminative
     h = _accumulation(h)
@@ -74,9 +72,7 @@ def qscore_counts(
     return q, activating_mask(h, eps, two_sided).sum(dim=1, dtype=torch.int32)
 
 
-def qscore_backward(
-    grad: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool
-) -> Tensor:
+def qscore_backward(grad: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool) -> Tensor:
     """Gradient of `qscore`, the active set held constant."""
     with torch.enable_grad():
         leaf = h.detach().requires_grad_()
@@ -119,9 +115,7 @@ def _mean(values: Tensor) -> Tensor:
     return wide.mean().clamp(wide.min(), wide.max()) if len(wide) else wide.new_zeros(())
 
 
-def penalty_loss(
-    q: Tensor, columns: Tensor, lambda1: float, lambda2: float, alpha: Tensor | None, beta: Tensor | None
-) -> Tensor:
+def penalty_loss(q: Tensor, columns: Tensor, lambda1: float, lambda2: float, alpha: Tensor | None, beta: Tensor | None) -> Tensor:
     """Equations (2)-(3): `-lambda1 mean_i(1[q_i < alpha] q_i) + lambda2 sum_k(1[c_k > beta] c_k)`.
 
     alpha and beta default to the means of q and c. The comparisons are written so that NaN stays NaN.
@@ -150,13 +144,7 @@ def qscore_penalty(
 
 
 def qscore_penalty_backward(
-    grad_q: Tensor,
-    grad_column_l1: Tensor,
-    h: Tensor,
-    discriminative: Tensor,
-    eps: float,
-    normalize: bool,
-    two_sided: bool,
+    grad_q: Tensor, grad_column_l1: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool
 ) -> Tensor:
     """Gradient of the scores plus that of the column norms."""
     with torch.enable_grad():

@@ -1,49 +1,40 @@
 """sslk evaluate: the plan, what a failure stops and what not, going on after an interruption, the report at the end."""
 
 import json
-from dataclasses import dataclass
 
 import pytest
 
-from sslk.cli import COMMANDS, Command, main
-from sslk.evaluation.plan import EvaluationConfig, Step, labelled_models, make_plan
-from sslk.evaluation.run import STATE, Evaluation, call
+from sslk.cli import main
+from sslk.evaluation import EvaluationSettings, Step, make_plan
+from sslk.evaluation.plan import labelled_models
+from sslk.evaluation.run import STATE, Evaluation
+from sslk.features.settings import ExtractSettings
 from sslk.results.run import Run
 
 CALLS: list[str] = []
 
 
-def record(out: str, fail: bool = False, interrupt: bool = False, seed: int = 0) -> None:
-    """A command that writes its output, fails, or is interrupted."""
+def record(out: str, fail: bool = False, interrupt: bool = False, seed: int = 0, settings=None, progress=None) -> None:
+    """A study that writes its output, fails, or is interrupted."""
     CALLS.append(out)
     if fail:
         raise ValueError("broken on purpose")
     if interrupt:
         raise KeyboardInterrupt
+    if progress is not None:
+        progress(1, 1, "writing")
     with open(out, "w") as stream:
         stream.write("done")
 
 
-@dataclass(frozen=True)
-class Study:
-    seed: int = 0
-    k: int = 10
-
-
-def nested(study: Study = Study()) -> Study:
-    """A command with a dataclass parameter."""
-    return study
-
-
 @pytest.fixture
-def step(tmp_path, monkeypatch):
-    monkeypatch.setitem(COMMANDS, "record", Command("tests.evaluation.test_evaluate:record", ""))
+def step(tmp_path):
     CALLS.clear()
     tmp_path.joinpath("out").mkdir()
 
     def make(name: str, *needs: str, **arguments) -> Step:
         output = tmp_path / "out" / name.replace("/", "-")
-        return Step(name, "record", {"out": str(output), **arguments}, output, needs)
+        return Step(name, record, {"out": str(output), **arguments}, output, needs)
 
     return make
 
@@ -82,83 +73,81 @@ def test_another_evaluation_in_the_folder_is_refused(tmp_path, step):
         Evaluation(tmp_path / "out", [step("a")], {"data": "cifar10"})
 
 
-def test_wrong_calls_are_named(step):
-    with pytest.raises(ValueError, match="no command 'recrod'"):
-        call("recrod", {})
-    with pytest.raises(ValueError, match="sslk record takes no argument colour"):
-        call("record", {"out": "x", "colour": "red"})
+def test_speed_does_not_decide_and_progress_is_named(tmp_path, step):
+    seen: list[str] = []
+    for workers, device, calls in ((0, None, 1), (4, "cpu", 1), (4, "cpu", 1)):
+        one = step_of(step, workers, device)
+        Evaluation(tmp_path / "out", [one], {}).run(progress=lambda done, total, stage: seen.append(stage))
+        assert len(CALLS) == calls
+    Evaluation(tmp_path / "out", [step("a", settings=ExtractSettings(amp="bfloat16"))], {}).run()
+    assert len(CALLS) == 2 and seen == ["a: writing"]
 
 
-def test_a_field_of_a_dataclass_is_replaced(monkeypatch):
-    monkeypatch.setitem(COMMANDS, "nested", Command("tests.evaluation.test_evaluate:nested", ""))
-    assert call("nested", {"study.seed": 3, "study.k": 7, "device": None}) == Study(3, 7)
+def step_of(step, workers, device):
+    return step("a", settings=ExtractSettings(workers=workers, device=device))
 
 
 def test_labels_are_unique_folder_names():
-    config = EvaluationConfig(["hf:facebook/dinov2-small", "embedded", "embedded", "../.."], "sample")
-    labels = [model.label for model in labelled_models(config)]
-    assert labels == ["hf-facebook-dinov2-small", "embedded", "embedded-2", "model"]
+    models = labelled_models(["hf:facebook/dinov2-small", "embedded", "embedded", "../..", "ours=timm:vit@a/mae.pth"])
+    assert [model.label for model in models] == ["hf-facebook-dinov2-small", "embedded", "embedded-2", "model", "ours"]
+    assert models[-1].model == "timm:vit@a/mae.pth"
+    with pytest.raises(ValueError, match="different labels, got 'ours' twice"):
+        labelled_models(["ours=embedded", "ours=cifar:compact"])
+    with pytest.raises(ValueError, match="models is empty"):
+        labelled_models([])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"models": []}, "models is empty"),
-        ({"weights": ["a", "b"]}, "one checkpoint per model .* got 2 for 1 models"),
         ({"train_split": "test"}, "are both 'test'"),
-        ({"systems": ["reverse"]}, "which needs concepts"),
-        ({"systems": ["qscor"]}, "systems must be among qscore, reverse, masked, got qscor"),
+        ({"systems": ("reverse",)}, "which needs concepts"),
+        ({"systems": ("qscor",)}, "systems must be among qscore, reverse, masked, got qscor"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        EvaluationConfig(**{"models": ["embedded"], "data": "sample", **settings})
+        EvaluationSettings(**{"data": "sample", **settings})
 
 
-def test_every_step_of_the_plan_fits_its_command(tmp_path):
-    """Commands exist and take the arguments of the plan; every step comes after those it needs."""
-    import importlib
+def test_every_step_of_the_plan_fits_its_call(tmp_path):
+    """The calls take the arguments of the plan; every step comes after those it needs."""
     import inspect
 
-    concepts = str(tmp_path / "concepts") if "reverse-probe run" in COMMANDS else None
-    config = EvaluationConfig(["embedded", "cifar:compact"], "sample", concepts=concepts)
+    settings = EvaluationSettings("sample", concepts=str(tmp_path / "concepts"))
     seen: set[str] = set()
-    for step in make_plan(config, tmp_path):
-        module, _, function = COMMANDS[step.command].target.partition(":")
-        signature = inspect.signature(getattr(importlib.import_module(module), function))
-        arguments = {name.partition(".")[0] for name, value in step.arguments.items() if value is not None}
-        optional = {"device", "seed", "workers", "batch_size", "root", "image_size"}
-        assert arguments - set(signature.parameters) <= optional, step
-        required = {name for name, p in signature.parameters.items() if p.default is inspect.Parameter.empty}
-        assert required <= arguments, step
+    for step in make_plan(labelled_models(["embedded", "cifar:compact"]), settings, tmp_path):
+        inspect.signature(step.call).bind(**step.arguments, progress=None)
         assert set(step.needs) <= seen
         seen.add(step.name)
+    assert {"embedded/knn", "cifar-compact/failure", "reverse", "masked"} <= seen
 
 
 def test_steps_over_all_models_leave_out_those_that_cannot_be_loaded(tmp_path):
-    config = EvaluationConfig(["embedded", "nonsense"], "sample", concepts="c", image_size=32)
-    masked, reverse = (
-        next(step for step in make_plan(config, tmp_path, {"nonsense"}) if step.name == name)
-        for name in ("masked", "reverse-probe")
-    )
-    assert masked.arguments["models"] == ["embedded"] and masked.arguments["image_sizes"] == [32]
-    assert reverse.arguments["stores"] == [f"embedded={tmp_path / 'embedded' / 'train'}"]
+    settings = EvaluationSettings("sample", concepts="c", image_size=32)
+    plan = make_plan(labelled_models(["embedded", "nonsense"]), settings, tmp_path, {"nonsense"})
+    masked, reverse = (next(step for step in plan if step.name == name) for name in ("masked", "reverse"))
+    assert masked.arguments["models"] == ["embedded"] and masked.arguments["image_size"] == 32
+    assert reverse.arguments["stores"] == {"embedded": str(tmp_path / "embedded" / "train")}
     assert reverse.needs == ("embedded/extract train",)
 
 
-def test_two_models_of_which_one_cannot_be_loaded(tmp_path, capsys):
-    words = ["evaluate", "--models", "embedded", "nonsense", "--data", "sample", "--systems", "qscore",
-             "--out", str(tmp_path), "--workers", "0", "--device", "cpu"]  # fmt: skip
-    assert main([*words, "--dry-run", "--json"]) == 0
+def test_three_models_of_which_one_cannot_be_loaded(tmp_path, capsys):
+    """The README's example with a model that is none beside it: a random control is always the same one."""
+    models = ["embedded", "control=cifar:compact", "nonsense"]
+    words = f"--data sample --systems qscore --out {tmp_path} --workers 0 --device cpu".split()
+    assert main(["evaluate", *models, *words, "--dry-run", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert "nonsense" in plan["failing_models"] and not any(step["done"] for step in plan["steps"])
-    assert plan["steps"][0]["command"].startswith("sslk extract --model embedded")
-    assert main([*words, "--quiet"]) == 1
+    assert plan["steps"][0]["call"] == "extract" and plan["steps"][0]["arguments"]["model"] == "embedded"
+    assert main(["evaluate", *models, *words, "--quiet"]) == 1
     assert "unknown model 'nonsense'" in capsys.readouterr().err
     page = (tmp_path / "report.html").read_text()
-    assert "Evaluation on sample" in page and "embedded: mean Q-Score" in page and "nonsense" in page
-    assert Run.load(tmp_path / "summary").kind == "evaluation"
+    assert "Evaluation on sample" in page and "control: Failure prediction" in page and "nonsense" in page
+    run = Run.load(tmp_path / "summary")
+    assert run.kind == "evaluation" and run.tables[0].columns[:3] == ["model", "probe top-1 [%]", "k-NN top-1 [%]"]
+    assert [row[0] for row in run.tables[0].rows] == ["embedded", "control", "nonsense"]
+    assert run.tables[0].rows[2][1:] == [None] * 4 and "[" in run.tables[0].rows[1][4]
     assert Run.load(tmp_path / "embedded" / "failure").summary["auroc"] > 0.5
-    words.remove("nonsense")
-    assert main([*words, "--json"]) == 0
+    assert main(["evaluate", *models[:2], *words, "--json", "--quiet"]) == 0
     assert set(json.loads(capsys.readouterr().out)["steps"].values()) == {"done"}

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from sslk.features.settings import ExtractSettings
+
 
 class SmallData(Dataset):
     """n random images with labels; some unreadable, each taking `seconds` to load."""
@@ -36,9 +38,7 @@ class SmallData(Dataset):
 def small_model(width=24, seed=0):
     """Convolution, batch norm, ReLU, pooling: non-negative features."""
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def store_bytes(folder):
@@ -54,9 +54,12 @@ def extract_logging(folder, log, seconds, rank=0, world_size=1, n=400):
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size))
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     extract(
-        small_model(), SmallData(n, seconds=seconds), folder, batch_size=8, shard_rows=40, workers=0,
-        progress=lambda p: os.write(fd, b"."),
-    )  # fmt: skip
+        small_model(),
+        SmallData(n, seconds=seconds),
+        folder,
+        ExtractSettings(batch_size=8, shard_rows=40, workers=0),
+        progress=lambda *_: os.write(fd, b"."),
+    )
 
 
 def extract_refused(folder, limit, drop_rights):
@@ -69,12 +72,14 @@ def extract_refused(folder, limit, drop_rights):
         os.setgid(65534)
         os.setuid(65534)
 
-    def progress(p):
-        if p.done > 200:
+    def progress(done, total, stage):
+        if done > 200:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     try:
-        extract(small_model(), SmallData(400), folder, shard_rows=100, batch_size=50, workers=0, progress=progress)
+        extract(
+            small_model(), SmallData(400), folder, ExtractSettings(shard_rows=100, batch_size=50, workers=0), progress=progress
+        )
     except OSError as error:
         os._exit(error.errno)
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from sslk.features import FeatureStore, extract
+from sslk.features.settings import ExtractSettings
 from tests.features.small import SmallData, extract_refused, finished, small_model, store_bytes
 
 
@@ -20,7 +21,7 @@ def test_write_that_fails_half_way_keeps_what_was_there_and_resumes(tmp_path, sp
     assert sorted(before) == ["manifest.json", "shard-000000.safetensors", "shard-000001.safetensors"]
     assert not list((tmp_path / "s").glob(".*.tmp"))
     assert len(FeatureStore(tmp_path / "s")) == 200
-    again = extract(small_model(), SmallData(400), tmp_path / "s", batch_size=50, workers=0)
+    again = extract(small_model(), SmallData(400), tmp_path / "s", ExtractSettings(batch_size=50, workers=0))
     assert again.complete
     after = store_bytes(tmp_path / "s")
     assert all(after[name] == before[name] for name in before if name != "manifest.json")
@@ -28,7 +29,7 @@ def test_write_that_fails_half_way_keeps_what_was_there_and_resumes(tmp_path, sp
 
 @pytest.mark.parametrize("failing", [9, 11, 12], ids=["shard", "manifest", "folder"])
 def test_full_disk_at_any_step_leaves_a_readable_store(tmp_path, monkeypatch, failing):
-    extract_some = {"shard_rows": 100, "batch_size": 50, "workers": 0}
+    some = ExtractSettings(shard_rows=100, batch_size=50, workers=0)
     real, calls = os.fsync, []
 
     def fsync(fd):
@@ -40,13 +41,13 @@ def test_full_disk_at_any_step_leaves_a_readable_store(tmp_path, monkeypatch, fa
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(OSError, match="No space left on device"):
-        extract(small_model(), SmallData(400), tmp_path / "s", **extract_some)
+        extract(small_model(), SmallData(400), tmp_path / "s", some)
     monkeypatch.undo()
     kept = FeatureStore(tmp_path / "s")
     assert len(kept) == (200 if failing == 12 else 100)
     assert [i for batch in kept.batches(70) for i in batch.indices.tolist()] == list(range(len(kept)))
-    extract(small_model(), SmallData(400), tmp_path / "s", **extract_some)
-    extract(small_model(), SmallData(400), tmp_path / "whole", **extract_some)
+    extract(small_model(), SmallData(400), tmp_path / "s", some)
+    extract(small_model(), SmallData(400), tmp_path / "whole", some)
     assert store_bytes(tmp_path / "s") == store_bytes(tmp_path / "whole")
 
 
@@ -55,14 +56,14 @@ def test_too_little_room_is_said_before_anything_is_made(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(OSError, match=r"the store needs 0.00 GB more, the disk of .* has 0.00 GB free"):
-        extract(small_model(), SmallData(400), tmp_path / "s", workers=0)
+        extract(small_model(), SmallData(400), tmp_path / "s", ExtractSettings(workers=0))
     assert not (tmp_path / "s").exists()
 
 
 def test_read_only_folder(tmp_path, spawn):
     folder = tmp_path / "locked"
     folder.mkdir()
-    extract(small_model(), SmallData(400), folder / "s", shard_rows=100, batch_size=50, workers=0)
+    extract(small_model(), SmallData(400), folder / "s", ExtractSettings(shard_rows=100, batch_size=50, workers=0))
     (folder / "s" / "shard-000003.safetensors").unlink()
     before = store_bytes(folder / "s")
     for path in [tmp_path, *tmp_path.parents[:2]]:
@@ -88,7 +89,7 @@ except OSError as error:
 
 def test_export_to_a_full_disk_says_so_and_leaves_nothing(tmp_path):
     """A file system of 16 KB, of this process alone: what a mapping writes there ends in a signal, not in an error."""
-    extract(small_model(), SmallData(400), tmp_path / "s", batch_size=50, workers=0)  # 9,600 bytes of features
+    extract(small_model(), SmallData(400), tmp_path / "s", ExtractSettings(batch_size=50, workers=0))  # 9,600 bytes of features
     (tmp_path / "disk").mkdir()
     disk = f"{tmp_path}/disk"
     mount = f"mount -t tmpfs -o size=16k none {disk} && exec {sys.executable} -c '{EXPORT}' {tmp_path}/s {disk}/out"

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from sslk.features import StoreError, extract, store_export, store_info, store_merge, store_verify
+from sslk.features.settings import ExtractSettings
 from tests.features.small import SmallData, small_model, store_bytes
 
 
@@ -14,7 +15,7 @@ def made(tmp_path):
         options = {"shard_rows": 20, "workers": 0, "on_corrupt": "skip"}
         if "dtype" in data:
             options["dtype"] = data.pop("dtype")
-        return extract(small_model(seed=seed), SmallData(n, **data), tmp_path / folder, **options)
+        return extract(small_model(seed=seed), SmallData(n, **data), tmp_path / folder, ExtractSettings(**options))
 
     return make
 
@@ -44,9 +45,7 @@ def test_verify_names_everything_that_is_wrong(made):
     with pytest.raises(StoreError) as caught:
         store_verify(store.path)
     lines = str(caught.value).splitlines()
-    assert [line.split()[0] for line in lines] == [f"shard-00000{n}.safetensors" for n in (1, 2)] + [
-        "shard-000077.safetensors"
-    ]
+    assert [line.split()[0] for line in lines] == [f"shard-00000{n}.safetensors" for n in (1, 2)] + ["shard-000077.safetensors"]
     assert "altered" in lines[0]
     assert "missing" in lines[1]
     assert "not in the manifest" in lines[2]

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter, extract
+from sslk.features.settings import ExtractSettings
 from sslk.features.store import CHECKED
 from tests.features.small import SmallData, finished, second_writer, small_model
 
@@ -227,7 +228,7 @@ def test_two_writers_of_one_rank_are_refused_and_foreign_folders_too(store, tmp_
 
 def test_extraction_refuses_a_damaged_shard_and_replaces_a_deleted_one(tmp_path):
     def run():
-        return extract(small_model(), SmallData(60), tmp_path / "s", shard_rows=20, workers=0)
+        return extract(small_model(), SmallData(60), tmp_path / "s", ExtractSettings(shard_rows=20, workers=0))
 
     run()
     path = tmp_path / "s" / "shard-000001.safetensors"

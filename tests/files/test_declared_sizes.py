@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sslk.concepts import ConceptTable
 from sslk.data import Dataset, load_dataset
 from sslk.data.archives import Archive
 from sslk.data.dataset import class_count
@@ -22,8 +23,7 @@ from sslk.interpret.atlas.statistics import collect
 from sslk.interpret.parts import Parts
 from sslk.probes.rows import StoreRows
 from sslk.quality.ablation import _read_journal
-from sslk.quality.discover import DiscriminativeFeatures
-from sslk.reverse.concepts import ConceptTable
+from sslk.quality.discriminative import DiscriminativeFeatures
 from tests.fuzz.data_files import write_store
 from tests.fuzz.wrong_arrays import npy
 from tests.probes.stores import write_store as write_labelled
@@ -42,15 +42,17 @@ IMAGES = np.zeros((3, 8, 8, 3), np.uint8)
 
 @pytest.mark.parametrize(
     ("members", "message"),
-    [({"images": npy(IMAGES, (175 << 40, 8, 8, 3))}, r"its header says uint8 \[192414534860800, 8, 8, 3\]"),
-     ({"images": npy(IMAGES[:, :0], (3, 0, 8, 3))}, r"must be uint8 \[N, H, W, 3\].*\[3, 0, 8, 3\]"),
-     ({"images": npy(IMAGES), "labels": npy(np.array([0, 1, 300_000_000]))}, "below 1000000, got 300000000"),
-     ({"images": npy(IMAGES), "labels": npy(np.array([0, 1, 2**62]))}, "below 1000000, got 4611686018427387904"),
-     ({"images": npy(IMAGES), "labels": npy(np.array([0, 1, 2**63 + 5], np.uint64))}, "below 1000000"),
-     ({"images": npy(IMAGES), "labels": npy(np.array([0, 1, 2])), "classes": npy(np.array(["a"]))}, "names 1 classes"),
-     ({"images": npy(IMAGES, dtype="(" * 5000)}, "no readable .npz")],
+    [
+        ({"images": npy(IMAGES, (175 << 40, 8, 8, 3))}, r"its header says uint8 \[192414534860800, 8, 8, 3\]"),
+        ({"images": npy(IMAGES[:, :0], (3, 0, 8, 3))}, r"must be uint8 \[N, H, W, 3\].*\[3, 0, 8, 3\]"),
+        ({"images": npy(IMAGES), "labels": npy(np.array([0, 1, 300_000_000]))}, "below 1000000, got 300000000"),
+        ({"images": npy(IMAGES), "labels": npy(np.array([0, 1, 2**62]))}, "below 1000000, got 4611686018427387904"),
+        ({"images": npy(IMAGES), "labels": npy(np.array([0, 1, 2**63 + 5], np.uint64))}, "below 1000000"),
+        ({"images": npy(IMAGES), "labels": npy(np.array([0, 1, 2])), "classes": npy(np.array(["a"]))}, "names 1 classes"),
+        ({"images": npy(IMAGES, dtype="(" * 5000)}, "no readable .npz"),
+    ],
     ids=["175 TiB", "no height", "300000000", "2^62", "uint64", "too few names", "deep header"],
-)  # fmt: skip
+)
 def test_npz_that_declare_too_much(tmp_path, members, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_dataset(npz(tmp_path / "a.npz", **members))
@@ -163,9 +165,16 @@ def test_a_journal_with_an_impossible_accuracy_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "state",
-    ['{"about": null, "steps": {}}', '{"about": [], "steps": {}}', '{"about": {}, "steps": {"a": {"state": "never"}}}', "[]",
-     '{"about": {}, "steps": {"a": null}}', "[" * 100_000, "\0"],
-)  # fmt: skip
+    [
+        '{"about": null, "steps": {}}',
+        '{"about": [], "steps": {}}',
+        '{"about": {}, "steps": {"a": {"state": "never"}}}',
+        "[]",
+        '{"about": {}, "steps": {"a": null}}',
+        "[" * 100_000,
+        "\0",
+    ],
+)
 def test_a_damaged_state_of_an_evaluation_is_named(tmp_path, state):
     (tmp_path / STATE).write_text(state.replace("{", '{"format": "sslk-evaluation-1", ', 1))
     with pytest.raises(ValueError, match=r"evaluation\.json is damaged, .*; move it away to begin anew\.$"):

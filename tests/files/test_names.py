@@ -12,17 +12,19 @@ import torch
 from PIL import Image
 
 from sslk.cli import main
-from sslk.commands.reverse_inputs import load_accuracies
-from sslk.config_file import ConfigFileError, option_lines
+from sslk.cli.config_file import ConfigFileError, option_lines
 from sslk.data import load_dataset
+from sslk.data.source import DataSource
 from sslk.features import FeatureStore, StoreError
 from sslk.files.tables import read_records, read_rows, write_rows
 from sslk.interpret.by_name import data_and_masks
+from sslk.interpret.settings import MaskSettings
 from sslk.masked import build_masks, segmenter
 from sslk.quality.score import QScores
 from sslk.quality.scores_file import write_scores
 from sslk.report.page import _csv, render_page
 from sslk.results.run import Run, RunTable
+from sslk.reverse.study import read_accuracies
 from tests.fuzz.mutate import YAMLS
 from tests.probes.stores import write_store
 
@@ -55,7 +57,7 @@ def test_tables_on_a_page_download_without_formulas():
 
 def test_model_names_in_a_table_of_accuracies_come_back(tmp_path):
     (tmp_path / "a.csv").write_text("model,top1\n'-best,70.5\n")
-    assert load_accuracies(str(tmp_path / "a.csv")) == {"-best": 70.5}
+    assert read_accuracies(str(tmp_path / "a.csv")) == {"-best": 70.5}
 
 
 ODD = os.fsdecode(b"odd-\xff")
@@ -112,25 +114,31 @@ def test_masks_that_were_built_are_read_by_miou(tmp_path):
         Image.fromarray(np.eye(8, k=number, dtype=np.uint8) * 255).save(tmp_path / f"files/{number}.png")
     dataset = load_dataset(f"npz:{tmp_path / 'a.npz'}")
     build_masks(dataset, segmenter(f"files:{tmp_path / 'files'}"), tmp_path / "m", indices=[1, 3])
-    _, source = data_and_masks(dataset.name, "test", None, f"folder:{tmp_path / 'm'}", None, None, None, None)
+    _, source = data_and_masks(DataSource(dataset.name), MaskSettings(f"folder:{tmp_path / 'm'}"))
     assert source.kinds == ("core", "spurious") and source(0, 8, 8) == {}
     np.testing.assert_array_equal(source(3, 8, 8)["core"], np.eye(8, k=3, dtype=bool))
     np.testing.assert_array_equal(source(3, 8, 8)["spurious"], ~np.eye(8, k=3, dtype=bool))
     np.savez(tmp_path / "b.npz", images=images, labels=np.arange(4))
     with pytest.raises(ValueError, match=r"/m holds masks of npz:.*a\.npz, not of npz:.*b\.npz"):
-        data_and_masks(f"npz:{tmp_path / 'b.npz'}", "test", None, f"folder:{tmp_path / 'm'}", None, None, None, None)
+        data_and_masks(DataSource(f"npz:{tmp_path / 'b.npz'}"), MaskSettings(f"folder:{tmp_path / 'm'}"))
     manifest = json.loads((tmp_path / "m/masks.json").read_text())
     (tmp_path / "m/masks.json").write_text(json.dumps({**manifest, "indices": [1, 2**62]}))
     with pytest.raises(ValueError, match="of other images"):
-        data_and_masks(dataset.name, "test", None, f"folder:{tmp_path / 'm'}", None, None, None, None)
+        data_and_masks(DataSource(dataset.name), MaskSettings(f"folder:{tmp_path / 'm'}"))
 
 
 @pytest.mark.parametrize(
     "command",
-    [["discover", "s"], ["qscore", "s", "--discriminative", "d"], ["concepts", "classify", "s"],
-     ["concepts", "build", "--data", "sample", "--experts", "labels"], ["concepts", "merge", "t"],
-     ["masks", "preview", "m", "--data", "sample"], ["report", "r"]],
-)  # fmt: skip
+    [
+        ["qscore", "discover", "s"],
+        ["qscore", "score", "s", "--discriminative", "d"],
+        ["concepts", "classify", "s"],
+        ["concepts", "build", "--data", "sample", "--experts", "labels"],
+        ["concepts", "merge", "t"],
+        ["masked", "preview", "m", "--data", "sample"],
+        ["report", "page", "r"],
+    ],
+)
 def test_a_folder_as_the_file_to_write_is_refused_before_any_work(tmp_path, monkeypatch, capsys, command):
     monkeypatch.chdir(tmp_path)
     assert main([*command, "--out", "."]) == 1

@@ -9,23 +9,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sslk.commands.reverse_inputs import load_assignment
+from sslk.concepts import ConceptTable, read_concepts
 from sslk.data import load_dataset
 from sslk.features import FeatureStore, StoreSpec, StoreWriter
-from sslk.interpret import concepts as image_concepts
 from sslk.interpret.atlas.statistics import collect
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.rows import StoreRows
-from sslk.quality.discover import DiscriminativeFeatures
-from sslk.reverse.concepts import ConceptTable
-from sslk.reverse.quantizer import KMeansSettings, quantize
+from sslk.quality.discriminative import DiscriminativeFeatures
+from sslk.reverse.quantizer import quantize
+from sslk.reverse.settings import KMeansSettings
+from sslk.reverse.study import read_assignment
 
 
 def write_store(folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    spec = StoreSpec(
-        "m", "0" * 64, "d", "0" * 64, "none", samples=12, num_features=4, shard_rows=8, classes=("cat", "dog", "é")
-    )
+    spec = StoreSpec("m", "0" * 64, "d", "0" * 64, "none", samples=12, num_features=4, shard_rows=8, classes=("cat", "dog", "é"))
     with StoreWriter(folder, spec) as writer:
         for number, rows in enumerate(torch.arange(12).split(8)):
             skipped = ((11, "cannot be read"),) if number else ()
@@ -40,15 +38,21 @@ def read_store(folder: Path) -> Any:
     loaded = store.load()
     found = DiscriminativeFeatures.from_counts(torch.tensor([1, 2, 3, 4]), 11, eps=1.0)
     statistics = collect(store, found, torch.arange(2), top=2)
-    return (rows, loaded.features.tolist(), loaded.indices.tolist(), store.labels().tolist(), store.spec.identity,
-            StoreRows(store).position.tolist(), statistics.class_sizes.tolist(), store.manifest.rows)  # fmt: skip
+    return (
+        rows,
+        loaded.features.tolist(),
+        loaded.indices.tolist(),
+        store.labels().tolist(),
+        store.spec.identity,
+        StoreRows(store).position.tolist(),
+        statistics.class_sizes.tolist(),
+        store.manifest.rows,
+    )
 
 
 def write_images(folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
-    np.savez(
-        folder / "images.npz", images=pixels, labels=np.array([0, 1, 2, 0, 1, 2]), classes=np.array(["a", "b", "c"])
-    )
+    np.savez(folder / "images.npz", images=pixels, labels=np.array([0, 1, 2, 0, 1, 2]), classes=np.array(["a", "b", "c"]))
     np.savez_compressed(folder / "grey.npz", images=pixels[..., 0], labels=np.array([0, 1, 2, 0, 1, 2]))
 
 
@@ -79,8 +83,12 @@ def write_tiny(folder: Path) -> None:
 
 def read_tiny(folder: Path) -> Any:
     dataset = load_dataset(f"tiny-imagenet:{folder}", "val")
-    return dataset.labels.tolist(), dataset.classes, [dataset.annotation(i).boxes.tolist() for i in range(len(dataset))], [
-        image.size for image, _ in dataset]  # fmt: skip
+    return (
+        dataset.labels.tolist(),
+        dataset.classes,
+        [dataset.annotation(i).boxes.tolist() for i in range(len(dataset))],
+        [image.size for image, _ in dataset],
+    )
 
 
 def write_class_list(folder: Path) -> None:
@@ -119,7 +127,7 @@ def write_clusterings(folder: Path) -> None:
 
 
 def read_clusterings(folder: Path) -> Any:
-    found = load_assignment(str(folder / "c.safetensors"), "given")
+    found = read_assignment(str(folder / "c.safetensors"), "given")
     assigned = found.assign(torch.ones(2, 3)).tolist() if found.centroids is not None else None
     return found.sizes().tolist(), found.samples.tolist(), assigned, found.inertia.tolist(), found.about.get("settings")
 
@@ -131,8 +139,8 @@ def write_image_concepts(folder: Path) -> None:
 
 
 def read_image_concepts(name: str, folder: Path) -> Any:
-    table = image_concepts.ConceptTable.load(folder / name)
-    return table.matrix.tolist(), list(table.names)
+    table = read_concepts(folder / name)
+    return table.dense().tolist(), list(table.names)
 
 
 def write_outputs(folder: Path) -> None:

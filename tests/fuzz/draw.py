@@ -33,8 +33,9 @@ class Draw:
 
     def size(self, most: int, least: int = 1) -> int:
         """Small sizes and powers of two with their neighbours as often as any other."""
-        value = self.choice([1, 2, 3, int(2 ** self.rng.integers(0, 13)) + int(self.rng.integers(-1, 2)),
-                             int(self.rng.integers(least, most + 1))])  # fmt: skip
+        value = self.choice(
+            [1, 2, 3, int(2 ** self.rng.integers(0, 13)) + int(self.rng.integers(-1, 2)), int(self.rng.integers(least, most + 1))]
+        )
         return min(max(value, least), most)
 
     def op(self, name: str) -> Callable[..., Any]:

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sslk import config_file
-from sslk.commands.reverse_inputs import load_accuracies, load_assignment
-from sslk.evaluation.carry_out import _quality
+from sslk.cli import config_file
+from sslk.concepts import ClassAttributes
+from sslk.concepts.build import read_part
+from sslk.concepts.by_name import read_names, read_prompts
 from sslk.evaluation.run import STATE, Evaluation
 from sslk.interpret.correctness import read_correct
 from sslk.interpret.masks import MaskFolder
@@ -26,13 +27,11 @@ from sslk.masked.masks import Masks, build_masks
 from sslk.masked.segmenters import FileSegmenter, Scene
 from sslk.models.checkpoints import load_checkpoint
 from sslk.quality.ablation import _read_journal
-from sslk.quality.discover import DiscriminativeFeatures
-from sslk.quality.transfer import TransferResult, read_result
+from sslk.quality.discriminative import DiscriminativeFeatures
+from sslk.quality.linear_evaluation import TransferResult, read_result
 from sslk.report.page import render_page
 from sslk.results.run import RESULTS, Run
-from sslk.reverse.concepts import ClassAttributes
-from sslk.reverse.concepts.build import read_part
-from sslk.reverse.concepts.by_name import read_names, read_prompts
+from sslk.reverse.study import read_accuracies, read_assignment
 from sslk.training.checkpoints import LAST, load_method, save_method
 from sslk.training.run import claim, read_logs, steps_done
 from tests.fuzz.data_files import (
@@ -121,10 +120,7 @@ def write_csvs(folder: Path) -> None:
     (folder / "answers.csv").write_text(
         "Input.wordnet_id,Input.class_index,Input.feature_index,Answer.main\nn00000001,0,3,background\nn00000001,0,3,main_object\n"
     )
-    (folder / "scores.csv").write_text("index,label,qscore\n0,1,0.5\n1,0,0.25\n2,1,0.125\n")
-    DiscriminativeFeatures.from_counts(torch.tensor([1, 2, 3, 4]), 10, eps=1.0).save(
-        folder / "discriminative.safetensors"
-    )
+    DiscriminativeFeatures.from_counts(torch.tensor([1, 2, 3, 4]), 10, eps=1.0).save(folder / "discriminative.safetensors")
 
 
 def write_mask_folder(folder: Path) -> None:
@@ -141,18 +137,12 @@ def named_images() -> Any:
 
 def read_mask_folder(folder: Path) -> Any:
     masks = MaskFolder(folder, named_images())
-    return (
-        [{kind: mask.tolist() for kind, mask in masks(i, 8, 8).items()} for i in range(2)],
-        masks.kinds,
-        masks.unmatched,
-    )
+    return ([{kind: mask.tolist() for kind, mask in masks(i, 8, 8).items()} for i in range(2)], masks.kinds, masks.unmatched)
 
 
 def read_mask_files(folder: Path) -> Any:
     segmenter, dataset = FileSegmenter(folder), named_images()
-    return [
-        segmenter(Scene(dataset.image(i), dataset.image_name(i), [], dataset.annotation)).tolist() for i in range(2)
-    ]
+    return [segmenter(Scene(dataset.image(i), dataset.image_name(i), [], dataset.annotation)).tolist() for i in range(2)]
 
 
 def write_masks(folder: Path) -> None:
@@ -177,12 +167,8 @@ def write_states(folder: Path) -> None:
     result = TransferResult("d", 3, 10, 10, 0.5, 0.25, 0.75, 0.5, 0.5, 0.1, 0.0, 4)
     (folder / "result.json").write_text(json.dumps({"key": {"epochs": 3}, "result": asdict(result)}))
     steps = {"a": {"state": "done", "arguments": {"x": 1}, "seconds": 1.5, "error": None}}
-    (folder / STATE).write_text(
-        json.dumps({"format": "sslk-evaluation-1", "about": {"data": "d", "seed": 0}, "steps": steps})
-    )
-    (folder / "part.json").write_text(
-        '{"rows": [[0], [1]], "samples": [0, 1], "left_out": [[2, "damaged"]], "seconds": [0.5]}'
-    )
+    (folder / STATE).write_text(json.dumps({"format": "sslk-evaluation-1", "about": {"data": "d", "seed": 0}, "steps": steps}))
+    (folder / "part.json").write_text('{"rows": [[0], [1]], "samples": [0, 1], "left_out": [[2, "damaged"]], "seconds": [0.5]}')
     (folder / "prompts.json").write_text('{"cat": "a photo of a cat", "dog": "a photo of a dog"}')
     (folder / "names.txt").write_text("cat\ndog\n")
 
@@ -255,13 +241,15 @@ KINDS: tuple[Kind, ...] = (
     Kind("checkpoint legacy", write_checkpoints, ("legacy.pth",), functools.partial(read_checkpoint, "legacy.pth")),
     Kind("checkpoint safetensors", write_checkpoints, ("s.safetensors",), functools.partial(read_checkpoint, "s.safetensors")),
     Kind("training", write_training, (LAST, "config.json", "start.safetensors", "logs/version_0/metrics.csv"), read_training),
-    CSV("accuracies", files=("accuracies.csv",), read=lambda folder: load_accuracies(str(folder / "accuracies.csv"))),
-    CSV("assignment", files=("assignment.csv",),
-        read=lambda folder: load_assignment(str(folder / "assignment.csv"), "given").sizes().tolist()),
+    CSV("accuracies", files=("accuracies.csv",), read=lambda folder: read_accuracies(str(folder / "accuracies.csv"))),
+    CSV(
+        "assignment",
+        files=("assignment.csv",),
+        read=lambda folder: read_assignment(str(folder / "assignment.csv"), "given").sizes().tolist(),
+    ),
     CSV("attributes", files=("attributes.csv",), read=lambda folder: ClassAttributes(folder / "attributes.csv", ["cat"]).names),
     CSV("correct", files=("correct.csv",), read=lambda folder: read_correct(folder / "correct.csv", [0, 1, 2]).tolist()),
     CSV("answers", files=("answers.csv",), read=lambda folder: read_answers(folder / "answers.csv")),
-    CSV("scores", files=("scores.csv",), read=lambda folder: _quality(folder, "m")),
     Kind("mask folder", write_mask_folder, ("masks.csv", "a.png"), read_mask_folder),
     Kind("mask files", write_mask_folder, ("b.npy", "a.png"), read_mask_files),
     Kind("masks", write_masks, ("masks/masks.json", "masks/masks-000000.safetensors"), read_masks),
@@ -275,4 +263,4 @@ KINDS: tuple[Kind, ...] = (
     Kind("results", write_run, (RESULTS,), read_run),
     Kind("parts", write_parts, ("parts/part-000000.safetensors", "parts/part-000001.safetensors"), read_parts),
     Kind("config", write_config, ("options.yaml",), read_config),
-)  # fmt: skip
+)

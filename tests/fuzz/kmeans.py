@@ -38,6 +38,11 @@ def fuzz_kmeans(draw: Draw) -> None:
         assert found == int(same.argmax()), f"row {i}: centroid {found}, the same as {same.argmax()}"
         tolerance = (1e-13 if dtype == torch.float64 else 1.2e-7) * best
         assert_near("kmeans_assign: distance", distance[i], squared[found], tolerance)
-    hostile = [(x, centroids[:0]), (x, centroids[:, :-1]), (x[None], centroids), (x, centroids.int()),
-               (x[:, :0], centroids[:, :0])]  # fmt: skip
+    hostile = [
+        (x, centroids[:0]),
+        (x, centroids[:, :-1]),
+        (x[None], centroids),
+        (x, centroids.int()),
+        (x[:, :0], centroids[:, :0]),
+    ]
     assert_refused("kmeans_assign", draw.op("kmeans_assign"), *draw.choice(hostile))

@@ -42,12 +42,18 @@ def fuzz_masking(draw: Draw) -> None:
         keep = np.ones((1, 1, height, width), bool) if variant == 0 else mask if variant in (1, 3) else ~mask
         kept = np.broadcast_to(keep, normalised.shape)
         assert (actual.double().numpy()[~kept] == 0).all(), f"variant {variant}: a removed pixel is not 0"
-        assert_near(
-            f"masked_variants: {variant}", actual, np.where(kept, normalised, 0.0), np.where(kept, tolerance, 0)
-        )
+        assert_near(f"masked_variants: {variant}", actual, np.where(kept, normalised, 0.0), np.where(kept, tolerance, 0))
     arguments = (images, foreground, mean, std, variants)
-    hostile = [(0, images[:, 0]), (1, foreground[:, 1:]), (1, foreground.int()), (2, mean[1:]), (3, [0.0] * c), (4, [5]),
-               (4, []), (0, images.int())]  # fmt: skip
+    hostile = [
+        (0, images[:, 0]),
+        (1, foreground[:, 1:]),
+        (1, foreground.int()),
+        (2, mean[1:]),
+        (3, [0.0] * c),
+        (4, [5]),
+        (4, []),
+        (0, images.int()),
+    ]
     place, value = draw.choice(hostile)
     if place != 1 or value.shape != foreground.shape or value.dtype != torch.bool:
         broken = (*arguments[:place], value, *arguments[place + 1 :])

@@ -23,8 +23,23 @@ from tests.fuzz.wrong_json import (
 )
 
 Rng = np.random.Generator
-CELLS = ("", "=1+1", "nan", "inf", "1e400", "-1", "0.5", "4611686018427387904", "9" * 5000, "\0", 'a"b', "x" * 200_000,
-         "../outside", "/etc/passwd", "é")  # fmt: skip
+CELLS = (
+    "",
+    "=1+1",
+    "nan",
+    "inf",
+    "1e400",
+    "-1",
+    "0.5",
+    "4611686018427387904",
+    "9" * 5000,
+    "\0",
+    'a"b',
+    "x" * 200_000,
+    "../outside",
+    "/etc/passwd",
+    "é",
+)
 
 
 def truncated(path: Path, rng: Rng) -> None:
@@ -126,9 +141,32 @@ def only_zeros_and_huge(path: Path, rng: Rng) -> None:
         stream.truncate(1 << 40)
 
 
-ANY = (truncated, truncated, truncated, cut_by_one, flipped, flipped, flipped, flipped_at_the_start, flipped_at_the_start,
-       overwritten, emptied, zeros, with_nul, not_utf8, utf16, doubled, missing, a_pipe, a_folder, a_link_outside,
-       a_link_to_itself, a_device, huge, only_zeros_and_huge)  # fmt: skip
+ANY = (
+    truncated,
+    truncated,
+    truncated,
+    cut_by_one,
+    flipped,
+    flipped,
+    flipped,
+    flipped_at_the_start,
+    flipped_at_the_start,
+    overwritten,
+    emptied,
+    zeros,
+    with_nul,
+    not_utf8,
+    utf16,
+    doubled,
+    missing,
+    a_pipe,
+    a_folder,
+    a_link_outside,
+    a_link_to_itself,
+    a_device,
+    huge,
+    only_zeros_and_huge,
+)
 
 
 def csv_cell(path: Path, rng: Rng) -> None:
@@ -167,16 +205,35 @@ def line(path: Path, rng: Rng) -> None:
     path.write_text("\n".join(lines), encoding="utf-8")
 
 
-LAUGHS = "a: &a [x]\n" + "".join(
-    f"{chr(98 + i)}: &{chr(98 + i)} {{x: *{chr(97 + i)}, y: *{chr(97 + i)}}}\n" for i in range(24)
-)
+LAUGHS = "a: &a [x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} {{x: *{chr(97 + i)}, y: *{chr(97 + i)}}}\n" for i in range(24))
 YAMLS = (
-    "[" * DEEP, LAUGHS, "store: {x: " + "{z: " * 2000 + "1" + "}" * 2001, "- a\n- b\n", "a: &a {b: *a}\n", "? [x]\n: y\n",
-    "\t- x", "store: [", "? {a: b}\n: c\n", "!!python/object:os.system x\n", "store: 1e400\n", 'store: "\\0"\n', "store: null\n",
-    "store: a\nstore: b\n", "store: &s a\njson: *s\n", "store: 2026-13-45\n", "store: !!binary x\n", "store: !!timestamp x\n",
-    "---\na: 1\n---\nb: 2\n", "%YAML 9.9\n---\nstore: a\n", "<<: 7\n", "store: *nowhere\n", "null: 1\n", "json: 7\n",
-    "config: x\n", "store: '" + "x" * 300_000 + "'\n",
-)  # fmt: skip
+    "[" * DEEP,
+    LAUGHS,
+    "store: {x: " + "{z: " * 2000 + "1" + "}" * 2001,
+    "- a\n- b\n",
+    "a: &a {b: *a}\n",
+    "? [x]\n: y\n",
+    "\t- x",
+    "store: [",
+    "? {a: b}\n: c\n",
+    "!!python/object:os.system x\n",
+    "store: 1e400\n",
+    'store: "\\0"\n',
+    "store: null\n",
+    "store: a\nstore: b\n",
+    "store: &s a\njson: *s\n",
+    "store: 2026-13-45\n",
+    "store: !!binary x\n",
+    "store: !!timestamp x\n",
+    "---\na: 1\n---\nb: 2\n",
+    "%YAML 9.9\n---\nstore: a\n",
+    "<<: 7\n",
+    "store: *nowhere\n",
+    "null: 1\n",
+    "json: 7\n",
+    "config: x\n",
+    "store: '" + "x" * 300_000 + "'\n",
+)
 
 
 def yaml_text(path: Path, rng: Rng) -> None:
@@ -186,15 +243,20 @@ def yaml_text(path: Path, rng: Rng) -> None:
 Mutation = Callable[[Path, Rng], None]
 BY_SUFFIX: dict[str, tuple[Mutation, ...]] = {
     ".json": (*(json_value,) * 16, json_deep),
-    ".safetensors": (*(tensor_header,) * 8, *(tensor_metadata,) * 8, *(tensor_numbers,) * 6, *(tensor_missing,) * 4,
-                     tensor_length),
+    ".safetensors": (
+        *(tensor_header,) * 8,
+        *(tensor_metadata,) * 8,
+        *(tensor_numbers,) * 6,
+        *(tensor_missing,) * 4,
+        tensor_length,
+    ),
     ".npz": (*(npz_member,) * 16, zip_size, zip_size),
     ".npy": (npy_header,) * 8,
     ".csv": (*(csv_cell,) * 12, csv_header_only, csv_open_quote),
     ".txt": (line,) * 8,
     ".yaml": (yaml_text,) * 24,
     ".pth": (*(pickled,) * 12, zip_size),
-}  # fmt: skip
+}
 
 
 def mutations(path: Path) -> tuple[Mutation, ...]:

@@ -24,8 +24,15 @@ from tests.fuzz.rows import fuzz_rows
 from tests.fuzz.similarity import fuzz_cca, fuzz_cka
 
 FAMILIES: tuple[Callable[[Draw], None], ...] = (
-    fuzz_rows, fuzz_rows, fuzz_kmeans, fuzz_masking, fuzz_iou, fuzz_regression, fuzz_cka, fuzz_cca,
-)  # fmt: skip
+    fuzz_rows,
+    fuzz_rows,
+    fuzz_kmeans,
+    fuzz_masking,
+    fuzz_iou,
+    fuzz_regression,
+    fuzz_cka,
+    fuzz_cca,
+)
 ISAS = available_isas()
 
 

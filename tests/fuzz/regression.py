@@ -13,9 +13,15 @@ def fuzz_regression(draw: Draw) -> None:
     classes = draw.size(140)
     dtype = draw.choice([torch.float32, torch.float64])
     arguments = problem(
-        draw.size(40), draw.size(50), classes, draw.choice([None, 64, 16]), draw.size(8), dtype,
-        int(draw.rng.integers(2**31)), scale=draw.choice([1.0, 1.0, 1e-20, 30.0]),
-    )  # fmt: skip
+        draw.size(40),
+        draw.size(50),
+        classes,
+        draw.choice([None, 64, 16]),
+        draw.size(8),
+        dtype,
+        int(draw.rng.integers(2**31)),
+        scale=draw.choice([1.0, 1.0, 1e-20, 30.0]),
+    )
     if draw.chance(0.1):
         arguments = (*arguments[:7], arguments[7][:0])
     step = (draw.rng.random(), draw.choice([0.0, 0.9]), draw.choice([0.0, 3e-3]))

@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from sslk.commands.reverse_inputs import cluster_stores
+from sslk.concepts import ClassLabels, build_concepts
 from sslk.data import load_dataset
 from sslk.evaluation.plan import Step
 from sslk.evaluation.run import Evaluation
 from sslk.features import writer
 from sslk.features.maintain import store_merge
+from sslk.features.settings import ExtractSettings
 from sslk.masked import masks as mask_module
+from sslk.models.source import ModelSource
+from sslk.probes.settings import LinearSettings
 from sslk.quality.ablation import search_lambdas
-from sslk.quality.transfer import transfer_study
-from sslk.reverse.concepts import ClassLabels, build_concepts
-from sslk.reverse.quantizer import KMeansSettings
+from sslk.quality.linear_evaluation import transfer as run_transfer
+from sslk.reverse.settings import KMeansSettings
+from sslk.reverse.study import cluster_stores, named_stores
 from tests.features.small import store_bytes
 from tests.probes.stores import features, write_store
 
@@ -77,13 +80,9 @@ def lambdas(given: Path, out: Path, tick: Tick) -> Any:
 
 
 def transfer(given: Path, out: Path, tick: Tick) -> Any:
-    pairs = [
-        "+".join(write_images(given, f"{name}{role}", 24) for role in ("", "-test"))
-        for name in ("a", "bb", "ccc", "dddd")
-    ]
-    return transfer_study(
-        "embedded", pairs, out, epochs=2, batch_size=4, workers=0, device="cpu", extracting=tick, training=tick
-    )
+    pairs = ["+".join(write_images(given, f"{name}{role}", 24) for role in ("", "-test")) for name in ("a", "bb", "ccc", "dddd")]
+    extraction = ExtractSettings(batch_size=4, workers=0, device="cpu")
+    return run_transfer(ModelSource("embedded"), pairs, out, LinearSettings(epochs=2), extraction, progress=tick)
 
 
 def write_step(out: str, tick: Tick) -> None:
@@ -95,7 +94,7 @@ def write_step(out: str, tick: Tick) -> None:
 TICK: list[Tick] = []
 
 
-def evaluation_step(out: str, quiet: bool = False) -> None:
+def evaluation_step(out: str, progress: Any = None) -> None:
     write_step(out, TICK[-1])
 
 
@@ -104,16 +103,10 @@ def evaluation(given: Path, out: Path, tick: Tick) -> Any:
     out.mkdir(exist_ok=True)
     names = [f"s{number:02d}" for number in range(40)]
     steps = [
-        Step(
-            name,
-            "tests.fuzz.resumable:evaluation_step",
-            {"out": str(out / name)},
-            out / name,
-            tuple(names[max(0, n - 1) : n]),
-        )
+        Step(name, evaluation_step, {"out": str(out / name)}, out / name, tuple(names[max(0, n - 1) : n]))
         for n, name in enumerate(names)
     ]
-    return Evaluation(out, steps, {"data": "d"}).run(quiet=True), [(out / name).read_text() for name in names]
+    return Evaluation(out, steps, {"data": "d"}).run(), [(out / name).read_text() for name in names]
 
 
 def clusterings(given: Path, out: Path, tick: Tick) -> Any:
@@ -126,14 +119,9 @@ def clusterings(given: Path, out: Path, tick: Tick) -> Any:
     found = {}
     for last in range(1, 7):  # as one command does, with a sign of life between two stores
         tick()
-        found = cluster_stores(
-            stores[:last], KMeansSettings(clusters=3, clusterings=1, restarts=2), str(out), "cpu", True
-        )
-    return {
-        name: (one.assignments.tolist(), one.centroids.tolist())
-        for name, one in found.items()
-        if one.centroids is not None
-    }
+        settings = KMeansSettings(clusters=3, clusterings=1, restarts=2)
+        found = cluster_stores(named_stores(stores[:last]), settings, out / "clusterings")
+    return {name: (one.assignments.tolist(), one.centroids.tolist()) for name, one in found.items() if one.centroids is not None}
 
 
 def merge(given: Path, out: Path, tick: Tick) -> Any:

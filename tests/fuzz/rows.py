@@ -98,9 +98,7 @@ def fuzz_moments(draw: Draw, h: Tensor, facts: Facts) -> None:
     tolerance = 1e-12 if h.dtype == torch.float64 else 2e-6
     expected = (facts.mean[:, 0], facts.std, facts.norm)
     slack = (np.abs(facts.mean[:, 0]) + facts.std, facts.std, facts.norm)
-    for name, actual, value, scale in zip(
-        ("mean", "deviation", "norm"), draw.op("row_moments")(h), expected, slack, strict=True
-    ):
+    for name, actual, value, scale in zip(("mean", "deviation", "norm"), draw.op("row_moments")(h), expected, slack, strict=True):
         assert_near(f"row_moments: {name}", actual, np.where(facts.finite, value, np.nan), tolerance * scale)
 
 
@@ -116,9 +114,7 @@ def fuzz_penalty(draw: Draw, arguments: tuple, q: np.ndarray, slack: np.ndarray,
     scores = torch.float64 if h.dtype == torch.float64 else torch.float32
     alpha, beta = (draw.choice([None, torch.tensor(abs(draw.rng.normal()), dtype=scores)]) for _ in range(2))
     weights = (draw.rng.random(), draw.rng.random())
-    loss, found_q, found_columns = draw.op("qscore_penalty")(
-        h, discriminative, *weights, eps, normalize, two_sided, alpha, beta
-    )
+    loss, found_q, found_columns = draw.op("qscore_penalty")(h, discriminative, *weights, eps, normalize, two_sided, alpha, beta)
     assert_near("qscore_penalty: scores", found_q, q, slack)
     tolerance = 1e-12 if h.dtype == torch.float64 else 4e-6
     assert_near("qscore_penalty: columns", found_columns, columns, tolerance * columns)

@@ -47,8 +47,7 @@ def fuzz_cka(draw: Draw) -> None:
     matrix, pairs = draw.op("cka_matrix")(x, debiased), draw.op("linear_cka")(x, y, debiased)
     assert torch.equal(matrix.nan_to_num(7.0), matrix.T.nan_to_num(7.0)), "cka_matrix is not symmetric"
     if well_posed(x) and well_posed(y):
-        expected = np.array([[cka(a, b, debiased) if i != j else 1.0 for j, b in enumerate(x)]
-                             for i, a in enumerate(x)])  # fmt: skip
+        expected = np.array([[cka(a, b, debiased) if i != j else 1.0 for j, b in enumerate(x)] for i, a in enumerate(x)])
         assert_near("cka_matrix", matrix, expected, tolerance)
         assert_near("linear_cka", pairs, np.array([cka(a, b, debiased) for a, b in zip(x, y, strict=True)]), tolerance)
         fuzz_cka_gradients(draw, x, y, debiased)
@@ -108,8 +107,9 @@ def fuzz_cca(draw: Draw) -> None:
             full[i] = min(int((s > limit).sum()), n - 1)
             assert int(ranks[i]) == full[i], f"cca_matrix: rank {ranks[i]} of view {i}, want {full[i]}"
     r = ranks.tolist()
-    expected = np.array([[cca_oracle(a, b, r[i], r[j]) if min(r[i], r[j]) else np.nan for j, b in enumerate(near)]
-                         for i, a in enumerate(near)])  # fmt: skip
+    expected = np.array(
+        [[cca_oracle(a, b, r[i], r[j]) if min(r[i], r[j]) else np.nan for j, b in enumerate(near)] for i, a in enumerate(near)]
+    )
     assert_near("cca_matrix", matrix, expected, 1e-7 if dtype == torch.float64 else 1e-5)
     hostile = [(x[0],), (x[:, :1],), (x, -0.1), (x, float("nan")), (x, None, -1.0), (x.long(),)]
     assert_refused("cca_matrix", draw.op("cca_matrix"), *draw.choice(hostile))

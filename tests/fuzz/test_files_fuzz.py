@@ -31,11 +31,23 @@ NAMED = "a.txt is damaged."
 
 @pytest.mark.parametrize(
     "error",
-    [KeyError(NAMED), TypeError(NAMED), RecursionError(NAMED), MemoryError(NAMED), BadZipFile(NAMED), IndexError(NAMED),
-     UnicodeDecodeError("utf-8", b"a.txt", 0, 1, NAMED), ValueError("it is damaged."), ValueError(f"{NAMED}\n{NAMED}"),
-     ValueError(f"{NAMED}{'x' * 2000}"), ValueError(""), json.JSONDecodeError(NAMED, "", 0), SystemExit(NAMED)],
+    [
+        KeyError(NAMED),
+        TypeError(NAMED),
+        RecursionError(NAMED),
+        MemoryError(NAMED),
+        BadZipFile(NAMED),
+        IndexError(NAMED),
+        UnicodeDecodeError("utf-8", b"a.txt", 0, 1, NAMED),
+        ValueError("it is damaged."),
+        ValueError(f"{NAMED}\n{NAMED}"),
+        ValueError(f"{NAMED}{'x' * 2000}"),
+        ValueError(""),
+        json.JSONDecodeError(NAMED, "", 0),
+        SystemExit(NAMED),
+    ],
     ids=repr,
-)  # fmt: skip
+)
 def test_errors_that_are_not_the_packages_own_are_noticed(tmp_path, error):
     def read(folder):
         raise error

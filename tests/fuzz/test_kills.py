@@ -56,6 +56,4 @@ def test_killed_again_and_again(tmp_path, spawn, number):
     assert killed >= 1, "every run ended before it was killed"
     left = []
     assert job(tmp_path / "given", tmp_path / "out", lambda *unused: left.append(0)) == whole
-    assert len(left) < len(count) or job is clusterings, (
-        "nothing was kept of the killed runs"
-    )  # it ticks for kept ones too
+    assert len(left) < len(count) or job is clusterings, "nothing was kept of the killed runs"  # it ticks for kept ones too

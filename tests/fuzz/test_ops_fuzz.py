@@ -10,9 +10,7 @@ from tests.fuzz.draw import Draw, assert_near
 
 BATCHES, BATCH = 8, 500
 NAMES = sorted(
-    name.removeprefix("sslk::")
-    for name in torch._C._dispatch_get_all_op_names()
-    if name.startswith("sslk::") and "." not in name
+    name.removeprefix("sslk::") for name in torch._C._dispatch_get_all_op_names() if name.startswith("sslk::") and "." not in name
 )
 
 

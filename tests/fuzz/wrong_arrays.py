@@ -16,29 +16,12 @@ Rng = np.random.Generator
 
 def npy(array: np.ndarray, shape: Any = None, dtype: Any = None) -> bytes:
     """A .npy, its header saying what it likes."""
-    header = {
-        "descr": dtype or array.dtype.str,
-        "fortran_order": False,
-        "shape": array.shape if shape is None else shape,
-    }
+    header = {"descr": dtype or array.dtype.str, "fortran_order": False, "shape": array.shape if shape is None else shape}
     text = repr(header).encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + array.tobytes()
 
 
-SHAPES = (
-    (175 << 40,),
-    (2**62, 2**62),
-    (3, 0, 8, 3),
-    (0,),
-    (0, 2**62),
-    (-1,),
-    (),
-    (3, 8, 8, 3, 1),
-    "(",
-    (2.5,),
-    ("a",),
-    None,
-)
+SHAPES = ((175 << 40,), (2**62, 2**62), (3, 0, 8, 3), (0,), (0, 2**62), (-1,), (), (3, 8, 8, 3, 1), "(", (2.5,), ("a",), None)
 TYPES = ("|O", "<U5", "<f8", "|V4", "<M8[s]", "<U0", "[('a','<i4')]", "<U99999999", 7, "nonsense", "<c16")
 
 
@@ -113,13 +96,25 @@ def pickled(path: Path, rng: Rng) -> None:
     first = next(iter(state))
     plain = torch.ones(4)
     strange: tuple[Any, ...] = (
-        deep, cycle, [1], None, 7, {}, {1: plain}, {"state_dict": None}, {"state_dict": {"a": 1}}, {"\ud800": plain},
-        {**state, first: None}, {**state, first: torch.zeros(0)}, {**state, first: torch.ones(1).expand(1 << 40)},
-        {**state, first: torch.empty(4, device="meta")}, {**state, first: plain.to_sparse()},
+        deep,
+        cycle,
+        [1],
+        None,
+        7,
+        {},
+        {1: plain},
+        {"state_dict": None},
+        {"state_dict": {"a": 1}},
+        {"\ud800": plain},
+        {**state, first: None},
+        {**state, first: torch.zeros(0)},
+        {**state, first: torch.ones(1).expand(1 << 40)},
+        {**state, first: torch.empty(4, device="meta")},
+        {**state, first: plain.to_sparse()},
         {key: value.to(torch.complex64) for key, value in state.items()},
         {key: torch.empty_like(value, device="meta") for key, value in state.items()},
         {key: value.to_sparse() for key, value in state.items()},
-    )  # fmt: skip
+    )
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(100_000)  # of the writer alone
     try:

@@ -13,10 +13,36 @@ import numpy as np
 Rng = np.random.Generator
 DEEP = 100_000
 WRONG: tuple[Any, ...] = (
-    None, True, 0, -1, 7, 2**31, 2**62, 2**80, 10**400, -0.5, float("inf"), float("nan"), 1e308, "", "text", "=1+1",
-    "../outside", "/etc/passwd", "\0", "\ud800", "\udcff", "x" * 300_000, [], {}, [None], [[1]], ["\0"], [2**62],
+    None,
+    True,
+    0,
+    -1,
+    7,
+    2**31,
+    2**62,
+    2**80,
+    10**400,
+    -0.5,
+    float("inf"),
+    float("nan"),
+    1e308,
+    "",
+    "text",
+    "=1+1",
+    "../outside",
+    "/etc/passwd",
+    "\0",
+    "\ud800",
+    "\udcff",
+    "x" * 300_000,
+    [],
+    {},
+    [None],
+    [[1]],
+    ["\0"],
+    [2**62],
     {"a": {"b": [1]}},
-)  # fmt: skip
+)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -11,8 +11,9 @@ from PIL import Image
 
 from sslk.data import Dataset
 from sslk.features import FeatureStore, extract
+from sslk.features.settings import ExtractSettings
 from sslk.models import Backbone, EvaluationTransform
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from tests.interpret.small import cnn
 
 CLASSES = ["cat & <b>dog</b>", '"><script>window.hacked=1</script>', "tree"]
@@ -39,7 +40,7 @@ def make_scene(folder: Path, n: int = 90) -> Scene:
         return Dataset("scene", lambda i: Image.fromarray(pixels[i]), names, labels, CLASSES, transform=transform)
 
     model = Backbone(cnn().net.float(), name="small", input_size=(16, 16))
-    store = extract(model, dataset(TRANSFORM), folder / "store", batch_size=32, shard_rows=40, workers=0)
+    store = extract(model, dataset(TRANSFORM), folder / "store", ExtractSettings(batch_size=32, shard_rows=40, workers=0))
     counts, _ = torch.ops.sslk.activation_counts(store.load().features, 0.7, False)
     found = DiscriminativeFeatures.from_counts(counts, n, eps=0.7, lower=25, upper=80)
     return Scene(model, dataset(), store, found)

@@ -14,9 +14,14 @@ def cnn(signed: bool = False, width: int = 12) -> Backbone:
     torch.manual_seed(0)
     last: nn.Module = nn.Identity() if signed else nn.ReLU()
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, width, 4), nn.BatchNorm2d(width), last,
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    )  # fmt: skip
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, width, 4),
+        nn.BatchNorm2d(width),
+        last,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
     return Backbone(net.double(), name="small", input_size=(16, 16))
 
 
@@ -24,9 +29,14 @@ def unpooled() -> Backbone:
     """A CNN whose features are a linear map of the pooled channels: no closed form."""
     torch.manual_seed(1)
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 10, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 10, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
         nn.Linear(10, 12),
-    )  # fmt: skip
+    )
     return Backbone(net.double(), name="unpooled", input_size=(16, 16))
 
 

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from sslk.concepts import ConceptError, ConceptTable, read_concepts
 from sslk.features import FeatureStore, StoreWriter
 from sslk.interpret.atlas import build_atlas
 from sslk.interpret.atlas.statistics import coactivation_groups, collect
-from sslk.interpret.concepts import ConceptTable, concept_scores
+from sslk.interpret.concept_scores import concept_scores
 from sslk.interpret.overlay import overlay
 from sslk.interpret.pca import principal_directions
 from tests.interpret.scene import CLASSES, TRANSFORM, make_scene
@@ -35,7 +36,7 @@ def scene(tmp_path_factory):
 def concepts(scene):
     rng = np.random.default_rng(1)
     matrix = np.column_stack([scene.data.labels == 0, rng.random(90) > 0.5, np.ones(90, bool)])
-    return ConceptTable(matrix, ["is <u>first</u>", "coin", "always"])
+    return ConceptTable.from_dense(torch.from_numpy(matrix), ["is <u>first</u>", "coin", "always"], "concepts")
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +85,10 @@ def test_concept_scores_equal_pearson_and_scikit_learn(concepts):
     rng = np.random.default_rng(2)
     features = np.round(rng.random((90, 3)), 1)  # with ties
     features[:, 2] = 1.0
-    correlation, auroc = concept_scores(features, concepts.matrix)
+    correlation, auroc = concept_scores(features, concepts.dense().numpy())
     for f in range(2):
         for m in range(2):
-            y = concepts.matrix[:, m]
+            y = concepts.dense().numpy()[:, m]
             assert correlation[f, m] == pytest.approx(np.corrcoef(features[:, f], y)[0, 1], abs=1e-12)
             assert auroc[f, m] == pytest.approx(roc_auc_score(y, features[:, f]), abs=1e-12)
     assert np.isnan(correlation[2]).all() and np.isnan(auroc[:, 2]).all()
@@ -103,7 +104,7 @@ def test_cards_say_what_the_store_holds(atlas, scene, concepts):
         assert card["percent"] == pytest.approx(scene.found.activation_percent[j].item())
         assert sum(bar["share"] for bar in card["bars"]) == pytest.approx(100)
         assert [bar["count"] for bar in card["bars"]] == sorted((bar["count"] for bar in card["bars"]), reverse=True)
-        r = [np.corrcoef(unit[:, j], concepts.matrix[:, m])[0, 1] for m in range(2)]
+        r = [np.corrcoef(unit[:, j], concepts.dense().numpy()[:, m])[0, 1] for m in range(2)]
         assert card["concepts"][0]["name"] == concepts.names[int(np.argmax(r))]
         assert card["concepts"][0]["r"] == pytest.approx(max(r), abs=1e-4)
         assert len(card["concepts"]) == 2  # the concept of every image says nothing
@@ -130,11 +131,9 @@ def test_pictures_hold_the_top_images_above_their_gradcam(atlas, scene):
 def test_wrong_inputs_are_named(scene, concepts, tmp_path):
     arguments = (scene.store, scene.model, scene.data, scene.found, tmp_path, TRANSFORM)
     with pytest.raises(ValueError, match="one row per image, got 3 for 90"):
-        build_atlas(*arguments, concepts=ConceptTable(concepts.matrix[:3], concepts.names))
+        build_atlas(*arguments, concepts=concepts.take(torch.arange(3)))
     with pytest.raises(ValueError, match="top must be at least 1"):
         build_atlas(*arguments, top=0)
-    with pytest.raises(ValueError, match=r"needs bool \[N, M\] with 1 names, got int64 \[2, 2\]"):
-        ConceptTable(np.zeros((2, 2), int), ["a"])
     assert not list(tmp_path.iterdir())
 
 
@@ -142,14 +141,19 @@ def test_concept_tables_from_files(tmp_path):
     np.savez(tmp_path / "c.npz", matrix=np.array([[1, 0], [0, 1]]), names=["a", "b"])
     (tmp_path / "c.csv").write_text("index,a,b\n1,0,1\n0,1,0\n")
     for file in ("c.npz", "c.csv"):
-        table = ConceptTable.load(tmp_path / file)
-        assert table.matrix.tolist() == [[True, False], [False, True]] and list(table.names) == ["a", "b"]
+        table = read_concepts(tmp_path / file)
+        assert table.dense().tolist() == [[True, False], [False, True]] and table.names == ["a", "b"]
+    table.save(tmp_path / "c.safetensors")  # as `sslk concepts build` leaves one
+    assert read_concepts(tmp_path / "c.safetensors").dense().equal(table.dense())
+    np.savez(tmp_path / "wide.npz", matrix=np.zeros((2, 2), int), names=["a"])
+    with pytest.raises(ConceptError, match=r"bits must be \[N, 1\], a column per name, got \[2, 2\]"):
+        read_concepts(tmp_path / "wide.npz")
     (tmp_path / "bad.csv").write_text("a,b\n0.5,1\n")
     with pytest.raises(ValueError, match="must hold 0 and 1"):
-        ConceptTable.load(tmp_path / "bad.csv")
+        read_concepts(tmp_path / "bad.csv")
     (tmp_path / "twice.csv").write_text("index,a\n1,0\n1,1\n")
     with pytest.raises(ValueError, match="every number from 0 to 1 once"):
-        ConceptTable.load(tmp_path / "twice.csv")
+        read_concepts(tmp_path / "twice.csv")
 
 
 DRIVER = """
@@ -181,9 +185,16 @@ def browse(page, script=DRIVER):
     """What a script that uses the page like a reader wrote down."""
     driven = page.with_name("driven.html")
     driven.write_text(page.read_text(encoding="utf-8").replace("</body>", script + "</body>"), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000",
-               "--blink-settings=lazyLoadEnabled=true", "--dump-dom",
-               driven.as_uri()]  # fmt: skip
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=10000",
+        "--blink-settings=lazyLoadEnabled=true",
+        "--dump-dom",
+        driven.as_uri(),
+    ]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     result = re.search(r'<pre id="result">(.*?)</pre>', dom, re.DOTALL)
     assert result, dom[-2000:]

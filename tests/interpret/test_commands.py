@@ -23,9 +23,11 @@ def place(tmp_path_factory):
     images, labels = load_sample("test")
     chosen = torch.arange(0, 1000, 1000 // 60)[:60]
     np.savez(
-        folder / "images.npz", images=images[chosen].permute(0, 2, 3, 1).numpy(), labels=labels[chosen].numpy(),
+        folder / "images.npz",
+        images=images[chosen].permute(0, 2, 3, 1).numpy(),
+        labels=labels[chosen].numpy(),
         classes=[f"class {c}" for c in range(10)],
-    )  # fmt: skip
+    )
     encoder, _ = load_embedded()
     with torch.inference_mode():
         features = encoder(normalize_images(images[::4]))
@@ -35,9 +37,7 @@ def place(tmp_path_factory):
     for name, mask in (("left", left), ("right", 255 - left)):
         Image.fromarray(mask).save(folder / f"{name}.png")
     rows = [
-        [f"images.npz[{i}]", file, kind]
-        for i in range(57)
-        for file, kind in (("left.png", "core"), ("right.png", "spurious"))
+        [f"images.npz[{i}]", file, kind] for i in range(57) for file, kind in (("left.png", "core"), ("right.png", "spurious"))
     ]
     with open(folder / "masks.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([["image", "mask", "kind"], *rows[:-1]])
@@ -95,8 +95,18 @@ def test_miou_before_and_after_pairs_the_images(place, tmp_path):
         for parameter in encoder.parameters():
             parameter.mul_(1 + 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     torch.save(encoder.state_dict(), tmp_path / "after.pt")
-    words = ["--masks", f"folder:{place}", "--after", str(tmp_path / "after.pt"), "--out", str(tmp_path / "run"),
-             "--limit", "20", "--quiet", "--json"]  # fmt: skip
+    words = [
+        "--masks",
+        f"folder:{place}",
+        "--after",
+        str(tmp_path / "after.pt"),
+        "--out",
+        str(tmp_path / "run"),
+        "--limit",
+        "20",
+        "--quiet",
+        "--json",
+    ]
     assert command(place, "miou", *words) == 0
     run = Run.load(tmp_path / "run")
     assert {row[0] for row in run.tables[0].rows} == {"before", "after"}
@@ -121,20 +131,11 @@ def test_heatmaps_writes_a_picture_and_the_maps(place, tmp_path, capsys):
 
 def test_atlas_and_galleries_from_a_store(place, tmp_path, capsys):
     store, data = str(tmp_path / "store"), f"npz:{place}/images.npz"
-    assert main(["extract", "--model", "embedded", "--data", data, "--out", store, "--workers", "0", "--quiet"]) == 0
+    assert main(["store", "extract", "--model", "embedded", "--data", data, "--out", store, "--workers", "0", "--quiet"]) == 0
     with open(tmp_path / "concepts.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([["even", "=odd"], *([int(i % 2 == 0), i % 2] for i in range(60))])
     base = ["--model", "embedded", "--data", data, "--discriminative", f"{place}/set.safetensors"]
-    atlas = [
-        "interpret",
-        "atlas",
-        store,
-        *base,
-        "--concepts",
-        str(tmp_path / "concepts.csv"),
-        "--out",
-        str(tmp_path / "atlas"),
-    ]
+    atlas = ["interpret", "atlas", store, *base, "--concepts", str(tmp_path / "concepts.csv"), "--out", str(tmp_path / "atlas")]
     assert main([*atlas, "--top", "3", "--tail-features", "2", "--quiet"]) == 0
     run = Run.load(tmp_path / "atlas")
     assert run.summary["features"] == len(run.tables[0].rows) == len(list((tmp_path / "atlas/pictures").iterdir()))
@@ -147,7 +148,8 @@ def test_atlas_and_galleries_from_a_store(place, tmp_path, capsys):
     with torch.no_grad():
         encoder.stem[0].weight.mul_(1.3) if hasattr(encoder, "stem") else next(encoder.parameters()).mul_(1.3)
     torch.save(encoder.state_dict(), tmp_path / "other.pt")
-    assert main([*atlas[:-1], str(tmp_path / "no"), "--weights", str(tmp_path / "other.pt"), "--quiet"]) == 1
+    changed = [f"embedded@{tmp_path / 'other.pt'}" if word == "embedded" else word for word in atlas]
+    assert main([*changed[:-1], str(tmp_path / "no"), "--quiet"]) == 1
     assert "was extracted with other weights" in capsys.readouterr().err
 
 
@@ -158,20 +160,29 @@ def test_atlas_and_galleries_from_a_store(place, tmp_path, capsys):
         ("miou", ["--masks", "boxes"], "masks must be annotation, folder:PATH or salient:PATH"),
         ("miou", [], "has no masks or boxes"),
         ("miou", ["--masks", "salient:x"], "needs --answers"),
-        ("gallery", ["--kind", "classes"], "needs --store"),
-        ("gallery", ["--kind", "compare"], "needs --after"),
+        ("gallery", ["--kind", "classes"], "needs store"),
+        ("gallery", ["--kind", "compare"], "needs after"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_explained(place, tmp_path, capsys, verb, words, message):
     assert command(place, verb, *words, "--out", str(tmp_path)) == 1
     assert message in capsys.readouterr().err
 
 
 def test_miou_needs_to_know_who_is_correct_after(place, tmp_path, capsys):
-    words = ["--masks", f"folder:{place}", "--correct", f"{place}/correct.csv", "--after", "nowhere.pt",
-             "--out", str(tmp_path / "run"), "--quiet"]  # fmt: skip
+    words = [
+        "--masks",
+        f"folder:{place}",
+        "--correct",
+        f"{place}/correct.csv",
+        "--after",
+        "nowhere.pt",
+        "--out",
+        str(tmp_path / "run"),
+        "--quiet",
+    ]
     assert command(place, "miou", *words) != 0
-    assert "give --correct-after with those of the second" in capsys.readouterr().err
+    assert "give correct_after with those of the second" in capsys.readouterr().err
     with open(tmp_path / "after.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([["index", "correct"], *([i, 1 - (i % 4 == 0)] for i in range(60))])
     encoder, _ = load_embedded()

@@ -70,9 +70,7 @@ def test_galleries_draw_every_row(scene):
     before, after = (np.asarray(figure.axes[k].images[0].get_array()) for k in (3, 6))
     np.testing.assert_array_equal(before, after)
     plt.close(figure)
-    figure = galleries.class_gallery(
-        scene.model, scene.store, scene.data, scene.found, 1, TRANSFORM, features=2, columns=4
-    )
+    figure = galleries.class_gallery(scene.model, scene.store, scene.data, scene.found, 1, TRANSFORM, features=2, columns=4)
     labels = [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
     unit = torch.nn.functional.normalize(scene.store.load().features)
     mean = unit[torch.from_numpy(scene.data.labels == 1)].mean(0)

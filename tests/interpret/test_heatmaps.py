@@ -73,9 +73,7 @@ def test_combined_map_is_the_mean_over_the_active_discriminative_features(make, 
         found = sslk.feature_heatmaps(
             model, x, discriminative=discriminative, eps=0.2, two_sided=two_sided, batch_size=4, size=(20, 18)
         )
-    wanted, counts = combined_oracle(
-        model, model.get_submodule(found.layer), x, discriminative, 0.2, two_sided, (20, 18)
-    )
+    wanted, counts = combined_oracle(model, model.get_submodule(found.layer), x, discriminative, 0.2, two_sided, (20, 18))
     assert found.counts.tolist() == counts.tolist() and counts.max() > 1
     torch.testing.assert_close(found.combined.double(), wanted, rtol=1e-5, atol=1e-6, check_dtype=False)
     assert found.method == ("closed form" if make is cnn else "GradCAM")
@@ -114,9 +112,7 @@ def test_linear_heads_have_the_closed_form_and_others_go_through_captum():
 
 def test_another_layer_takes_the_general_path_and_says_so():
     model, x = cnn(), images(3)
-    with pytest.warns(
-        UserWarning, match=r"small: the closed form does not apply \(the layer is another one\); using G"
-    ):
+    with pytest.warns(UserWarning, match=r"small: the closed form does not apply \(the layer is another one\); using G"):
         found = sslk.feature_heatmaps(model, x, features=[2], layer="1")
     assert (found.method, found.layer) == ("GradCAM", "net.1")
     wanted = scaled(gradcam(model, model.get_submodule("net.1"), x[1], 2), (16, 16))

@@ -42,17 +42,30 @@ def test_folder_joins_masks_of_one_kind_and_names_images_by_their_ends(tmp_path)
     save(tmp_path / "m/1.png", half())
     save(tmp_path / "m/2.png", np.eye(8, dtype=bool))
     save(tmp_path / "m/soft.png", half(left=False), value=100)  # below half of full scale
-    table(tmp_path, [["a/x", "m/1.png", "core"], ["a/x", "m/2.png", "core"], ["a/x", "m/2.png", "spurious"],
-                     ["y.png", "m/1.png", "texture"], ["b/x.png", "m/soft.png", "core"], ["zzz", "m/1.png", "core"]])  # fmt: skip
+    table(
+        tmp_path,
+        [
+            ["a/x", "m/1.png", "core"],
+            ["a/x", "m/2.png", "core"],
+            ["a/x", "m/2.png", "spurious"],
+            ["y.png", "m/1.png", "texture"],
+            ["b/x.png", "m/soft.png", "core"],
+            ["zzz", "m/1.png", "core"],
+        ],
+    )
     masks = MaskFolder(tmp_path, dataset())
     assert masks.kinds == ("core", "spurious", "texture") and masks.unmatched == ("zzz",)
     np.testing.assert_array_equal(masks(0, 8, 8)["core"], half() | np.eye(8, dtype=bool))
     np.testing.assert_array_equal(masks(0, 8, 8)["spurious"], np.eye(8, dtype=bool))
     assert not masks(1, 8, 8)["core"].any() and list(masks(2, 8, 8)) == ["texture"]
     found = mask_agreement(
-        Float32(), dataset(), masks, torch.ones(12, dtype=torch.bool),
-        EvaluationTransform((16, 16), (0.5,) * 3, (0.5,) * 3), eps=0.5,
-    )  # fmt: skip
+        Float32(),
+        dataset(),
+        masks,
+        torch.ones(12, dtype=torch.bool),
+        EvaluationTransform((16, 16), (0.5,) * 3, (0.5,) * 3),
+        eps=0.5,
+    )
     assert found.without_mask == {"core": 2, "spurious": 2, "texture": 2}
 
 
@@ -77,9 +90,7 @@ def test_folder_without_table_or_with_masks_of_another_size(tmp_path):
     save(tmp_path / "m/1.png", half(10))
     table(tmp_path, [["a/x", "m/1.png", "core"]])
     masks, transform = MaskFolder(tmp_path, dataset()), EvaluationTransform((16, 16), (0.5,) * 3, (0.5,) * 3)
-    with pytest.raises(
-        ValueError, match=r"mask of train/a/x\.png is \[10, 10\]; it must have the image's size \[8, 8\]"
-    ):
+    with pytest.raises(ValueError, match=r"mask of train/a/x\.png is \[10, 10\]; it must have the image's size \[8, 8\]"):
         mask_agreement(Float32(), dataset(), masks, torch.ones(12, dtype=torch.bool), transform)
 
 
@@ -115,10 +126,13 @@ def test_both_layouts_of_salient_imagenet(tmp_path, bundled):
     root, images = tmp_path / "masks", tmp_path / "imagenet"
     where = "feature_{}/cams/{}.jpeg" if bundled else "feature_{}/{}.JPEG"
     for wnid, feature, name, mask in [
-        ("n00000001", 7, "one", half()), ("n00000001", 11, "one", np.eye(8, dtype=bool)),
-        ("n00000001", 9, "one", half(left=False)), ("n00000001", 7, "two", half()),
-        ("n00000002", 7, "one", half()), ("n00000001", 500, "three", half()),
-    ]:  # fmt: skip
+        ("n00000001", 7, "one", half()),
+        ("n00000001", 11, "one", np.eye(8, dtype=bool)),
+        ("n00000001", 9, "one", half(left=False)),
+        ("n00000001", 7, "two", half()),
+        ("n00000002", 7, "one", half()),
+        ("n00000001", 500, "three", half()),
+    ]:
         (file := root / wnid / where.format(feature, name)).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(file, quality=100)
         picture = root / wnid / f"feature_{feature}/images/{name}.jpeg" if bundled else images / wnid / f"{name}.JPEG"

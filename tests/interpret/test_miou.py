@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from sslk.data import Annotation, Dataset
-from sslk.interpret.controls import centre_prior, random_features
+from sslk.interpret.controls import center_prior, random_features
 from sslk.interpret.heatmaps import feature_heatmaps
 from sslk.interpret.masks import BoxMasks, ClassMasks
 from sslk.interpret.miou import MAPS, mask_agreement
@@ -50,9 +50,7 @@ def scenes(n=11, unannotated=(3,), outside=(5,)):
         masks[i, :, 0] = 0
     names = [f"scene{i}" for i in range(n)]
     annotate = lambda i: Annotation(mask=None if i in unannotated else masks[i])  # noqa: E731
-    data = Dataset(
-        "scenes", lambda i: Image.fromarray(pixels[i]), names, None, ["core", "rest", "void"], annotate=annotate
-    )
+    data = Dataset("scenes", lambda i: Image.fromarray(pixels[i]), names, None, ["core", "rest", "void"], annotate=annotate)
     return data, masks
 
 
@@ -61,9 +59,16 @@ def test_miou_equals_the_equation_on_cropped_masks(threshold):
     data, masks = scenes()
     model = Float32()
     found = mask_agreement(
-        model, data, ClassMasks(data, ["core"], void=["void"], per_class=True), EVERY, TRANSFORM, eps=1.0,
-        threshold=threshold, batch_size=4, keep_representations=True,
-    )  # fmt: skip
+        model,
+        data,
+        ClassMasks(data, ["core"], void=["void"], per_class=True),
+        EVERY,
+        TRANSFORM,
+        eps=1.0,
+        threshold=threshold,
+        batch_size=4,
+        keep_representations=True,
+    )
     x = torch.stack([TRANSFORM(data[i][0]) for i in range(len(data))])
     heat = feature_heatmaps(model, x, discriminative=EVERY, eps=1.0)
     wanted = {"core": [], "spurious": []}
@@ -75,7 +80,7 @@ def test_miou_equals_the_equation_on_cropped_masks(threshold):
             wanted[kind].append(iou_oracle(heat.combined[i].double(), region, threshold) if known else np.nan)
     for kind, values in wanted.items():
         np.testing.assert_allclose(found.overlaps["discriminative", kind], values, rtol=1e-5, atol=1e-7)
-        assert found.miou(kind).mean == pytest.approx(np.nanmean(values), rel=1e-5)
+        assert found.miou(kind).value == pytest.approx(np.nanmean(values), rel=1e-5)
     assert found.without_mask == {"core": 2, "spurious": 1, "rest": 1} | {"core": 2}
     assert found.without_map == int((~heat.has_map).sum()) and found.images == 11
     torch.testing.assert_close(found.representations, heat.representations, rtol=1e-5, atol=1e-6)
@@ -96,9 +101,7 @@ def test_images_without_map_or_mask_are_counted_and_never_zero():
     assert metric.values().isnan().tolist() == [False, True, True, False, False, True]
     out = metric.compute()
     assert (out["images"], out["without_map"], out["without_mask"]) == (3, 1, 2)
-    assert out["miou"] == pytest.approx(
-        np.mean([iou_oracle(heat[i].double(), mask[i], 0) for i in (0, 3, 4)]), rel=1e-6
-    )
+    assert out["miou"] == pytest.approx(np.mean([iou_oracle(heat[i].double(), mask[i], 0) for i in (0, 3, 4)]), rel=1e-6)
     assert HeatmapIoU().compute()["miou"].isnan()
     # A mask that the heat misses is a true zero.
     metric.reset()
@@ -121,21 +124,17 @@ def test_wrong_updates_are_refused():
 def test_split_by_correctness_and_comparisons():
     data, _ = scenes(unannotated=(), outside=())
     correct = np.arange(11) % 3 == 0
-    found = mask_agreement(
-        Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, correct=correct, eps=0.5, batch_size=5
-    )
+    found = mask_agreement(Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, correct=correct, eps=0.5, batch_size=5)
     values = found.overlaps["discriminative", "core"]
-    assert found.miou(correct=True).mean == pytest.approx(np.nanmean(values[correct]))
-    assert found.miou(correct=False).mean == pytest.approx(np.nanmean(values[~correct]))
+    assert found.miou(correct=True).value == pytest.approx(np.nanmean(values[correct]))
+    assert found.miou(correct=False).value == pytest.approx(np.nanmean(values[~correct]))
     compared = found.compared()
-    assert compared["core: correct - incorrect"].mean == pytest.approx(
+    assert compared["core: correct - incorrect"].value == pytest.approx(
         np.nanmean(values[correct]) - np.nanmean(values[~correct])
     )
-    assert compared["core - spurious"].mean == pytest.approx(
-        np.nanmean(values - found.overlaps["discriminative", "spurious"])
-    )
+    assert compared["core - spurious"].value == pytest.approx(np.nanmean(values - found.overlaps["discriminative", "spurious"]))
     excess = [found.overlaps["discriminative", k] - found.overlaps["uniform", k] for k in ("core", "spurious")]
-    assert compared["core - spurious beyond uniform heat"].mean == pytest.approx(np.nanmean(excess[0] - excess[1]))
+    assert compared["core - spurious beyond uniform heat"].value == pytest.approx(np.nanmean(excess[0] - excess[1]))
     assert {f"core: discriminative - {name}" for name in MAPS[1:]} <= set(compared)
     with pytest.raises(KeyError, match="no overlaps of 'discriminative' with 'shadow'"):
         found.miou("shadow")
@@ -165,7 +164,7 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
     assert close.low < 0.005 < close.high and wide.low < 0.005 < wide.high
     values = rng.random(30)
     assert mean_interval(values) == mean_interval(values[::-1])
-    assert math.isnan(mean_interval(np.array([np.nan])).mean) and mean_interval(np.array([0.5])).images == 1
+    assert math.isnan(mean_interval(np.array([np.nan])).value) and mean_interval(np.array([0.5])).samples == 1
 
 
 def test_controls_draw_as_many_features_and_prefer_the_centre():
@@ -177,7 +176,7 @@ def test_controls_draw_as_many_features_and_prefer_the_centre():
     assert torch.equal(chosen.sum(1), torch.minimum(active.sum(1), (features > 0).sum(1)))
     rates = chosen.double().mean(0)
     assert (rates - rates.mean()).abs().max() < 0.08  # no feature is preferred
-    prior = centre_prior(8, 12)
+    prior = center_prior(8, 12)
     assert prior.shape == (8, 12) and prior.max() == 1
     torch.testing.assert_close(prior, prior.flip(0, 1))
     assert prior[3, 5] > prior[3, 3] > prior[3, 0] > prior[0, 0] > 0
@@ -199,14 +198,25 @@ def test_boxes_become_masks_of_their_pixels():
 def interrupted(parts, after, **options):
     """Run until `after` images are done and die there."""
 
-    def progress(done, total):
+    def progress(done, total, stage):
         if done >= after:
             raise KeyboardInterrupt
 
     data, _ = scenes()
     with pytest.raises(KeyboardInterrupt):
-        mask_agreement(Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, eps=0.5, batch_size=2,
-                       keep_representations=True, parts=parts, progress=progress, **options)  # fmt: skip
+        mask_agreement(
+            Float32(),
+            data,
+            ClassMasks(data, ["core"]),
+            EVERY,
+            TRANSFORM,
+            eps=0.5,
+            batch_size=2,
+            keep_representations=True,
+            parts=parts,
+            progress=progress,
+            **options,
+        )
 
 
 def test_an_interrupted_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch):
@@ -237,8 +247,10 @@ def test_parts_of_other_settings_or_weights_are_not_taken(tmp_path, monkeypatch)
     with torch.no_grad():
         other.net[0].weight.mul_(-1)
     for name, model, change in (
-        ("set", Float32(), {"eps": 0.9}), ("weights", other, {}), ("threshold", Float32(), {"threshold": 0.3}),
-    ):  # fmt: skip
+        ("set", Float32(), {"eps": 0.9}),
+        ("weights", other, {}),
+        ("threshold", Float32(), {"threshold": 0.3}),
+    ):
         interrupted(tmp_path / name, 6)
         fresh = mask_agreement(model, data, source, EVERY, TRANSFORM, **options | change)
         found = mask_agreement(model, data, source, EVERY, TRANSFORM, parts=tmp_path / name, **options | change)

@@ -10,9 +10,9 @@ def hsic_unbiased(k: np.ndarray, m: np.ndarray) -> float:
     np.fill_diagonal(k, 0)
     np.fill_diagonal(m, 0)
     one = np.ones(n)
-    return (
-        np.trace(k @ m) + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ m @ one)
-    ) / (n * (n - 3))
+    return (np.trace(k @ m) + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (one @ k @ m @ one)) / (
+        n * (n - 3)
+    )
 
 
 def hsic_biased(k: np.ndarray, m: np.ndarray) -> float:

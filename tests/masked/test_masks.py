@@ -35,10 +35,13 @@ def dataset(count=5, size=(24, 20), labels=(0, 1, 0, 1, 0), masks=None) -> Datas
     if masks is None:
         masks = rng.integers(3, size=(count, *size), dtype=np.uint8)
     return Dataset(
-        "noise", lambda i: Image.fromarray(pixels[i]), [f"{i}.png" for i in range(count)],
-        None if labels is None else np.array(labels[:count]), ["sky", "car", "tree"],
+        "noise",
+        lambda i: Image.fromarray(pixels[i]),
+        [f"{i}.png" for i in range(count)],
+        None if labels is None else np.array(labels[:count]),
+        ["sky", "car", "tree"],
         annotate=lambda i: Annotation(mask=masks[i], boxes=np.array([[2.0, 3.0, 9.0, 12.0]], dtype=np.float32)),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("start", ["center", "box"])
@@ -101,22 +104,32 @@ def test_segment_anything_with_small_random_weights(tmp_path):
     """The real classes of transformers, a network small enough for a test: prompts, sizes and the choice of a mask."""
     transformers = pytest.importorskip("transformers")
     vision = transformers.SamVisionConfig(
-        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=16, mlp_dim=16,
-        output_channels=16, window_size=2, num_pos_feats=8, global_attn_indexes=[0],
-    )  # fmt: skip
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=64,
+        patch_size=16,
+        mlp_dim=16,
+        output_channels=16,
+        window_size=2,
+        num_pos_feats=8,
+        global_attn_indexes=[0],
+    )
     prompt = transformers.SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=16)
     decoder = transformers.SamMaskDecoderConfig(
         hidden_size=16, mlp_dim=16, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16
-    )  # fmt: skip
+    )
     config = transformers.SamConfig(
         vision_config=vision.to_dict(), prompt_encoder_config=prompt.to_dict(), mask_decoder_config=decoder.to_dict()
     )
     torch.manual_seed(0)
     transformers.SamModel(config).save_pretrained(tmp_path)
     images = transformers.SamImageProcessor(
-        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, mask_pad_size={"height": 16, "width": 16},
+        size={"longest_edge": 64},
+        pad_size={"height": 64, "width": 64},
+        mask_pad_size={"height": 16, "width": 16},
         mask_size={"longest_edge": 16},
-    )  # fmt: skip
+    )
     transformers.SamProcessor(images).save_pretrained(tmp_path)
     box = np.array([[18, 6, 42, 30]], dtype=np.float32)
     for how in ("center", "box", "grid"):
@@ -226,9 +239,13 @@ def test_image_and_mask_go_through_the_same_geometry(tmp_path):
     """A picture whose pixels are its mask: after resize and crop they must still agree, but for the blurred edge."""
     maps = np.stack([disc(60, 80, 30, 40, 15).astype(np.uint8)] * 2)
     data = Dataset(
-        "disc", lambda i: Image.fromarray(maps[i] * 255).convert("RGB"), ["0", "1"], None, ["sky", "car"],
+        "disc",
+        lambda i: Image.fromarray(maps[i] * 255).convert("RGB"),
+        ["0", "1"],
+        None,
+        ["sky", "car"],
         annotate=lambda i: Annotation(mask=maps[i]),
-    )  # fmt: skip
+    )
     masks = build_masks(data, segmenter("labels:car"), tmp_path / "m")
     item, label = MaskedImages(data, EvaluationTransform((30, 30), (0.5,) * 3, (0.5,) * 3), masks)[0]
     assert item.shape == (4, 30, 30) and item.dtype == torch.uint8 and label == -1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sslk.masked.neighbours import variant_shares
+from sslk.masked.neighbors import variant_shares
 from sslk.masked.rbf import rbf_cka
 from sslk.masked.similarity import MEASURES, compare_variants
 from sslk.metrics import Similarity
@@ -44,8 +44,9 @@ def test_every_measure_equals_its_oracle_for_any_split(two_models, size):
     found = compare_variants(
         {model: stream(parts, size) for model, parts in two_models.items()},
         {model: parts[0].shape[1] for model, parts in two_models.items()},
-        VARIANTS, resamples=20,
-    )  # fmt: skip
+        VARIANTS,
+        resamples=20,
+    )
     for model, parts in two_models.items():
         xs = arrays(parts)
         wanted = {
@@ -81,9 +82,8 @@ def test_three_samples_are_refused_and_streams_must_match():
         compare_variants({"m": stream(parts, 3)}, {"m": 4}, VARIANTS)
     with pytest.raises(ValueError, match="same samples for every model"):
         compare_variants(
-            {"m": stream(representations(8, 4, 0), 4), "w": stream(representations(9, 4, 0), 4)},
-            {"m": 4, "w": 4}, VARIANTS,
-        )  # fmt: skip
+            {"m": stream(representations(8, 4, 0), 4), "w": stream(representations(9, 4, 0), 4)}, {"m": 4, "w": 4}, VARIANTS
+        )
 
 
 def test_debiased_cka_of_independent_data_goes_below_zero():

@@ -12,13 +12,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sslk.cli import main
+from sslk.data.source import DataSource
 from sslk.features import FeatureStore, StoreSpec, StoreWriter
 from sslk.masked import StudySettings, masked_study
 from sslk.masked.analysis import accuracies
 from sslk.masked.evaluation import fold_accuracy, folds_of
 from sslk.masked.findings import ordered_pairs, similarity_findings
 from sslk.masked.similarity import Comparison, Matrix
-from sslk.masked.study import StudyModel
+from sslk.models.source import ModelSource
 from sslk.results.run import Run
 
 
@@ -72,8 +73,18 @@ def symmetric(pairs) -> torch.Tensor:
 
 
 def test_findings_confirm_or_refute_the_paper():
-    order = {(0, 1): 0.9, (0, 3): 0.8, (1, 3): 0.7, (0, 2): 0.6, (0, 4): 0.55, (2, 4): 0.5, (1, 4): 0.4, (2, 3): 0.35,
-             (1, 2): 0.2, (3, 4): -0.1}  # fmt: skip
+    order = {
+        (0, 1): 0.9,
+        (0, 3): 0.8,
+        (1, 3): 0.7,
+        (0, 2): 0.6,
+        (0, 4): 0.55,
+        (2, 4): 0.5,
+        (1, 4): 0.4,
+        (2, 3): 0.35,
+        (1, 2): 0.2,
+        (3, 4): -0.1,
+    }
     as_expected = symmetric(order)
     flat = symmetric({pair: 0.5 + 0.01 * value for pair, value in order.items()} | {(0, 4): 0.99})
     found = similarity_findings(comparison(as_expected, flat), ["control"])
@@ -90,13 +101,15 @@ def test_findings_confirm_or_refute_the_paper():
     assert ordered_pairs(as_expected * torch.nan, VARIANTS) == []
 
 
+MODELS = ModelSource.several(["embedded", "cifar:compact"])
 SMALL = StudySettings(images=50, resamples=30, folds=3, k=4, umap_share=0, rbf_fraction=0.8)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
-    run = masked_study(["embedded", "cifar:compact"], "sample", out, settings=SMALL, device="cpu")
+    run = masked_study(MODELS, DataSource("sample"), out, SMALL)
+    run.save(out)
     return out, run
 
 
@@ -107,8 +120,18 @@ def test_the_run_holds_every_table_and_figure_with_its_data(study):
     assert evaluation.paper == "masked_table1"
     assert evaluation.columns == ["dataset", "model", "variant", "balanced_accuracy", "std"]
     assert len(evaluation.rows) == 10 and all(0 <= row[3] <= 1 for row in evaluation.rows)
-    wanted = {"variants", "cka_debiased", "cka_biased", "cca", "svcca", "pwcca", "cka_rbf", "neighbours",
-              "across_cka_debiased", "across_cca"}  # fmt: skip
+    wanted = {
+        "variants",
+        "cka_debiased",
+        "cka_biased",
+        "cca",
+        "svcca",
+        "pwcca",
+        "cka_rbf",
+        "neighbours",
+        "across_cka_debiased",
+        "across_cca",
+    }
     assert {figure.file.partition(".")[0] for figure in run.figures} == wanted
     for figure in run.figures:
         assert (out / figure.file).stat().st_size > 1000 and figure.alt
@@ -119,42 +142,41 @@ def test_the_run_holds_every_table_and_figure_with_its_data(study):
     with (out / "cka_debiased.csv").open() as stream:
         for row in csv.DictReader(stream):
             assert float(row["low"]) <= float(row["value"]) <= float(row["high"]) or row["variant"] == row["with"]
-    assert run.provenance["config"]["images"] == 50 and "sslk masked" in run.provenance["command"]
-    assert str(out) not in json.dumps(run.provenance["command"])
+    assert run.provenance["config"]["images"] == 50 and run.provenance["models"] == ["embedded", "cifar:compact"]
+    assert str(out) not in json.dumps(run.provenance)
     assert any("compact (random weights): 50 images for representations" in finding for finding in run.findings)
 
 
 def test_random_weights_are_those_of_the_seed_and_leave_the_callers_numbers_alone():
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    first, second = (StudyModel("cifar:compact").load(5).weights_hash for _ in range(2))
-    assert first == second != StudyModel("cifar:compact").load(6).weights_hash
+    first, second = (ModelSource("cifar:compact").load(seed=5).weights_hash for _ in range(2))
+    assert first == second != ModelSource("cifar:compact").load(seed=6).weights_hash
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_called_again_the_study_extracts_nothing(study):
     out, run = study
     seen = []
-    again = masked_study(
-        ["embedded", "cifar:compact"], "sample", out, settings=SMALL, device="cpu",
-        progress=lambda step, done, total: seen.append(step),
-    )  # fmt: skip
+    again = masked_study(MODELS, DataSource("sample"), out, SMALL, progress=lambda done, total, step: seen.append(step))
     assert not any(step.startswith("features") for step in seen)
     assert again.findings == run.findings and again.tables == run.tables
 
 
 def test_bad_arguments_are_refused_before_any_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for arguments, message in (
-        ((["embedded", "embedded"], {}), "models must differ"),
-        ((["embedded"], {"image_sizes": [32, 64]}), "one size a model, got 2 for 1"),
-        (([], {}), "at least one model"),
-        ((["embedded"], {"segmenter": "grabkut"}), "did you mean 'grabcut'"),
-        ((["embedded"], {"settings": StudySettings(images=9)}), "has one sample"),
-        ((["embeded"], {"settings": StudySettings(images=60, variants=("original",))}), "near ones"),
+    for models, settings, message in (
+        (["embedded", "embedded"], {}, "models must differ"),
+        ([], {}, "at least one model"),
+        (["embedded"], {"segmenter": "grabkut"}, "did you mean 'grabcut'"),
+        (["embedded"], {"images": 9}, "has one sample"),
+        (["embeded"], {"images": 60, "variants": ("original",)}, "near ones"),
     ):
+        sources = ModelSource.several(models)
         with pytest.raises(ValueError, match=message):
-            masked_study(arguments[0], "sample", tmp_path / "run", **arguments[1])
+            masked_study(sources, DataSource("sample"), tmp_path / "run", StudySettings(**settings))
+    with pytest.raises(ValueError, match="one size a model, got 2 for 1"):
+        ModelSource.several(["embedded"], [32, 64])
     for name, value in (("umap_share", 2.0), ("folds", 1), ("k", 0), ("resamples", -1)):
         with pytest.raises(ValueError, match=name):
             StudySettings(**{name: value})
@@ -162,13 +184,13 @@ def test_bad_arguments_are_refused_before_any_work(tmp_path, monkeypatch):
 
 def test_masks_from_the_command_line(tmp_path, capsys):
     masks, sheet = str(tmp_path / "masks"), str(tmp_path / "sheet.png")
-    assert main(["masks", "build", "--data", "sample", "--images", "20", "--out", masks, "--quiet"]) == 0
+    assert main(["masked", "build", "--data", "sample", "--images", "20", "--out", masks, "--quiet"]) == 0
     assert "20 masks by grabcut:center(0.8) x5" in capsys.readouterr().out
-    assert main(["masks", "preview", masks, "--data", "sample", "--count", "6", "--out", sheet]) == 0
+    assert main(["masked", "preview", masks, "--data", "sample", "--count", "6", "--out", sheet]) == 0
     assert (tmp_path / "sheet.png").stat().st_size > 5000
-    assert main(["masks", "preview", str(tmp_path), "--data", "sample", "--out", sheet]) == 1
+    assert main(["masked", "preview", str(tmp_path), "--data", "sample", "--out", sheet]) == 1
     assert "holds no masks" in capsys.readouterr().err
-    assert main(["masks", "preview", masks, "--data", "sample", "--split", "train", "--out", sheet]) == 1
+    assert main(["masked", "preview", masks, "--data", "sample", "--split", "train", "--out", sheet]) == 1
     assert "holds masks of sample/test, not of sample/train" in capsys.readouterr().err
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from sslk.data import Dataset, load_dataset
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter, extract
+from sslk.features.settings import ExtractSettings
 from sslk.masked import VARIANTS, MaskedImages, VariantRenderer, build_masks, extract_variants, segmenter
 from sslk.masked.analysis import one_variant, sampled_variants, streams_of
 from sslk.masked.extract import variant_features
@@ -89,7 +90,7 @@ def extracted(tmp_path_factory):
     data, backbone = load_dataset("sample"), load_backbone("embedded")
     masks = build_masks(data, segmenter("grabcut"), folder / "masks", indices=range(0, 40, 2))
     chosen = MaskedImages(data, evaluation_transform(backbone), masks)
-    store = extract_variants(backbone, chosen, folder / "store", shard_rows=8, batch_size=3)
+    store = extract_variants(backbone, chosen, folder / "store", settings=ExtractSettings(shard_rows=8, batch_size=3))
     return folder, data, backbone, chosen, store
 
 
@@ -104,10 +105,13 @@ def test_one_store_equals_plain_extractions_of_every_variant(extracted, tmp_path
             torch.testing.assert_close(one_variant(store, name), backbone(rendered), atol=1e-5, rtol=1e-4)
     # The original is what a plain extraction of the same images gives.
     plain = Dataset(
-        "part", lambda i: data.image(2 * i), [str(i) for i in range(20)], data.labels[::2][:20],
+        "part",
+        lambda i: data.image(2 * i),
+        [str(i) for i in range(20)],
+        data.labels[::2][:20],
         transform=evaluation_transform(backbone),
-    )  # fmt: skip
-    features = extract(backbone, plain, tmp_path / "plain", workers=0).load().features
+    )
+    features = extract(backbone, plain, tmp_path / "plain", ExtractSettings(workers=0)).load().features
     torch.testing.assert_close(one_variant(store, "original"), features, atol=2e-5, rtol=1e-4)
 
 
@@ -115,14 +119,14 @@ def test_a_killed_extraction_goes_on_to_the_same_bytes(extracted, tmp_path):
     _, _, backbone, chosen, store = extracted
     done = []
 
-    def stop(step):
-        done.append(step.done)
-        if step.done >= 12:
+    def stop(images, total, stage):
+        done.append(images)
+        if images >= 12:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract_variants(backbone, chosen, tmp_path / "s", shard_rows=8, batch_size=3, progress=stop)
-    again = extract_variants(backbone, chosen, tmp_path / "s", shard_rows=8, batch_size=3)
+        extract_variants(backbone, chosen, tmp_path / "s", settings=ExtractSettings(shard_rows=8, batch_size=3), progress=stop)
+    again = extract_variants(backbone, chosen, tmp_path / "s", settings=ExtractSettings(shard_rows=8, batch_size=3))
     assert [shard.sha256 for shard in again.manifest.shards] == [shard.sha256 for shard in store.manifest.shards]
 
 
@@ -131,7 +135,7 @@ def test_other_radius_masks_or_variants_are_another_extraction(extracted):
     for other in (VariantRenderer(radius=0.3), VariantRenderer(["original"])):
         other.mean, other.std = list(backbone.mean), list(backbone.std)
         with pytest.raises(StoreError, match="holds another extraction"):
-            extract_variants(backbone, chosen, folder / "store", other, shard_rows=8)
+            extract_variants(backbone, chosen, folder / "store", other, settings=ExtractSettings(shard_rows=8))
 
 
 def test_masks_are_needed_only_where_a_variant_uses_them(extracted, tmp_path):
@@ -155,16 +159,19 @@ def test_stores_stream_by_variant_and_samples_agree(extracted, tmp_path):
     assert len(rows) == 6
     assert torch.equal(whole[4][rows], sample[4])
     other = extract_variants(
-        backbone, MaskedImages(data, evaluation_transform(backbone), chosen.masks), tmp_path / "s",
+        backbone,
+        MaskedImages(data, evaluation_transform(backbone), chosen.masks),
+        tmp_path / "s",
         VariantRenderer(["original", "center"], backbone.mean, backbone.std),
-    )  # fmt: skip
+    )
     with pytest.raises(StoreError, match="other images or variants"):
         streams_of({"a": store, "b": other})
     plain = extract(
-        backbone, Dataset("one", lambda i: Image.new("RGB", (32, 32)), ["0"], None,
-                          transform=EvaluationTransform((32, 32), MEAN, STD)),
-        tmp_path / "plain", workers=0,
-    )  # fmt: skip
+        backbone,
+        Dataset("one", lambda i: Image.new("RGB", (32, 32)), ["0"], None, transform=EvaluationTransform((32, 32), MEAN, STD)),
+        tmp_path / "plain",
+        ExtractSettings(workers=0),
+    )
     with pytest.raises(StoreError, match="holds plain representations"):
         next(variant_features(plain))
 

@@ -147,9 +147,8 @@ def assert_answer(value: Any, expected: dict[str, Tensor], tolerance: float = 1e
     for name, wanted in expected.items():
         exact = not wanted.is_floating_point()
         np.testing.assert_allclose(
-            found[name].numpy(), wanted.numpy(), rtol=0 if exact else tolerance, atol=0 if exact else tolerance,
-            err_msg=name,
-        )  # fmt: skip
+            found[name].numpy(), wanted.numpy(), rtol=0 if exact else tolerance, atol=0 if exact else tolerance, err_msg=name
+        )
 
 
 assert ssl_kernels  # registers the ops before a spawned rank unpickles a case

@@ -30,9 +30,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         ("timm:vit_tiny_patch16_224", 192, None, True, 224),
     ],
 )
-def test_features_are_what_they_are_said_to_be(
-    name: str, width: int, layer: str | None, signed: bool, size: int
-) -> None:
+def test_features_are_what_they_are_said_to_be(name: str, width: int, layer: str | None, signed: bool, size: int) -> None:
     state = torch.get_rng_state()
     backbone = load_backbone(name)
     assert (backbone.num_features, backbone.feature_layer, backbone.signed) == (width, layer, signed)

@@ -19,9 +19,7 @@ from sslk.models import LAYOUT_NAMES, CheckpointError, load_backbone, load_check
 def test_too_few_matches_are_refused_with_counts_and_names(resnet: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "resnet.pth"
     torch.save(resnet.state_dict(), path)
-    with pytest.raises(
-        CheckpointError, match=r"only 60 of the network's 100 tensors match in the layout 'torchvision'"
-    ):
+    with pytest.raises(CheckpointError, match=r"only 60 of the network's 100 tensors match in the layout 'torchvision'"):
         load_backbone("torchvision:resnet18", path)
     torch.save({f"{name}_x": tensor for name, tensor in resnet.state_dict().items()}, path)
     message = r"only 0 of the network's 60 tensors match .* first missing: conv1\.weight, bn1\.weight, bn1\.bias"

@@ -171,10 +171,7 @@ def swav_official(net, other):
 def dino_full(net, other):
     head = {"mlp.0.weight": torch.zeros(4, 512), "last_layer.weight_g": torch.ones(8, 1)}
     content = {
-        "student": {
-            **under("module.backbone.", other),
-            **{f"module.head.{name}": tensor for name, tensor in head.items()},
-        },
+        "student": {**under("module.backbone.", other), **{f"module.head.{name}": tensor for name, tensor in head.items()}},
         "teacher": {**under("backbone.", net), **{f"head.{name}": tensor for name, tensor in head.items()}},
         "optimizer": {"state": {0: {"momentum_buffer": torch.zeros(1)}}, "param_groups": []},
         "args": argparse.Namespace(arch="resnet18", lr=0.3),
@@ -214,14 +211,8 @@ def byol_learner(net, other):
 @resnet_layout
 def byol_two_networks(net, other):
     content = {
-        "online_network_state_dict": {
-            **under("encoder.", numbered(net)),
-            **under("projetion.net.", mlp(512, 64, 32)),
-        },
-        "target_network_state_dict": {
-            **under("encoder.", numbered(other)),
-            **under("projetion.net.", mlp(512, 64, 32)),
-        },
+        "online_network_state_dict": {**under("encoder.", numbered(net)), **under("projetion.net.", mlp(512, 64, 32))},
+        "target_network_state_dict": {**under("encoder.", numbered(other)), **under("projetion.net.", mlp(512, 64, 32))},
         "optimizer_state_dict": {"state": {}, "param_groups": []},
     }
     return content, "byol", {"projector", "momentum_encoder", "momentum_projector"}

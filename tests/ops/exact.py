@@ -13,10 +13,7 @@ def active_row(values: list[float], eps: float, two_sided: bool = False) -> list
     count, total = len(x), sum(x)
     squared = Fraction(eps) ** 2 * (count * sum(v * v for v in x) - total * total)
     numerator, scale = squared.numerator, squared.denominator
-    return [
-        bool((two_sided or count * v > total) and (count * v - total) ** 2 * scale > numerator)
-        for v in x
-    ]  # fmt: skip
+    return [bool((two_sided or count * v > total) and (count * v - total) ** 2 * scale > numerator) for v in x]
 
 
 def active_set(h: torch.Tensor, eps: float, two_sided: bool = False) -> torch.Tensor:

@@ -19,11 +19,16 @@ SCORED = {"h": H, "discriminative": M, "eps": 1.0, "normalize": True, "two_sided
 def good(name):
     """Arguments that the op takes."""
     sgd = {
-        "weight": torch.zeros(2, 3, 4), "bias": torch.zeros(7),
-        "weight_velocity": torch.zeros(2, 3, 4), "bias_velocity": torch.zeros(7),
-        "columns": torch.zeros(2, dtype=torch.int32), "offsets": torch.tensor([0, 1, 2]),
-        "target": torch.tensor([0, 1]), "index": torch.tensor([0]), "learning_rate": 0.1,
-    }  # fmt: skip
+        "weight": torch.zeros(2, 3, 4),
+        "bias": torch.zeros(7),
+        "weight_velocity": torch.zeros(2, 3, 4),
+        "bias_velocity": torch.zeros(7),
+        "columns": torch.zeros(2, dtype=torch.int32),
+        "offsets": torch.tensor([0, 1, 2]),
+        "target": torch.tensor([0, 1]),
+        "index": torch.tensor([0]),
+        "learning_rate": 0.1,
+    }
     return {
         "qscore": SCORED,
         "qscore_counts": SCORED,
@@ -35,8 +40,15 @@ def good(name):
         "column_l1_backward": {"grad": torch.rand(8), "h": H, "normalize": True},
         "qscore_penalty": SCORED | {"lambda1": 0.1, "lambda2": 0.1, "alpha": torch.rand(1), "beta": torch.rand(())},
         "qscore_penalty_backward": SCORED | {"grad_q": torch.rand(4), "grad_column_l1": torch.rand(8)},
-        "masked_variants": {"images": IMAGES, "foreground": OBJECT, "mean": [0.5] * 3, "std": [0.2] * 3,
-                            "variants": [0, 1], "radius": None, "dtype": None},
+        "masked_variants": {
+            "images": IMAGES,
+            "foreground": OBJECT,
+            "mean": [0.5] * 3,
+            "std": [0.2] * 3,
+            "variants": [0, 1],
+            "radius": None,
+            "dtype": None,
+        },
         "circular_mask": {"height": 3, "width": 4},
         "heatmap_iou": {"heat": HEAT, "mask": OBJECT, "threshold": 0.0},
         "linear_cka": {"x": X, "y": X.clone(), "debiased": True},
@@ -46,7 +58,7 @@ def good(name):
         "cca_matrix": {"x": X, "rtol": None, "ridge": 0.0},
         "kmeans_assign": {"x": H, "centroids": torch.rand(2, 8)},
         "sparse_softmax_sgd_": sgd,
-    }[name]  # fmt: skip
+    }[name]
 
 
 def bad_rows():
@@ -61,8 +73,11 @@ def bad_rows():
     for name in (*scored, "activating_mask", "activation_counts"):
         for eps in (-1.0, float("nan"), -float("inf"), -1234567.0):
             yield name, {"eps": eps}
-    for name, grads in (("qscore_backward", {"grad": 4}), ("column_l1_backward", {"grad": 8}),
-                        ("qscore_penalty_backward", {"grad_q": 4, "grad_column_l1": 8})):  # fmt: skip
+    for name, grads in (
+        ("qscore_backward", {"grad": 4}),
+        ("column_l1_backward", {"grad": 8}),
+        ("qscore_penalty_backward", {"grad_q": 4, "grad_column_l1": 8}),
+    ):
         for grad, size in grads.items():
             for value in (torch.rand(size + 1), torch.rand(size, 1), torch.rand(size).double()):
                 yield name, {grad: value}
@@ -75,10 +90,13 @@ def bad_rows():
     for images in (IMAGES[0], IMAGES.long(), IMAGES.int()):
         yield "masked_variants", {"images": images}
     for key, values in {
-        "mean": ([0.5],), "std": ([0.5] * 4, [0.2, 0.0, 0.2], [0.2, -1.5, 0.2]), "variants": ([], [5], [-1]),
-        "radius": (-1.0, float("nan"), float("inf")), "dtype": (torch.float64, torch.int32),
+        "mean": ([0.5],),
+        "std": ([0.5] * 4, [0.2, 0.0, 0.2], [0.2, -1.5, 0.2]),
+        "variants": ([], [5], [-1]),
+        "radius": (-1.0, float("nan"), float("inf")),
+        "dtype": (torch.float64, torch.int32),
         "foreground": (None, OBJECT.float(), OBJECT[:1], OBJECT[:, :2], OBJECT[..., :2], OBJECT[0]),
-    }.items():  # fmt: skip
+    }.items():
         for value in values:
             yield "masked_variants", {key: value}
     for key, value in (("height", -1), ("width", -7), ("radius", -2.5)):
@@ -140,8 +158,7 @@ def bad_steps():
     yield "sparse_softmax_sgd_", parts
     yield "sparse_softmax_sgd_", {"weight": parts["weight"], "bias": memory[23:30]}
     yield "sparse_softmax_sgd_", {"bias": memory[:7], "bias_velocity": memory[6:13]}
-    for name, dtype in (("columns", torch.int32), ("offsets", torch.int64), ("target", torch.int64),
-                        ("index", torch.int64)):  # fmt: skip
+    for name, dtype in (("columns", torch.int32), ("offsets", torch.int64), ("target", torch.int64), ("index", torch.int64)):
         value = good("sparse_softmax_sgd_")[name]
         shared = memory.view(dtype)[: len(value)]
         yield "sparse_softmax_sgd_", {"weight": parts["weight"], name: shared}
@@ -158,8 +175,11 @@ def on_other_devices():
                 yield name, {key: good(name)[key].to("meta")}
 
 
-OPS = [name for name, check in vars(checks).items()
-       if inspect.isfunction(check) and not name.startswith("_") and name != "accumulation"]  # fmt: skip
+OPS = [
+    name
+    for name, check in vars(checks).items()
+    if inspect.isfunction(check) and not name.startswith("_") and name != "accumulation"
+]
 ROWS, ELSEWHERE = list(bad_rows()), list(on_other_devices())
 
 

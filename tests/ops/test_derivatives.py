@@ -49,9 +49,7 @@ def differences(f, h, step=1e-6):
 
 
 FORWARD = {
-    f"qscore {normalize} {two_sided}": scores(normalize, two_sided)
-    for normalize in (True, False)
-    for two_sided in (True, False)
+    f"qscore {normalize} {two_sided}": scores(normalize, two_sided) for normalize in (True, False) for two_sided in (True, False)
 } | {"column_l1": norms(), "column_l1 raw": norms(False)}
 REVERSE = FORWARD | {"qscore_penalty": penalty, "cka_matrix": cka, "linear_cka": pair}
 CONSTANT = {

@@ -47,11 +47,7 @@ def variant_oracle(images, foreground, mean, std, variant, radius=None):
     return torch.from_numpy(out)
 
 
-TOLERANCE = {
-    torch.float32: 1e-6,
-    torch.float16: 2e-3,
-    torch.bfloat16: 1.6e-2,
-}  # half a unit in the last place of |x| < 4
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}  # half a unit in the last place of |x| < 4
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -105,13 +101,12 @@ def test_strides(device, isa, dtype):
     transposed, mask = images.mT.contiguous().mT, foreground.mT.contiguous().mT
     assert torch.equal(ops.masked_variants(transposed, mask, MEAN, STD, ALL), expected)
     sliced = ops.masked_variants(images[:, :, 3:17, 5:22], foreground[:, 3:17, 5:22], MEAN, STD, [1])
-    cut = ops.masked_variants(
-        images[:, :, 3:17, 5:22].contiguous(), foreground[:, 3:17, 5:22].contiguous(), MEAN, STD, [1]
-    )
+    cut = ops.masked_variants(images[:, :, 3:17, 5:22].contiguous(), foreground[:, 3:17, 5:22].contiguous(), MEAN, STD, [1])
     assert torch.equal(sliced, cut)
     grey = images[:, :1].expand(-1, 3, -1, -1)
-    assert torch.equal(ops.masked_variants(grey, foreground, MEAN, STD, [0]),
-                       ops.masked_variants(grey.contiguous(), foreground, MEAN, STD, [0]))  # fmt: skip
+    assert torch.equal(
+        ops.masked_variants(grey, foreground, MEAN, STD, [0]), ops.masked_variants(grey.contiguous(), foreground, MEAN, STD, [0])
+    )
 
 
 def test_order_repeats_and_radius(device):
@@ -138,9 +133,7 @@ def test_empty(device, shape):
     assert ops.masked_variants(images, foreground, MEAN, STD, ALL).shape == (5, *shape)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "radius"), [(224, 224, None), (7, 12, None), (5, 5, 2.0), (4, 6, 0.0), (0, 3, 1.0)]
-)
+@pytest.mark.parametrize(("height", "width", "radius"), [(224, 224, None), (7, 12, None), (5, 5, 2.0), (4, 6, 0.0), (0, 3, 1.0)])
 def test_circular_mask(height, width, radius):
     mask = ops.circular_mask(height, width, radius)
     assert torch.equal(mask, torch.from_numpy(disc_oracle(height, width, radius)))
@@ -214,8 +207,12 @@ def test_variants_of_any_size_add_up(n, channels, height, width, seed):
     v = ops.masked_variants(images, foreground, MEAN[:channels], STD[:channels], ALL)
     assert torch.equal(v[1] + v[2], v[0])
     assert torch.equal(v[3] + v[4], v[0])
-    assert torch.equal(v, ops.masked_variants(images.contiguous(memory_format=torch.channels_last), foreground,
-                                              MEAN[:channels], STD[:channels], ALL))  # fmt: skip
+    assert torch.equal(
+        v,
+        ops.masked_variants(
+            images.contiguous(memory_format=torch.channels_last), foreground, MEAN[:channels], STD[:channels], ALL
+        ),
+    )
 
 
 @pytest.mark.slow
@@ -233,10 +230,7 @@ def test_more_than_2_31_elements(device):
 
 def test_opcheck(device):
     images, foreground = images_and_masks((2, 3, 8, 10), device=device)
-    for args in [
-        (images, foreground, MEAN, STD, ALL),
-        (images.float() / 255, None, MEAN, STD, [0, 3], 2.0, torch.float16),
-    ]:
+    for args in [(images, foreground, MEAN, STD, ALL), (images.float() / 255, None, MEAN, STD, [0, 3], 2.0, torch.float16)]:
         torch.library.opcheck(ops.masked_variants.default, args)
     torch.library.opcheck(ops.circular_mask.default, (6, 7))
     torch.library.opcheck(ops.heatmap_iou.default, (torch.rand(2, 5, 6, device=device), foreground[:, :5, :6]))

@@ -193,9 +193,14 @@ def test_a_table_without_ones_moves_the_biases_alone(device, isa):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.integers(1, 40), st.integers(1, 30), st.integers(1, 150), st.integers(1, 160), st.integers(0, 6),
-    st.sampled_from([torch.float32, torch.float64]), st.integers(0, 2**31),
-)  # fmt: skip
+    st.integers(1, 40),
+    st.integers(1, 30),
+    st.integers(1, 150),
+    st.integers(1, 160),
+    st.integers(0, 6),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(0, 2**31),
+)
 def test_any_size(rows, concepts, classes, width, ones, dtype, seed):
     check(problem(rows, concepts, classes, width, ones, dtype, seed))
 
@@ -260,7 +265,7 @@ BAD = [
     ({"target": with_value(1, 5)}, r"target must lie in \[0, 5\), the classes, got 5"),
     ({"offsets": with_value(3, 10_000)}, "offsets must not decrease and must lie in .* row [23] has"),
     ({"offsets": with_value(0, -5)}, "offsets must not decrease and must lie in .* row 0 has -5"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changed", "message"), BAD, ids=[message for _, message in BAD])

@@ -55,9 +55,7 @@ def test_gradcheck(device, normalize, two_sided):
     assert torch.autograd.gradcheck(lambda x: ops.qscore(x, mask, 0.7, normalize, two_sided), h)
     h = representations(5, 12, torch.float64, device, signed=True).requires_grad_()  # no zeros: |x| is smooth
     assert torch.autograd.gradcheck(lambda x: ops.column_l1(x, normalize), h)
-    assert torch.autograd.gradcheck(
-        lambda x: ops.qscore_penalty(x, mask, 0.3, 0.1, 0.7, normalize, two_sided, None, None), h
-    )
+    assert torch.autograd.gradcheck(lambda x: ops.qscore_penalty(x, mask, 0.3, 0.1, 0.7, normalize, two_sided, None, None), h)
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -93,19 +91,26 @@ def test_reference_equals_the_oracle(normalize, two_sided):
     h = representations(20, 77, torch.float64, signed=two_sided)
     mask = discriminative_mask(77)
     assert torch.equal(reference.activating_mask(h, 1.3, two_sided), oracle.active_set(h, 1.3, two_sided))
-    torch.testing.assert_close(reference.qscore(h, mask, 1.3, normalize, two_sided),
-                               oracle.scores(h, mask, 1.3, normalize, two_sided))  # fmt: skip
+    torch.testing.assert_close(
+        reference.qscore(h, mask, 1.3, normalize, two_sided), oracle.scores(h, mask, 1.3, normalize, two_sided)
+    )
     torch.testing.assert_close(reference.column_l1(h, normalize), oracle.column_norms(h, normalize))
     grad = torch.rand(20, dtype=torch.float64)
-    torch.testing.assert_close(reference.qscore_backward(grad, h, mask, 1.3, normalize, two_sided),
-                               oracle.score_gradient(grad, h, mask, 1.3, normalize, two_sided))  # fmt: skip
+    torch.testing.assert_close(
+        reference.qscore_backward(grad, h, mask, 1.3, normalize, two_sided),
+        oracle.score_gradient(grad, h, mask, 1.3, normalize, two_sided),
+    )
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.integers(1, 12), columns=st.integers(2, 150), seed=st.integers(0, 10**6),
-    eps=st.sampled_from([0.5, 1.0, 2.0, 3.5]), exponent=st.integers(-60, 60), two_sided=st.booleans(),
-)  # fmt: skip
+    rows=st.integers(1, 12),
+    columns=st.integers(2, 150),
+    seed=st.integers(0, 10**6),
+    eps=st.sampled_from([0.5, 1.0, 2.0, 3.5]),
+    exponent=st.integers(-60, 60),
+    two_sided=st.booleans(),
+)
 def test_invariances(rows, columns, seed, eps, exponent, two_sided):
     """Positive scaling changes neither sets nor normalised scores; permuting features permutes the sets; counts add."""
     h = representations(rows, columns, seed=seed, signed=two_sided)
@@ -204,15 +209,7 @@ def test_bad_input_is_refused_in_one_sentence(name, arguments, message):
 
 def test_documented_functions_are_the_ops():
     h, mask = representations(10, 20), discriminative_mask(20)
-    for name in (
-        "qscore",
-        "qscore_counts",
-        "activating_mask",
-        "activation_counts",
-        "row_moments",
-        "column_l1",
-        "qscore_penalty",
-    ):
+    for name in ("qscore", "qscore_counts", "activating_mask", "activation_counts", "row_moments", "column_l1", "qscore_penalty"):
         arguments = calls(h, mask)[name]
         torch.testing.assert_close(getattr(ssl_kernels, name)(*arguments), getattr(ops, name)(*arguments))
 

@@ -26,9 +26,7 @@ def discriminative_mask(d, device="cpu"):
 def close(actual, expected, rtol, scale=None):
     """Equal up to `rtol` of each value or of the largest one, whichever is more."""
     scale = expected.abs().nan_to_num().max().item() if scale is None and expected.numel() else (scale or 0.0)
-    torch.testing.assert_close(
-        actual.cpu().double(), expected.double(), rtol=rtol, atol=rtol * scale + 1e-300, equal_nan=True
-    )
+    torch.testing.assert_close(actual.cpu().double(), expected.double(), rtol=rtol, atol=rtol * scale + 1e-300, equal_nan=True)
 
 
 # 1 unit in the last place of the gradient's own dtype, and float32's where sums were taken in float32.
@@ -183,8 +181,7 @@ def test_constant_and_zero_rows(isa, device):
     for eps in (0.0, 1.0):
         assert not ops.activating_mask(h, eps).any()
         assert torch.equal(ops.qscore(h, mask, eps).cpu(), torch.zeros(3))
-    assert torch.equal(ops.qscore_backward(torch.ones(3, device=device), h, mask, 1.0, True, False).cpu(),
-                       torch.zeros(3, 37))  # fmt: skip
+    assert torch.equal(ops.qscore_backward(torch.ones(3, device=device), h, mask, 1.0, True, False).cpu(), torch.zeros(3, 37))
     _, std, norm = ops.row_moments(h)
     assert torch.equal(std.cpu(), torch.zeros(3)) and norm[0] == 0
 

@@ -265,8 +265,9 @@ def test_cca_ranks_of_deficient_representations(device, dtype):
     x = x.to(dtype)
     actual, ranks = ops.cca_matrix(x)
     assert ranks.tolist() == [12, 11, 11, 11, 3, 11]
-    expected = torch.tensor([[cca_oracle(a, b, r, s) for b, s in zip(x, ranks.tolist(), strict=True)]
-                             for a, r in zip(x, ranks.tolist(), strict=True)])  # fmt: skip
+    expected = torch.tensor(
+        [[cca_oracle(a, b, r, s) for b, s in zip(x, ranks.tolist(), strict=True)] for a, r in zip(x, ranks.tolist(), strict=True)]
+    )
     torch.testing.assert_close(actual.double().cpu(), expected.double(), rtol=0, atol=1e-5)
 
 
@@ -303,8 +304,9 @@ def test_cca_ridge(device):
         c = a.T @ a
         values, vectors = torch.linalg.eigh(c + 0.3 * c.trace() / 7 * torch.eye(7, dtype=c.dtype, device=device))
         roots.append(vectors @ torch.diag(values.rsqrt()) @ vectors.T)
-    expected = torch.tensor([[(r @ a.T @ b @ s).square().sum() / 7 for b, s in zip(z, roots, strict=True)]
-                             for a, r in zip(z, roots, strict=True)])  # fmt: skip
+    expected = torch.tensor(
+        [[(r @ a.T @ b @ s).square().sum() / 7 for b, s in zip(z, roots, strict=True)] for a, r in zip(z, roots, strict=True)]
+    )
     actual = ops.cca_matrix(x, None, 0.3)[0]
     torch.testing.assert_close(actual.cpu(), expected.double(), rtol=0, atol=1e-7)
     torch.testing.assert_close(ops.cca_matrix(50 * x + 3, None, 0.3)[0], actual, rtol=0, atol=1e-10)

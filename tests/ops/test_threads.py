@@ -27,11 +27,7 @@ def test_returns_after_the_number_of_threads_was_set(threads, variables):
     script = f"import torch, ssl_kernels\ntorch.set_num_threads({threads})\n{calls}"
     try:
         run = subprocess.run(
-            [sys.executable, "-c", script],
-            env={**os.environ, **QUIET, **variables},
-            capture_output=True,
-            text=True,
-            timeout=300,
+            [sys.executable, "-c", script], env={**os.environ, **QUIET, **variables}, capture_output=True, text=True, timeout=300
         )
     except subprocess.TimeoutExpired as hang:
         pytest.fail(f"hangs with {threads} threads after {(hang.stdout or b'none').decode().split()}")

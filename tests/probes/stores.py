@@ -15,8 +15,19 @@ def features(n, d=48, classes=(3, 7, 40), seed=0, signed=False):
 
 
 def write_store(folder, x, y, *, model="m", weights="0" * 64, dataset="d", signed=False, labels=True, names=()):
-    spec = StoreSpec(model, weights, dataset, "0" * 64, "none", samples=len(x), num_features=x.shape[1], labels=labels,
-                     signed=signed, shard_rows=150, classes=names)  # fmt: skip
+    spec = StoreSpec(
+        model,
+        weights,
+        dataset,
+        "0" * 64,
+        "none",
+        samples=len(x),
+        num_features=x.shape[1],
+        labels=labels,
+        signed=signed,
+        shard_rows=150,
+        classes=names,
+    )
     with StoreWriter(folder, spec) as writer:
         for number, rows in enumerate(torch.arange(len(x)).split(150)):
             writer.write(number, x[rows], y[rows] if labels else None, rows)

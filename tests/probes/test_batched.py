@@ -78,8 +78,9 @@ def test_one_probe_does_not_depend_on_its_neighbours():
     feature_masks, sample_masks = masks(24, 300)
     together = fit_linear_probes(x, y, feature_masks=feature_masks, sample_masks=sample_masks, tolerance=1e-8)
     for g in range(4):
-        alone = fit_linear_probes(x, y, feature_masks=feature_masks[g : g + 1],
-                                  sample_masks=sample_masks.roll(-g, 0)[:1], tolerance=1e-8)  # fmt: skip
+        alone = fit_linear_probes(
+            x, y, feature_masks=feature_masks[g : g + 1], sample_masks=sample_masks.roll(-g, 0)[:1], tolerance=1e-8
+        )
         torch.testing.assert_close(alone.logits(x)[0], together.logits(x)[g], rtol=1e-4, atol=1e-4)
 
 
@@ -90,10 +91,11 @@ def test_groups_that_do_not_fit_in_memory_give_the_same(monkeypatch):
     monkeypatch.setattr(batched, "MEMORY_BYTES", 3 * (22 * 4 * 25 * 8 + 25 * 25 * 8))
     monkeypatch.setattr(batched, "LOGIT_BYTES", 4096)
     done = []
-    parts = fit_linear_probes(x, y, feature_masks=feature_masks, sample_masks=sample_masks, tolerance=1e-9,
-                              progress=lambda *state: done.append(state))  # fmt: skip
+    parts = fit_linear_probes(
+        x, y, feature_masks=feature_masks, sample_masks=sample_masks, tolerance=1e-9, progress=lambda *state: done.append(state)
+    )
     torch.testing.assert_close(parts.logits(x), whole.logits(x), rtol=1e-4, atol=1e-5)
-    assert torch.equal(parts.predict(x), whole.predict(x)) and done[-1] == (4, 4)
+    assert torch.equal(parts.predict(x), whole.predict(x)) and done[-1] == (4, 4, "training probes")
 
 
 def test_class_absent_from_a_fold_constant_and_duplicate_features():

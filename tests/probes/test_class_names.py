@@ -8,8 +8,9 @@ import torch
 from sslk.cli import main
 from sslk.features import FeatureStore, StoreSpec, StoreWriter
 from sslk.features.manifest import StoreError
-from sslk.probes.linear import linear_probe_stores
-from sslk.quality.transfer import _evaluated
+from sslk.probes.linear import linear_probe
+from sslk.probes.settings import LinearSettings
+from sslk.quality.linear_evaluation import _evaluated
 from tests.probes.stores import features, write_store
 
 NAMES = ("cat", "dog", "owl")
@@ -38,13 +39,13 @@ def test_labels_are_joined_by_name(stores):
 
 def test_the_probe_is_as_good_and_says_what_is_lacking(stores):
     train, test, more = stores
-    same, outputs = linear_probe_stores(train, test, epochs=3)
+    same = linear_probe(train, test, LinearSettings(epochs=3))
     with pytest.warns(UserWarning, match=r"train lacks 2 of the classes of .*more \(.ipynb_checkpoints, empty\)"):
-        other, joined = linear_probe_stores(train, more, epochs=3)
-    assert other.top1 == same.top1 > 0.6 and joined.labels.tolist() == outputs.labels.tolist()
+        other = linear_probe(train, more, LinearSettings(epochs=3))
+    assert other.top1 == same.top1 > 0.6 and other.outputs.labels.tolist() == same.outputs.labels.tolist()
 
 
-@pytest.mark.parametrize("command", [["probe", "linear", "--epochs", "3"], ["probe", "knn", "--neighbours", "5"]])
+@pytest.mark.parametrize("command", [["probe", "linear", "--epochs", "3"], ["probe", "knn", "--neighbors", "5"]])
 def test_commands_join_by_name(stores, tmp_path, command, recwarn):
     train, *tests = stores
     found = []
@@ -60,8 +61,8 @@ def test_the_order_of_training_classes_may_differ(stores, tmp_path):
     _, test, _ = stores
     x, y = features(400, classes=(0, 1, 2))
     turned = write_store(tmp_path / "turned", x, 2 - y, names=NAMES[::-1])
-    found, _ = linear_probe_stores(turned, test, epochs=3)
-    assert found.top1 == pytest.approx(linear_probe_stores(stores[0], test, epochs=3)[0].top1, abs=0.05)
+    found = linear_probe(turned, test, LinearSettings(epochs=3))
+    assert found.top1 == pytest.approx(linear_probe(stores[0], test, LinearSettings(epochs=3)).top1, abs=0.05)
 
 
 def test_a_label_without_a_name(stores, tmp_path):
@@ -76,11 +77,7 @@ def test_a_shard_of_which_every_image_was_unreadable(stores, tmp_path):
     spec = StoreSpec("m", "0" * 64, "d", "0" * 64, "none", samples=4, num_features=2, shard_rows=2, classes=SHIFTED)
     with StoreWriter(tmp_path / "holes", spec) as writer:
         writer.write(
-            0,
-            torch.zeros(0, 2),
-            torch.zeros(0, dtype=torch.long),
-            torch.zeros(0, dtype=torch.long),
-            ((0, "x"), (1, "x")),
+            0, torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), ((0, "x"), (1, "x"))
         )
         writer.write(1, torch.zeros(2, 2), torch.tensor([1, 4]), torch.tensor([2, 3]))
     assert FeatureStore(tmp_path / "holes").with_classes_of(train).labels().tolist() == [0, 2]
@@ -88,14 +85,16 @@ def test_a_shard_of_which_every_image_was_unreadable(stores, tmp_path):
 
 def test_transfer_does_not_answer_from_a_result_of_other_rules(stores, tmp_path):
     train, test, _ = stores
-    found = _evaluated("d", train, test, tmp_path, 2, 0, None, None)
+    found = _evaluated("d", train, test, tmp_path, LinearSettings(epochs=2), None, None)
     content = json.loads((tmp_path / "result.json").read_text())
     content["result"]["top1"] = 0.085  # as labels joined by number gave it
     (tmp_path / "result.json").write_text(json.dumps(content))
-    assert _evaluated("d", train, test, tmp_path, 2, 0, None, None).top1 == 0.085  # the same rules: not measured again
+    assert (
+        _evaluated("d", train, test, tmp_path, LinearSettings(epochs=2), None, None).top1 == 0.085
+    )  # the same rules: not measured again
     del content["key"]["rules"]
     (tmp_path / "result.json").write_text(json.dumps(content))
-    assert _evaluated("d", train, test, tmp_path, 2, 0, None, None) == found
+    assert _evaluated("d", train, test, tmp_path, LinearSettings(epochs=2), None, None) == found
 
 
 def test_samples_of_classes_that_training_lacks_are_counted_and_said(tmp_path):
@@ -104,7 +103,7 @@ def test_samples_of_classes_that_training_lacks_are_counted_and_said(tmp_path):
     x, y = features(120, classes=(0, 1, 2), seed=1)
     test = write_store(tmp_path / "test", x, y, names=NAMES)
     owls = int((y == 2).sum())
-    for command in (["probe", "linear", "--epochs", "3"], ["probe", "knn", "--neighbours", "5"]):
+    for command in (["probe", "linear", "--epochs", "3"], ["probe", "knn", "--neighbors", "5"]):
         out = tmp_path / command[1]
         words = ["--train", str(train.path), "--test", str(test.path), "--out", str(out), "--quiet"]
         with pytest.warns(UserWarning, match="joined by class name"):

@@ -5,11 +5,16 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from sslk.data.source import DataSource
 from sslk.features.by_name import extract_by_name
+from sslk.features.settings import ExtractSettings
+from sslk.models.source import ModelSource
 from sslk.probes.batched import fit_linear_probes
 from sslk.probes.kfold import kfold_probe
 from sslk.probes.linear import linear_probe
-from sslk.quality.compression import compression_study
+from sslk.probes.settings import KFoldSettings
+from sslk.quality.settings import CompressionSettings
+from sslk.quality.subsets import compression
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +22,7 @@ def sample(tmp_path_factory):
     """Features of the embedded encoder on its sample: 2,000 and 1,000 images, D = 256."""
     place = tmp_path_factory.mktemp("sample")
     return [
-        extract_by_name("embedded", "sample", str(place / split), split=split, workers=0, device="cpu").load()
+        extract_by_name(ModelSource("embedded"), DataSource("sample", split), place / split, ExtractSettings(workers=0)).load()
         for split in ("train", "test")
     ]
 
@@ -28,8 +33,7 @@ def tuned(x, y, test, labels):
     x, test = ((x - mean) / std).numpy(), ((test - mean) / std).numpy()
     cut = int(0.8 * len(x))
     scores = {
-        c: LogisticRegression(C=c, max_iter=300).fit(x[:cut], y[:cut]).score(x[cut:], y[cut:])
-        for c in 10.0 ** np.arange(-4, 2)
+        c: LogisticRegression(C=c, max_iter=300).fit(x[:cut], y[:cut]).score(x[cut:], y[cut:]) for c in 10.0 ** np.arange(-4, 2)
     }
     return LogisticRegression(C=max(scores, key=scores.get), max_iter=300).fit(x, y).score(test, labels)
 
@@ -43,12 +47,14 @@ def test_defaults_lose_no_more_than_a_standard_error(sample, rows):
     best = tuned(x, y, queries, labels)
     least = best - (best * (1 - best) / len(labels)) ** 0.5
     found = {
-        "linear": linear_probe(x, y, queries, labels).top1,
+        "linear": linear_probe((x, y), (queries, labels)).top1,
         "batched": float(fit_linear_probes(x, y).accuracy(queries, labels)[0]),
-        "compression": float(compression_study(
-            x, y, queries, labels, torch.rand(256), selections=("random",), reductions=(0,), seeds=2
-        ).top1.mean()),
-    }  # fmt: skip
+        "compression": float(
+            compression(
+                (x, y), (queries, labels), torch.rand(256), CompressionSettings(selections=("random",), reductions=(0,), seeds=2)
+            ).top1.mean()
+        ),
+    }
     assert all(value >= least for value in found.values()), (best, least, found)
 
 
@@ -56,6 +62,6 @@ def test_folds_choose_their_penalty(sample):
     train, _ = sample
     x, y = train.features[:1000].float(), train.labels[:1000]
     by_default, fixed = (
-        float(kfold_probe(x, y, l2=l2).balanced_accuracy.mean()) for l2 in ((1e-4, 3e-3, 3e-2, 3e-1), (1e-4,))
+        float(kfold_probe((x, y), KFoldSettings(l2=l2)).balanced_accuracy.mean()) for l2 in ((1e-4, 3e-3, 3e-2, 3e-1), (1e-4,))
     )
-    assert float(kfold_probe(x, y).balanced_accuracy.mean()) == by_default > fixed + 0.02
+    assert float(kfold_probe((x, y)).balanced_accuracy.mean()) == by_default > fixed + 0.02

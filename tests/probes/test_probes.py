@@ -15,9 +15,10 @@ from sslk.probes.grid import LinearGrid
 from sslk.probes.head import head_outputs, imagenet_columns
 from sslk.probes.kfold import kfold_probe, stratified_folds
 from sslk.probes.knn import knn_probe
-from sslk.probes.linear import linear_probe, linear_probe_stores, probe_rows
+from sslk.probes.linear import linear_probe
 from sslk.probes.outputs import ProbeOutputs, balanced_accuracy
 from sslk.probes.rows import EncoderRows
+from sslk.probes.settings import KFoldSettings, KnnSettings, LinearSettings
 from tests.probes.stores import features, write_store
 
 
@@ -49,8 +50,9 @@ def test_store_probe_equals_the_tensor_probe_in_quality_and_keeps_the_order(tmp_
     x, y = features(700)
     x_test, y_test = features(400, seed=1)
     train, test = write_store(tmp_path / "a", x, y), write_store(tmp_path / "b", x_test, y_test)
-    probe, outputs = linear_probe_stores(train, test, epochs=20)
-    reference = linear_probe(x, y, x_test, y_test, epochs=20)
+    probe = linear_probe(train, test, LinearSettings(epochs=20))
+    outputs = probe.outputs
+    reference = linear_probe((x, y), (x_test, y_test), LinearSettings(epochs=20))
     assert abs(probe.top1 - reference.top1) < 0.03
     assert torch.equal(outputs.labels, y_test) and torch.equal(outputs.index, torch.arange(400))
     by_hand = ((x_test - probe.mean) / probe.scale) @ probe.weight.T + probe.bias
@@ -64,17 +66,17 @@ def test_stores_of_two_models_are_refused_by_name(tmp_path):
     x, y = features(200)
     train = write_store(tmp_path / "a", x, y)
     with pytest.raises(StoreError, match=r"another model.*weights_hash"):
-        linear_probe_stores(train, write_store(tmp_path / "b", x, y, weights="1" * 64))
+        linear_probe(train, write_store(tmp_path / "b", x, y, weights="1" * 64))
     with pytest.raises(StoreError, match="no labels"):
-        linear_probe_stores(train, write_store(tmp_path / "c", x, y, labels=False))
+        linear_probe(train, write_store(tmp_path / "c", x, y, labels=False))
 
 
 def test_a_diverging_setting_is_never_chosen():
     x, y = features(300)
-    probe = linear_probe(x, y, x, y, epochs=5, learning_rates=(1e30, 0.03), weight_decays=(1e-3,))
+    probe = linear_probe((x, y), (x, y), LinearSettings(epochs=5, learning_rates=(1e30, 0.03), weight_decays=(1e-3,)))
     assert probe.learning_rate == 0.03 and probe.grid[0][2] == -1
     with pytest.raises(ValueError, match="diverged"):
-        linear_probe(x, y, x, y, epochs=5, learning_rates=(1e30,), weight_decays=(1e-3,))
+        linear_probe((x, y), (x, y), LinearSettings(epochs=5, learning_rates=(1e30,), weight_decays=(1e-3,)))
 
 
 @pytest.mark.parametrize(
@@ -89,14 +91,14 @@ def test_a_diverging_setting_is_never_chosen():
 def test_linear_bad_settings(change, message):
     x, y = features(60)
     with pytest.raises(ValueError, match=message):
-        linear_probe(x, y, x, y, **change)
+        linear_probe((x, y), (x, y), LinearSettings(**change))
 
 
 def test_features_that_are_not_finite_are_refused():
     x, y = features(60)
     x[3, 4] = torch.nan
     with pytest.raises(ValueError, match="NaN or infinity in 1 of 48 columns"):
-        linear_probe(x, y, x, y, epochs=2)
+        linear_probe((x, y), (x, y), LinearSettings(epochs=2))
 
 
 class Images(torch.utils.data.Dataset):
@@ -126,7 +128,7 @@ def test_online_augmentation_reaches_the_encoder_and_leaves_it_as_it_was():
     def rows(n):
         return EncoderRows(encoder, Images(n), Images(n).labels, augment, lambda images: images.float() / 255)
 
-    probe = probe_rows(rows(80), rows(40), epochs=6, batch_size=24)
+    probe = linear_probe(rows(80), rows(40), LinearSettings(epochs=6, batch_size=24))
     assert probe.top1 >= 0.95
     assert sum(seen) == 6 * (72 + 80)  # the kept nine tenths, then all of the chosen setting, in each epoch
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
@@ -136,7 +138,7 @@ def test_online_augmentation_reaches_the_encoder_and_leaves_it_as_it_was():
 def test_knn_votes_are_those_of_the_definition():
     x, y = features(200)
     x_test, y_test = features(60, seed=1)
-    probe = knn_probe(x, y, x_test, y_test, neighbours=[1, 7, 30], temperatures=[0.1, 1.0])
+    probe = knn_probe((x, y), (x_test, y_test), KnnSettings(neighbors=(1, 7, 30), temperatures=(0.1, 1.0)))
     similarity = F.normalize(x_test.double(), dim=1) @ F.normalize(x.double(), dim=1).T
     for k, temperature, _, accuracy in probe.grid:
         right = 0
@@ -152,31 +154,27 @@ def test_knn_with_classes_only_on_one_side():
     x, y = features(200)
     x_test, y_test = features(60, seed=1)
     y_test = torch.where(y_test == 7, 41, y_test)
-    probe = knn_probe(x, y, x_test, y_test, neighbours=[5])
+    probe = knn_probe((x, y), (x_test, y_test), KnnSettings(neighbors=(5,)))
     assert not probe.outputs.correct[y_test == 41].any()
     assert set(probe.outputs.predictions.tolist()) <= {3, 7, 40}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [
-        ({"neighbours": [181]}, "between 1 and 180"),
-        ({"neighbours": [0]}, "between 1"),
-        ({"temperatures": [0.0]}, "positive"),
-    ],
+    [({"neighbors": (181,)}, "between 1 and 180"), ({"neighbors": (0,)}, "between 1"), ({"temperatures": (0.0,)}, "positive")],
 )
 def test_knn_bad_input(change, message):
     x, y = features(200)
     with pytest.raises(ValueError, match=message):
-        knn_probe(x, y, x, y, **{"neighbours": [5], **change})
+        knn_probe((x, y), (x, y), KnnSettings(**{"neighbors": (5,), **change}))
 
 
 def test_kfold_predicts_only_samples_it_has_not_seen():
     """Features that name the sample: whoever has seen it would know its random label."""
     x, y = torch.eye(120), torch.tensor([5, 9])[torch.randint(2, (120,), generator=torch.Generator().manual_seed(3))]
-    assert kfold_probe(x, y, l2=[1e-6]).outputs.accuracy < 0.7
+    assert kfold_probe((x, y), KFoldSettings(l2=(1e-6,))).outputs.accuracy < 0.7
     x, y = features(400)
-    result = kfold_probe(x, y, folds=4, l2=[1e-5, 1e-2, 10.0])
+    result = kfold_probe((x, y), KFoldSettings(folds=4, l2=(1e-5, 1e-2, 10.0)))
     assert result.fold.bincount().tolist() == [100] * 4 and max(result.l2) < 10
     for f in range(4):
         rows = result.fold == f
@@ -184,7 +182,7 @@ def test_kfold_predicts_only_samples_it_has_not_seen():
         assert float(result.balanced_accuracy[f]) == pytest.approx(expected)
     # Changing a fold's own labels must not change its predictions.
     flipped = torch.where(result.fold == 2, y.roll(1), y)
-    again = kfold_probe(x, y, folds=4, l2=[1e-3])
+    again = kfold_probe((x, y), KFoldSettings(folds=4, l2=(1e-3,)))
     assert torch.equal(stratified_folds(y, 4, 0), again.fold) and flipped.shape == y.shape
 
 
@@ -192,9 +190,9 @@ def test_kfold_refuses_rare_classes_by_name():
     x, y = features(100)
     y[:3] = 77
     with pytest.raises(ValueError, match="class 77 occurs 3 times"):
-        kfold_probe(x, y, folds=5)
+        kfold_probe((x, y), KFoldSettings(folds=5))
     with pytest.raises(ValueError, match="at least 2"):
-        kfold_probe(x, y, folds=1)
+        kfold_probe((x, y), KFoldSettings(folds=1))
 
 
 def test_balanced_accuracy_equals_scikit_learn():
@@ -255,4 +253,4 @@ def test_the_default_probe_is_as_good_as_a_tuned_logistic_regression(count):
     best = model.score(scaler.transform(x_test), y_test)
     error = (best * (1 - best) / len(y_test)) ** 0.5
     for seed in range(2):
-        assert linear_probe(x, y, x_test, y_test, seed=seed).top1 >= best - error
+        assert linear_probe((x, y), (x_test, y_test), LinearSettings(seed=seed)).top1 >= best - error

@@ -13,10 +13,11 @@ from sslk.features import StoreError
 from sslk.probes.outputs import ProbeOutputs
 from sslk.quality.ablation import search_lambdas, sweep_thresholds
 from sslk.quality.before_after import before_after
-from sslk.quality.compression import compression_study, subset_masks
-from sslk.quality.failure import failure_prediction_store
+from sslk.quality.failure import failure_prediction
+from sslk.quality.settings import BootstrapSettings, CompressionSettings, DiscoverSettings
 from sslk.quality.signed import compare_sides, matching_eps, mean_active
-from sslk.report.compare import compare
+from sslk.quality.subsets import compression, subset_masks
+from sslk.report.beside_paper import compare
 from sslk.results.run import Run, RunTable
 from sslk.statistics.bootstrap import bootstrap_areas
 from tests.probes.stores import features, write_store
@@ -56,15 +57,15 @@ def test_failure_of_a_store_equals_that_of_its_tensors(tmp_path):
     store = write_store(tmp_path / "s", x, y)
     outputs = ProbeOutputs.from_logits(torch.randn(320, 3), torch.tensor([3, 7, 40]), y)
     scores = torch.rand(320)
-    streamed = failure_prediction_store(store, scores, outputs, resamples=0)
+    streamed = failure_prediction(scores, outputs, features=store)
     whole = sslk.failure_prediction(scores, outputs.correct, features=x, logits=outputs.logits)
     for (name, *areas), (other, *expected) in zip(streamed.table(), whole.table(), strict=True):
         assert name == other and areas == pytest.approx(expected)
     with pytest.raises(StoreError, match="other samples"):
-        failure_prediction_store(write_store(tmp_path / "t", x[:150], y[:150]), scores, outputs)
+        failure_prediction(scores, outputs, features=write_store(tmp_path / "t", x[:150], y[:150]))
     foreign = ProbeOutputs.from_logits(outputs.logits, outputs.classes, y, source={"weights_hash": "1" * 64})
     with pytest.raises(StoreError, match="another model"):
-        failure_prediction_store(store, scores, foreign)
+        failure_prediction(scores, foreign, features=store)
 
 
 def test_subsets_have_their_size_and_place():
@@ -89,8 +90,8 @@ def test_compression_finds_where_the_classes_are():
     x = torch.randn(900, 40, generator=generator)
     x[:, 20:36] += 0.9 * torch.nn.functional.one_hot(y, 3).float() @ torch.randn(3, 16, generator=generator)
     percent = torch.arange(40.0)
-    study = compression_study(
-        x[:600], y[:600], x[600:], y[600:], percent, reductions=(0, 50, 60), seeds=3, l2=(1e-3, 1e-1)
+    study = compression(
+        (x[:600], y[:600]), (x[600:], y[600:]), percent, CompressionSettings(reductions=(0, 50, 60), seeds=3, l2=(1e-3, 1e-1))
     )
     top1 = {name: values.mean(1).tolist() for name, values in zip(study.selections, study.top1, strict=True)}
     assert study.kept == (40, 20, 16) and study.converged == 1.0
@@ -112,9 +113,10 @@ def test_compression_finds_where_the_classes_are():
 )
 def test_compression_bad_input(change, message):
     x, y = features(60)
-    arguments = {"activation_percent": torch.ones(48), **change}
+    settings = {"activation_percent": torch.ones(48), **change}
+    percent = settings.pop("activation_percent")
     with pytest.raises(ValueError, match=message):
-        compression_study(x, y, x, y, **arguments)
+        compression((x, y), (x, y), percent, CompressionSettings(**settings))
 
 
 def test_matching_eps_meets_the_mean():
@@ -134,7 +136,7 @@ def test_two_sides_win_where_the_signal_is_negative(tmp_path):
     rows = correct.nonzero().squeeze(1)
     x[rows, torch.randint(64, (len(rows),), generator=generator)] = -9.0
     store = write_store(tmp_path / "s", x, y, signed=True)
-    result = compare_sides(store, store, correct, eps=2.0, lower=0, upper=100, resamples=100)
+    result = compare_sides(store, store, correct, DiscoverSettings(2.0, 0, 100), BootstrapSettings(100))
     assert result.two_sided.mean_active == pytest.approx(result.one_sided.mean_active, rel=0.02)
     assert result.gain.low > 0.1 and result.auroc["two-sided"].value > 0.75
     assert result.negative_share == pytest.approx(float((x < 0).double().mean()))
@@ -199,14 +201,16 @@ def test_before_and_after_are_paired_by_sample(tmp_path):
 
 
 def test_compare_matches_rows_by_name():
-    table = RunTable("t", ["model", "dataset", "baseline", "qscore"],
-                     [["moco", "imagenet-1k", 60.0, None], ["MoCo", "Moon", 1.0, 2.0]], "table1")  # fmt: skip
+    table = RunTable(
+        "t",
+        ["model", "dataset", "baseline", "qscore"],
+        [["moco", "imagenet-1k", 60.0, None], ["MoCo", "Moon", 1.0, 2.0]],
+        "table1",
+    )
     found = compare(Run("finetune", "t", [], {}, tables=[table]), "table1")
     assert found.paper == "qscore_table1" and found.unmatched == ["MoCo, Moon"]
     assert found.table.rows == [["moco", "imagenet-1k", 60.0, 67.03, pytest.approx(-7.03), None, 69.31, None]]
-    masked = RunTable(
-        "m", ["dataset", "model", "variant", "balanced_accuracy"], [["CIFAR-100", "MAE", "original", 0.5]]
-    )
+    masked = RunTable("m", ["dataset", "model", "variant", "balanced_accuracy"], [["CIFAR-100", "MAE", "original", 0.5]])
     assert compare(Run("masked", "t", [], {}, tables=[masked]), "table1").paper == "masked_table1"
     with pytest.raises(ValueError, match="paper must be one of masked_table1"):
         compare(Run("qscore", "t", [], {}, tables=[table]), "table99")
@@ -229,12 +233,12 @@ def test_commands_leave_whole_runs(stores, capsys):
     linear = ["--outputs", str(stores / "linear")]
     commands = {
         "linear": ["probe", "linear", *pair, "--epochs", "5"],
-        "knn": ["probe", "knn", *pair, "--neighbours", "5", "20"],
+        "knn": ["probe", "knn", *pair, "--neighbors", "5", "20"],
         "kfold": ["probe", "kfold", test, "--l2", "1e-3", "1e-2"],
-        "failure": ["failure", test, "--train", train, *linear, "--eps", "1.5", "--resamples", "50"],
-        "sides": ["sides", test, "--train", train, *linear, "--eps", "1.5", "--resamples", "50"],
-        "compression": ["compression", *pair, "--seeds", "2", "--reductions", "0", "50", "--eps", "1.5"],
-        "thresholds": ["ablation", "thresholds", *pair, *linear, "--eps", "1", "2", "--bands", "50-95"],
+        "failure": ["qscore", "failure", test, "--train", train, *linear, "--eps", "1.5", "--resamples", "50"],
+        "sides": ["qscore", "sides", test, "--train", train, *linear, "--eps", "1.5", "--resamples", "50"],
+        "compression": ["qscore", "compression", *pair, "--seeds", "2", "--reductions", "0", "50", "--eps", "1.5"],
+        "thresholds": ["qscore", "thresholds", *pair, *linear, "--eps", "1", "2", "--bands", "50-95"],
     }
     for name, words in commands.items():
         assert main([*words, "--out", str(stores / name), "--quiet"]) == 0, capsys.readouterr().err
@@ -244,12 +248,12 @@ def test_commands_leave_whole_runs(stores, capsys):
             assert (stores / name / figure.file).stat().st_size > 1000 and (stores / name / figure.data).exists()
     assert {r.name for r in (stores / "linear").iterdir()} == {"results.json", "outputs.safetensors"}
     assert Run.load(stores / "linear").summary["top1"] == ProbeOutputs.load(stores / "linear").accuracy
-    assert main(["discover", train, "--out", str(stores / "set"), "--eps", "1.5", "--quiet"]) == 0
+    assert main(["qscore", "discover", train, "--out", str(stores / "set"), "--eps", "1.5", "--quiet"]) == 0
     words = ["--before", test, "--after", test, "--before-outputs", str(stores / "linear"), "--after-outputs"]
     words += [str(stores / "kfold"), "--discriminative", str(stores / "set"), "--out", str(stores / "change")]
-    assert main(["before-after", *words, "--resamples", "50"]) == 0
+    assert main(["qscore", "before-after", *words, "--resamples", "50"]) == 0
     capsys.readouterr()
-    assert main(["failure", test, *linear, "--out", str(stores / "x")]) == 1
+    assert main(["qscore", "failure", test, *linear, "--out", str(stores / "x")]) == 1
     assert "give either --train" in capsys.readouterr().err
     assert main(["probe", "linear", "--train", train, "--out", str(stores / "x")]) == 1
     assert "both of a pair" in capsys.readouterr().err
@@ -257,7 +261,7 @@ def test_commands_leave_whole_runs(stores, capsys):
 
 def test_transfer_of_named_data_resumes_and_compares(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("SSLK_DATA", raising=False)
-    words = ["transfer", "sample", "--model", "embedded", "--epochs", "1", "--workers", "0", "--name", "SimCLR"]
+    words = ["probe", "transfer", "sample", "--model", "embedded", "--epochs", "1", "--workers", "0", "--name", "SimCLR"]
     words += ["--out", str(tmp_path / "run"), "--quiet"]
     assert main(words) == 0
     result = tmp_path / "run" / "sample" / "result.json"
@@ -268,7 +272,7 @@ def test_transfer_of_named_data_resumes_and_compares(tmp_path, capsys, monkeypat
     assert Run.load(tmp_path / "run").summary == {"top1 sample": 0.125}
     assert np.isclose(content["result"]["low"], 0.6, atol=0.1)
     capsys.readouterr()
-    assert main(["transfer", "sample", "cifar10", "--model", "embedded", "--out", str(tmp_path / "x"), "--quiet"]) == 1
+    assert main(["probe", "transfer", "sample", "cifar10", "--model", "embedded", "--out", str(tmp_path / "x"), "--quiet"]) == 1
     assert "cifar10" in capsys.readouterr().err and not (tmp_path / "x").exists()
-    assert main(["transfer", "npz:a.npz", "--model", "embedded", "--out", str(tmp_path / "x"), "--quiet"]) == 1
+    assert main(["probe", "transfer", "npz:a.npz", "--model", "embedded", "--out", str(tmp_path / "x"), "--quiet"]) == 1
     assert "has no splits" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import torch
 import sslk
 from sslk.data.sample import load_sample
 from sslk.models.embedded import load_embedded
+from sslk.probes.settings import LinearSettings
 from sslk.results.run import Run
 from sslk.training.config import ARMS
 
@@ -25,12 +26,12 @@ def test_embedded_encoder_is_what_its_metadata_says():
     encoder, metadata = load_embedded()
     assert encoder.num_features == 256 and metadata["method"] == "SimCLR" and int(metadata["epochs"]) >= 30
     assert float(metadata["probe_top1"]) > 0.6
-    from sslk.demo import extract_features
+    from sslk.evaluation.demo import extract_features
 
     data = {split: load_sample(split) for split in ("train", "test")}
     train, test = (extract_features(encoder, data[split][0]) for split in ("train", "test"))
     assert (train >= 0).all()
-    probe = sslk.linear_probe(train, data["train"][1], test, data["test"][1], epochs=30)
+    probe = sslk.linear_probe((train, data["train"][1]), (test, data["test"][1]), LinearSettings(epochs=30))
     assert probe.top1 > 0.5  # 2,000 labels; an untrained network of this size stays below 0.4
 
 
@@ -58,4 +59,4 @@ def test_command_line_usage(capsys):
     from sslk.cli import main
 
     assert main(["--help"]) == 0 and "demo" in capsys.readouterr().out
-    assert main(["demmo"]) == 2 and "did you mean 'demo'?" in capsys.readouterr().err
+    assert main(["demmo"]) == 2 and 'Did you mean "demo"?' in capsys.readouterr().err

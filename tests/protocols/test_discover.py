@@ -2,14 +2,13 @@
 
 import math
 import os
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 import sslk
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from tests.ops import oracle
 from tests.ops.test_rows import representations
 
@@ -93,7 +92,7 @@ def test_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def full_disk(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sys.modules["sslk.quality.discover"], "save_file", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         found.save(path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]

@@ -6,6 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import sslk
+from sslk.probes.settings import LinearSettings
 
 
 def blobs(n, d=20, classes=(3, 7, 40), seed=0, spread=2.2):
@@ -20,7 +21,7 @@ def test_probe_reaches_logistic_regression():
     """Non-contiguous labels and features of very different scales."""
     x, y = blobs(2000)
     x_test, y_test = blobs(2000, seed=1)
-    probe = sslk.linear_probe(x, y, x_test, y_test, epochs=40)
+    probe = sslk.linear_probe((x, y), (x_test, y_test), LinearSettings(epochs=40))
     mean, std = x.mean(0), x.std(0)
     reference = LogisticRegression().fit((x - mean) / std, y).score((x_test - mean) / std, y_test)
     assert abs(probe.top1 - reference) < 0.015
@@ -35,22 +36,22 @@ def test_class_missing_from_the_test_set_and_one_only_there():
     x_test, y_test = blobs(300, seed=1)
     keep = y_test != 7
     y_test = torch.where(y_test == 3, 5, y_test)  # a class the probe has never seen is never right
-    probe = sslk.linear_probe(x, y, x_test[keep], y_test[keep], epochs=10)
+    probe = sslk.linear_probe((x, y), (x_test[keep], y_test[keep]), LinearSettings(epochs=10))
     assert not probe.correct[y_test[keep] == 5].any()
 
 
 def test_same_seed_same_probe_and_test_labels_change_nothing_else():
     x, y = blobs(600)
     x_test, y_test = blobs(300, seed=1)
-    one = sslk.linear_probe(x, y, x_test, y_test, epochs=10)
-    other = sslk.linear_probe(x, y, x_test, y_test.flip(0), epochs=10)
+    one = sslk.linear_probe((x, y), (x_test, y_test), LinearSettings(epochs=10))
+    other = sslk.linear_probe((x, y), (x_test, y_test.flip(0)), LinearSettings(epochs=10))
     assert torch.equal(one.logits, other.logits) and one.learning_rate == other.learning_rate
 
 
 def test_constant_features_are_harmless():
     x, y = blobs(600)
     x[:, 3] = 5.0
-    assert sslk.linear_probe(x, y, x, y, epochs=5).logits.isfinite().all()
+    assert sslk.linear_probe((x, y), (x, y), LinearSettings(epochs=5)).logits.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -64,8 +65,9 @@ def test_constant_features_are_harmless():
 )
 def test_probe_bad_input(change, message):
     x, y = blobs(60)
+    a, b, c, d = change((x, y, x, y))
     with pytest.raises(ValueError, match=message):
-        sslk.linear_probe(*change((x, y, x, y)))
+        sslk.linear_probe((a, b), (c, d))
 
 
 def test_failure_numbers_equal_scikit_learn():

@@ -14,8 +14,9 @@ from sslk.models import load_backbone
 from sslk.probes.outputs import ProbeOutputs
 from sslk.quality.before_after import before_after
 from sslk.quality.belonging import check_set, load_set
-from sslk.quality.discover import DiscriminativeFeatures
-from sslk.quality.streaming import discover_store, score_store
+from sslk.quality.discovery import discover
+from sslk.quality.discriminative import DiscriminativeFeatures
+from sslk.quality.score import qscore
 from tests.probes.stores import features, write_store
 
 OTHER = "1" * 64
@@ -28,7 +29,7 @@ def stores(tmp_path):
     x, y = features(300)
     first = write_store(tmp_path / "first", x, y)
     second = write_store(tmp_path / "second", x + 0.1, y, model="n", weights=OTHER)
-    discover_store(first, 1.5).save(tmp_path / "set")
+    discover(first, 1.5).save(tmp_path / "set")
     return first, second, tmp_path / "set"
 
 
@@ -36,13 +37,13 @@ def test_set_of_a_store_names_its_model_and_scores_no_other(stores):
     first, second, path = stores
     found = DiscriminativeFeatures.load(path)
     assert (found.model, found.weights_hash) == ("m", "0" * 64)
-    assert discover_store(first, "auto").model == "m"
-    score_store(first, found)
+    assert discover(first, "auto").model == "m"
+    qscore(first, found)
     with pytest.raises(StoreError, match=SENTENCE):
-        score_store(second, found)
+        qscore(second, found)
     with pytest.raises(StoreError, match=SENTENCE):
         load_set(path, second)
-    assert not torch.equal(score_store(second, found, further_trained=True).scores, score_store(first, found).scores)
+    assert not torch.equal(qscore(second, found, further_trained=True).scores, qscore(first, found).scores)
 
 
 def test_file_without_a_model_loads_as_unknown_and_compares_d_alone(stores, tmp_path):
@@ -73,9 +74,7 @@ def test_before_after_compares_the_set_with_the_encoder_before(stores):
         batch = store.load()
         logits = torch.randn(300, 3, generator=torch.Generator().manual_seed(0))
         source = {"weights_hash": store.spec.weights_hash}
-        outputs.append(
-            ProbeOutputs.from_logits(logits, torch.tensor([3, 7, 40]), batch.labels, batch.indices, source=source)
-        )
+        outputs.append(ProbeOutputs.from_logits(logits, torch.tensor([3, 7, 40]), batch.labels, batch.indices, source=source))
     found = DiscriminativeFeatures.load(path)
     before_after(first, second, *outputs, found, resamples=10)
     with pytest.raises(StoreError, match=SENTENCE):
@@ -85,24 +84,22 @@ def test_before_after_compares_the_set_with_the_encoder_before(stores):
 def test_commands_refuse_the_set_in_one_sentence(stores, tmp_path, capsys):
     first, second, path = stores
     mine = ["--discriminative", str(path)]
-    assert main(["qscore", str(first.path), *mine, "--quiet"]) == 0
+    assert main(["qscore", "score", str(first.path), *mine, "--quiet"]) == 0
     capsys.readouterr()
     commands = {
-        "qscore": [str(second.path)],
-        "finetune": ["--method", "simclr", "--out", f"{tmp_path}/f"],
+        "qscore score": [str(second.path)],
+        "train finetune": ["--method", "simclr", "--out", f"{tmp_path}/f"],
         "interpret heatmaps": ["--model", "embedded", "--data", "sample", "--out", f"{tmp_path}/h"],
         "interpret gallery": ["--kind", "samples", "--model", "embedded", "--data", "sample", "--out", f"{tmp_path}/g"],
     }
-    wide = replace(
-        DiscriminativeFeatures.from_counts(torch.arange(256), 300, eps=2.0), model="m", weights_hash="0" * 64
-    )
+    wide = replace(DiscriminativeFeatures.from_counts(torch.arange(256), 300, eps=2.0), model="m", weights_hash="0" * 64)
     wide.save(tmp_path / "wide")
     for name, words in commands.items():
-        chosen = mine if name == "qscore" else ["--discriminative", f"{tmp_path}/wide"]
+        chosen = mine if name == "qscore score" else ["--discriminative", f"{tmp_path}/wide"]
         assert main([*name.split(), *words, *chosen]) == 1, name
         said = capsys.readouterr().err
         assert "found on 'm' with weights 000000000000" in said and said.count("\n") == 1, (name, said)
-    assert main(["qscore", str(second.path), *mine, "--further_trained", "--json", "--quiet"]) == 0
+    assert main(["qscore", "score", str(second.path), *mine, "--further-trained", "--json", "--quiet"]) == 0
     assert json.loads(capsys.readouterr().out)["samples"] == 300
 
 
@@ -110,12 +107,24 @@ def test_failure_refuses_the_set_of_other_weights(stores, tmp_path, capsys):
     _, second, path = stores
     words = ["probe", "kfold", str(second.path), "--l2", "1e-2", "--out", f"{tmp_path}/kfold", "--quiet"]
     assert main(words) == 0
-    words = ["failure", str(second.path), "--outputs", f"{tmp_path}/kfold", "--discriminative", str(path),
-             "--out", f"{tmp_path}/failure", "--resamples", "10", "--quiet"]  # fmt: skip
+    words = [
+        "qscore",
+        "failure",
+        str(second.path),
+        "--outputs",
+        f"{tmp_path}/kfold",
+        "--discriminative",
+        str(path),
+        "--out",
+        f"{tmp_path}/failure",
+        "--resamples",
+        "10",
+        "--quiet",
+    ]
     capsys.readouterr()
     assert main(words) == 1
     assert "belongs to another model" in capsys.readouterr().err
-    assert main([*words, "--further_trained"]) == 0
+    assert main([*words, "--further-trained"]) == 0
 
 
 def test_network_under_two_names_is_one_model():

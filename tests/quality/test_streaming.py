@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter
-from sslk.quality import streaming
-from sslk.quality.discover import discover
+from sslk.quality import batches, discovery, score
+from sslk.quality.discovery import discover
 from sslk.quality.score import qscore
-from sslk.quality.streaming import discover_store, score_store
 
 N, D = 503, 96
 
@@ -26,7 +25,7 @@ def make_store(folder, *, signed=False, dtype="float32", rows=N):
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    monkeypatch.setattr(streaming, "BATCH_BYTES", 70 * D * 4)  # several batches a shard
+    monkeypatch.setattr(batches, "BATCH_BYTES", 70 * D * 4)  # several batches a shard
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -35,36 +34,39 @@ def _small_batches(monkeypatch):
 def test_equal_to_the_in_memory_functions(tmp_path, dtype, signed, eps):
     store = make_store(tmp_path / "s", signed=signed, dtype=dtype)
     features = store.load().features
-    found, expected = discover_store(store, eps), discover(features, eps, two_sided=signed)
+    found, expected = discover(store, eps), discover(features, eps, two_sided=signed)
     assert torch.equal(found.mask, expected.mask)
     assert torch.equal(found.activation_percent, expected.activation_percent)
     assert (found.eps, found.two_sided, found.num_samples) == (expected.eps, signed, N)
     assert found.mean_active == expected.mean_active
     assert found.empty_share == expected.empty_share if eps == "auto" else math.isnan(found.empty_share)
-    scores, wanted = score_store(tmp_path / "s", found), qscore(features, expected)
+    scores, wanted = qscore(tmp_path / "s", found), qscore(features, expected)
     assert torch.equal(scores.scores, wanted.scores)
     assert scores.mean_active == pytest.approx(wanted.mean_active, rel=1e-12)
     assert (scores.eps, scores.num_discriminative, scores.empty_share) == (
-        wanted.eps, wanted.num_discriminative, wanted.empty_share,
-    )  # fmt: skip
+        wanted.eps,
+        wanted.num_discriminative,
+        wanted.empty_share,
+    )
 
 
 @pytest.mark.parametrize(("eps", "passes"), [(1.5, 1), ("auto", 2)])
 def test_every_row_is_read_once_a_pass_and_progress_says_so(tmp_path, monkeypatch, eps, passes):
     store, read, seen = make_store(tmp_path / "s"), [], []
-    real = streaming._features
+    real = batches.feature_batches
 
     def features(*arguments):
         for batch in real(*arguments):
             read.append(len(batch))
             yield batch
 
-    monkeypatch.setattr(streaming, "_features", features)
-    found = discover_store(store, eps, progress=lambda done, total: seen.append((done, total)))
+    for module in (discovery, score):
+        monkeypatch.setattr(module, "feature_batches", features)
+    found = discover(store, eps, progress=lambda done, total, _: seen.append((done, total)))
     assert sum(read) == passes * N
     assert seen[-1] == (passes * N, passes * N)
     read.clear()
-    score_store(store, found)
+    qscore(store, found)
     assert sum(read) == N
     assert max(read) <= 70
 
@@ -74,13 +76,13 @@ def test_refusals_before_any_batch_is_read(tmp_path, monkeypatch):
     store = make_store(tmp_path / "s")
     monkeypatch.setattr(FeatureStore, "shards", lambda _: pytest.fail("read the store"))
     with pytest.raises(StoreError, match=r"is not complete \(200 of 503 samples\)"):
-        discover_store(unfinished)
+        discover(unfinished)
     with pytest.raises(ValueError, match="0 <= lower < upper"):
-        discover_store(store, lower=95, upper=50)
+        discover(store, lower=95, upper=50)
     with pytest.raises(ValueError, match="eps must be zero or positive"):
-        discover_store(store, -1.0)
+        discover(store, -1.0)
     with pytest.raises(ValueError, match=r"D=95 features but these have D=96"):
-        score_store(store, torch.ones(95, dtype=torch.bool))
+        qscore(store, torch.ones(95, dtype=torch.bool))
 
 
 def test_auto_without_any_activation_says_what_to_do(tmp_path):
@@ -88,4 +90,4 @@ def test_auto_without_any_activation_says_what_to_do(tmp_path):
     with StoreWriter(tmp_path / "s", spec) as writer:
         writer.write(0, torch.ones(9, 4), torch.zeros(9).long(), torch.arange(9))
     with pytest.raises(ValueError, match="eps='auto' found no eps"):
-        discover_store(tmp_path / "s", "auto")
+        discover(tmp_path / "s", "auto")

@@ -32,12 +32,7 @@ BUTTON = "document.querySelectorAll('#run-1 thead button')[{}]"
 
 def test_sorting(browser):
     browser.run(BUTTON.format(1) + ".click()")
-    assert browser.run(COLUMN.format(1)) == [
-        "7.0",
-        "9.5",
-        "70.0",
-        "–",
-    ]  # by number, not by text; what is missing is last
+    assert browser.run(COLUMN.format(1)) == ["7.0", "9.5", "70.0", "–"]  # by number, not by text; what is missing is last
     browser.run(BUTTON.format(1) + ".click()")
     assert browser.run(COLUMN.format(1)) == ["70.0", "9.5", "7.0", "–"]
     assert browser.run(BUTTON.format(1) + ".closest('th').ariaSort") == "descending"
@@ -69,17 +64,12 @@ def test_theme_and_contrast(browser, tmp_path_factory, page):
     with Chromium(tmp_path_factory.mktemp("dark"), width=390, height=800, dark=True) as phone:
         phone.open(page)
         assert phone.run(ratio) >= 4.5
-        assert phone.run(
-            "document.documentElement.scrollWidth <= innerWidth"
-        )  # tables scroll inside, the page does not
+        assert phone.run("document.documentElement.scrollWidth <= innerWidth")  # tables scroll inside, the page does not
         assert not phone.complaints
 
 
 def test_names_for_screen_readers(browser):
-    assert (
-        browser.run("document.documentElement.lang") == "en"
-        and browser.run("document.querySelectorAll('h1').length") == 1
-    )
+    assert browser.run("document.documentElement.lang") == "en" and browser.run("document.querySelectorAll('h1').length") == 1
     assert browser.run("[...document.images].every(i => i.alt.length > 5)")
     assert browser.run("[...document.querySelectorAll('svg')].every(s => s.getAttribute('aria-label').length > 5)")
     assert browser.run("[...document.querySelectorAll('table')].every(t => t.caption || t.parentNode.ariaLabel)")

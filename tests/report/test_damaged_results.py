@@ -12,23 +12,7 @@ from sslk.report.page import render_page
 from sslk.results.run import RESULTS
 from tests.report.runs import make_run
 
-WRONG = [
-    None,
-    [],
-    {},
-    7,
-    -1e308,
-    10**400,
-    True,
-    "text",
-    ["text"],
-    [None],
-    [[1]],
-    [{"a": 1}],
-    {"a": {"b": [1]}},
-    "\0",
-    ["\0"],
-]
+WRONG = [None, [], {}, 7, -1e308, 10**400, True, "text", ["text"], [None], [[1]], [{"a": 1}], {"a": {"b": [1]}}, "\0", ["\0"]]
 WHERE = """kind title findings provenance summary tables figures format summary.auroc findings.0 tables.0 tables.0.title
     tables.0.columns tables.0.rows tables.0.rows.0 tables.0.rows.0.0 tables.0.paper figures.0 figures.0.title figures.0.file
     figures.0.alt figures.0.data""".split()  # noqa: SIM905
@@ -76,10 +60,18 @@ def test_values_of_the_wrong_type(pair, where):
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[" * 100_000, b"\xff\xfe{}", b"\0", b"null", b'{"format": "sslk-run-1", "title": "\\ud800"}',
-     b'{"format": "sslk-run-1", "provenance": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}"],
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b"\xff\xfe{}",
+        b"\0",
+        b"null",
+        b'{"format": "sslk-run-1", "title": "\\ud800"}',
+        b'{"format": "sslk-run-1", "provenance": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000 + b"}",
+    ],
     ids=["empty", "cut", "deep list", "utf-16", "nul", "null", "surrogate", "deep"],
-)  # fmt: skip
+)
 def test_files_that_are_no_results(pair, text):
     good, bad, _ = pair
     (bad / RESULTS).write_bytes(text)
@@ -103,11 +95,9 @@ def test_figures_outside_the_run_are_not_read(pair, file):
 
 def test_a_row_without_every_column_is_not_compared(pair, capsys):
     _, bad, content = pair
-    content["tables"] = [
-        {"title": "T", "columns": ["method", "imagenet1k_top1"], "rows": [["simclr"]], "paper": "qscore_table1"}
-    ]
+    content["tables"] = [{"title": "T", "columns": ["method", "imagenet1k_top1"], "rows": [["simclr"]], "paper": "qscore_table1"}]
     (bad / RESULTS).write_text(json.dumps(content))
-    assert main(["compare", str(bad), "--paper", "qscore_table1"]) == 1
+    assert main(["report", "compare", str(bad), "--paper", "qscore_table1"]) == 1
     assert "does not have its 2 columns" in capsys.readouterr().err
 
 

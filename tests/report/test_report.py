@@ -41,8 +41,14 @@ def test_findings_numbers_figures_and_provenance_are_on_the_page(tmp_path):
 
 def test_names_from_data_are_escaped(tmp_path):
     table = RunTable(HOSTILE, [HOSTILE], [[HOSTILE]])
-    make_run(tmp_path / "a", title=HOSTILE, findings=[HOSTILE], summary={HOSTILE: HOSTILE}, tables=[table],
-             provenance={HOSTILE: {HOSTILE: HOSTILE}})  # fmt: skip
+    make_run(
+        tmp_path / "a",
+        title=HOSTILE,
+        findings=[HOSTILE],
+        summary={HOSTILE: HOSTILE},
+        tables=[table],
+        provenance={HOSTILE: {HOSTILE: HOSTILE}},
+    )
     figure = RunFigure(HOSTILE, "curve.svg", HOSTILE, "curve.csv")
     make_run(tmp_path / "b", figures=[figure])
     elements = Elements(render_page([tmp_path / "a", tmp_path / "b"], title=HOSTILE))
@@ -98,11 +104,7 @@ def test_the_papers_numbers_stand_beside(tmp_path, monkeypatch):
 
 def test_damaged_and_missing_runs_are_said(tmp_path):
     good = make_run(tmp_path / "all" / "good")
-    for name, content in (
-        ("torn", '{"format": '),
-        ("other", "{}"),
-        ("half", '{"format": "sslk-run-1", "kind": "probe"}'),
-    ):
+    for name, content in (("torn", '{"format": '), ("other", "{}"), ("half", '{"format": "sslk-run-1", "kind": "probe"}')):
         (tmp_path / "all" / name).mkdir()
         (tmp_path / "all" / name / "results.json").write_text(content)
     assert find_runs([tmp_path / "all"])[0] == good
@@ -156,9 +158,9 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 
 def test_command(tmp_path, capsys):
     make_run(tmp_path / "a")
-    assert main(["report", str(tmp_path / "a"), "--out", str(tmp_path / "deep" / "page.html"), "--title", "Mine"]) == 0
+    assert main(["report", "page", str(tmp_path / "a"), "--out", str(tmp_path / "deep" / "page.html"), "--title", "Mine"]) == 0
     assert "<title>Mine</title>" in (tmp_path / "deep" / "page.html").read_text()
-    assert main(["report", str(tmp_path / "nowhere")]) == 1
+    assert main(["report", "page", str(tmp_path / "nowhere")]) == 1
     assert "nowhere is no folder" in capsys.readouterr().err
 
 
@@ -199,8 +201,8 @@ def test_watch_shows_a_run_when_it_finishes(tmp_path):
 
 
 def test_a_port_that_does_not_exist(tmp_path, capsys):
-    assert main(["report", str(tmp_path), "--watch", "--port", "99999"]) == 1
-    assert capsys.readouterr().err == "sslk report: port must lie between 0 and 65535, got 99999.\n"
+    assert main(["report", "watch", str(tmp_path), "--port", "99999"]) == 1
+    assert capsys.readouterr().err == "sslk report watch: port must lie between 0 and 65535, got 99999.\n"
 
 
 def test_slow_clients_do_not_take_a_thread_each(tmp_path, monkeypatch):

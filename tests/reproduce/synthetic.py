@@ -22,12 +22,24 @@ def probe(top1=0.7):
 
 
 def failure(auroc=0.6, half=0.02, auprc=0.8, accuracy=0.7):
-    numbers = {"auroc": auroc, "auroc_low": auroc - half, "auroc_high": auroc + half, "auprc": auprc,
-               "auprc_low": auprc - half, "auprc_high": auprc + half, "accuracy": accuracy, "eps": 2.5,
-               "discriminative": 100, "mean_active": 5.0, "empty_share": 0.03}  # fmt: skip
+    numbers = {
+        "auroc": auroc,
+        "auroc_low": auroc - half,
+        "auroc_high": auroc + half,
+        "auprc": auprc,
+        "auprc_low": auprc - half,
+        "auprc_high": auprc + half,
+        "accuracy": accuracy,
+        "eps": 2.5,
+        "discriminative": 100,
+        "mean_active": 5.0,
+        "empty_share": 0.03,
+    }
     columns = ["score", "AUROC", "AUROC low", "AUROC high", "AUPRC", "AUPRC low", "AUPRC high"]
-    rows = [["Q-Score", auroc, auroc - half, auroc + half, auprc, auprc - half, auprc + half],
-            ["random (trivial)", 0.5, None, None, accuracy, None, None]]  # fmt: skip
+    rows = [
+        ["Q-Score", auroc, auroc - half, auroc + half, auprc, auprc - half, auprc + half],
+        ["random (trivial)", 0.5, None, None, accuracy, None, None],
+    ]
     return Run("qscore", "Failure", [], PROVENANCE, numbers, [RunTable("Predicting which", columns, rows)])
 
 
@@ -36,18 +48,17 @@ def compression(full=70.0, **at_40):
     names = ("discriminative", "random", "lower tail", "upper tail", "pca")
     columns = ["left out [%]", "features", *(text for name in names for text in (f"{name} top-1 [%]", f"{name} std"))]
     kept = [at_40.get(name.replace(" ", "_"), full) for name in names]
-    rows = [
-        [0.0, 256, *(v for _ in names for v in (full, 0.1))],
-        [40.0, 154, *(v for top1 in kept for v in (top1, 0.1))],
-    ]
+    rows = [[0.0, 256, *(v for _ in names for v in (full, 0.1))], [40.0, 154, *(v for top1 in kept for v in (top1, 0.1))]]
     return Run("compression", "Compression", [], PROVENANCE, {}, [RunTable("Top-1 on feature subsets", columns, rows)])
 
 
 def arms(baseline, lasso, qscore, mean_q=(0.15, 0.12, 0.16), auroc=(0.57, 0.56, 0.52)):
     columns = ["arm", "probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "final SSL loss"]
     names = ("baseline", "lasso", "qscore")
-    rows = [[name, top1, area, q, 5.0, 2.0, 1.0]
-            for name, top1, area, q in zip(names, (baseline, lasso, qscore), auroc, mean_q, strict=True)]  # fmt: skip
+    rows = [
+        [name, top1, area, q, 5.0, 2.0, 1.0]
+        for name, top1, area, q in zip(names, (baseline, lasso, qscore), auroc, mean_q, strict=True)
+    ]
     return Run("finetune", "Arms", [], PROVENANCE, {}, [RunTable("Arms from the same start", columns, rows)])
 
 
@@ -60,10 +71,17 @@ def reverse(**nmi):
         rows += [[count, name, r, value] for r, value in enumerate(values)]
         means.append([count, name, 10, sum(values) / len(values), 0.01, 0.2, 0.3, 0.2, 0.4])
     columns = ["K", "concepts", "M", "NMI", "NMI std", "AMI", "top-1", "mAP", "I / H"]
-    return Run("reverse", "Reverse", [], PROVENANCE, {}, [
-        RunTable("Clusters from concepts", columns, means),
-        RunTable("NMI of every clustering", ["K", "concepts", "clustering", "NMI"], rows),
-    ])  # fmt: skip
+    return Run(
+        "reverse",
+        "Reverse",
+        [],
+        PROVENANCE,
+        {},
+        [
+            RunTable("Clusters from concepts", columns, means),
+            RunTable("NMI of every clustering", ["K", "concepts", "clustering", "NMI"], rows),
+        ],
+    )
 
 
 def masked(cka=None, accuracy=None, same=0.4, half=0.01, std=0.01):
@@ -71,22 +89,33 @@ def masked(cka=None, accuracy=None, same=0.4, half=0.01, std=0.01):
     values = {pair: 0.5 for pair in PAIRS} | (cka or {})
     similar = [["m", *pair, value, value - half, value + half] for pair, value in values.items()]
     accuracies = {variant: 0.5 for variant in VARIANTS} | (accuracy or {})
-    return Run("masked", "Masked", [], PROVENANCE, {}, [
-        RunTable("Linear evaluation of the variants", ["dataset", "model", "variant", "balanced_accuracy", "std"],
-                 [["d", "m", variant, value, std] for variant, value in accuracies.items()]),
-        RunTable("linear CKA, debiased", ["model", "variant", "with", "value", "low", "high"], similar),
-        RunTable("Share of the 10 nearest neighbours by variant", ["model", "variant", "with", "value"],
-                 [["m", a, b, same if a == b else (1 - same) / 4] for a in VARIANTS for b in VARIANTS]),
-    ])  # fmt: skip
+    return Run(
+        "masked",
+        "Masked",
+        [],
+        PROVENANCE,
+        {},
+        [
+            RunTable(
+                "Linear evaluation of the variants",
+                ["dataset", "model", "variant", "balanced_accuracy", "std"],
+                [["d", "m", variant, value, std] for variant, value in accuracies.items()],
+            ),
+            RunTable("linear CKA, debiased", ["model", "variant", "with", "value", "low", "high"], similar),
+            RunTable(
+                "Share of the 10 nearest neighbours by variant",
+                ["model", "variant", "with", "value"],
+                [["m", a, b, same if a == b else (1 - same) / 4] for a in VARIANTS for b in VARIANTS],
+            ),
+        ],
+    )
 
 
 PROVENANCE = {"machine": "a machine", "torch": "2", "commit": "0"}
 
 
 def study(*found, **config):
-    return Study(
-        [item if isinstance(item, EncoderResults) else results(*item) for item in found], StudyConfig(**config)
-    )
+    return Study([item if isinstance(item, EncoderResults) else results(*item) for item in found], StudyConfig(**config))
 
 
 def results(which, runs=None, seeds=None):

@@ -32,12 +32,7 @@ def test_a_claim_without_its_runs_is_not_tested(key):
 
 def test_keys_are_unique_and_reasons_are_of_known_states():
     assert len(BY_KEY) == len(CLAIMS)
-    assert {state for claim in CLAIMS for state in claim.reasons} <= {
-        "holds",
-        "does not hold",
-        "undecided",
-        "not tested",
-    }
+    assert {state for claim in CLAIMS for state in claim.reasons} <= {"holds", "does not hold", "undecided", "not tested"}
 
 
 @pytest.mark.parametrize(("auroc", "expected"), [(0.6, "holds"), (0.45, "does not hold"), (0.51, "undecided")])
@@ -53,8 +48,9 @@ def test_auprc_is_judged_against_the_accuracy(auprc, expected):
 
 
 def test_encoders_that_differ_leave_a_claim_undecided():
-    study = made.study((made.encoder(name="a"), {"failure": made.failure(0.6)}),
-                       (made.encoder(name="b"), {"failure": made.failure(0.4)}))  # fmt: skip
+    study = made.study(
+        (made.encoder(name="a"), {"failure": made.failure(0.6)}), (made.encoder(name="b"), {"failure": made.failure(0.4)})
+    )
     assert state("q-auroc", study) == "undecided"
 
 
@@ -125,11 +121,15 @@ def test_a_group_of_concepts_is_paired_over_clusterings():
 
 def test_a_ranking_needs_four_encoders():
     def study(count, sign=1):
-        return made.study(*(
-            (made.encoder(name=str(i)), {"linear": made.probe(0.5 + 0.05 * i),
-                                         "reverse": made.reverse(all=[0.3 + sign * 0.02 * i] * 2)})
-            for i in range(count)
-        ))  # fmt: skip
+        return made.study(
+            *(
+                (
+                    made.encoder(name=str(i)),
+                    {"linear": made.probe(0.5 + 0.05 * i), "reverse": made.reverse(all=[0.3 + sign * 0.02 * i] * 2)},
+                )
+                for i in range(count)
+            )
+        )
 
     assert [state("r-rank", study(n)) for n in (1, 3, 6)] == ["undecided", "undecided", "holds"]
     assert state("r-rank", study(6, sign=-1)) == "does not hold"
@@ -137,8 +137,10 @@ def test_a_ranking_needs_four_encoders():
 
 def test_the_order_over_k():
     def study(at_100):
-        return made.study((OWN, {"reverse": made.reverse(all=[0.5], all_100=[at_100])}),
-                          (CONTROL, {"reverse": made.reverse(all=[0.3], all_100=[0.4])}))  # fmt: skip
+        return made.study(
+            (OWN, {"reverse": made.reverse(all=[0.5], all_100=[at_100])}),
+            (CONTROL, {"reverse": made.reverse(all=[0.3], all_100=[0.4])}),
+        )
 
     assert state("r-k", study(0.6)) == "holds"
     assert state("r-k", study(0.35)) == "does not hold"
@@ -148,9 +150,7 @@ def test_extreme_pairs_need_intervals_apart():
     high = dict.fromkeys(NEAREST, 0.8)
     assert state("m-nearest", one({"masked": made.masked(high)})) == "holds"
     assert state("m-nearest", one({"masked": made.masked(high, half=0.2)})) == "undecided"
-    assert (
-        state("m-nearest", one({"masked": made.masked({**high, ("original", "background"): 0.9})})) == "does not hold"
-    )
+    assert state("m-nearest", one({"masked": made.masked({**high, ("original", "background"): 0.9})})) == "does not hold"
     low = dict.fromkeys(COMPLEMENTS, 0.1)
     assert state("m-farthest", one({"masked": made.masked(low)})) == "holds"
     assert state("m-farthest", one({"masked": made.masked({**low, ("foreground", "border"): 0.05})})) == "does not hold"
@@ -158,9 +158,7 @@ def test_extreme_pairs_need_intervals_apart():
 
 def test_learnt_structure_exceeds_the_control():
     def study(own, control):
-        return made.study(
-            (OWN, {"masked": made.masked({PAIR: own})}), (CONTROL, {"masked": made.masked({PAIR: control})})
-        )
+        return made.study((OWN, {"masked": made.masked({PAIR: own})}), (CONTROL, {"masked": made.masked({PAIR: control})}))
 
     PAIR = ("original", "center")
     assert state("m-structure", study(0.9, 0.6)) == "holds"

@@ -13,8 +13,8 @@ from examples.reproduce.page import write_page
 from examples.reproduce.reverse import ATTRIBUTES
 from examples.reproduce.steps import StudyConfig, make_steps
 from examples.reproduce.subset import CIFAR10_CLASSES, write_subset
+from sslk.concepts import ClassAttributes
 from sslk.models import load_backbone
-from sslk.reverse.concepts import ClassAttributes
 from tests.reproduce import synthetic as made
 
 
@@ -32,7 +32,7 @@ def data(tmp_path):
 def test_a_subset_is_balanced_and_belongs_to_its_seed(data):
     source = str(data / "cifar10_train.npz")
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write_subset(source, str(data / f"{name}.npz"), 50, seed, quiet=True)
+        write_subset(source, str(data / f"{name}.npz"), 50, seed)
     a, b, c = (np.load(data / f"{name}.npz") for name in "abc")
     assert np.bincount(a["labels"]).tolist() == [5] * 10
     assert (a["source_index"] == b["source_index"]).all()
@@ -46,7 +46,7 @@ def test_a_subset_is_balanced_and_belongs_to_its_seed(data):
 
 
 def test_controls_are_read_as_encoders_and_labels_teach(data):
-    supervised(str(data / "cifar10_train.npz"), str(data / "s.safetensors"), epochs=2, batch_size=50, quiet=True)
+    supervised(str(data / "cifar10_train.npz"), str(data / "s.safetensors"), epochs=2, batch_size=50)
     untrained(str(data / "u.safetensors"), seed=3)
     untrained(str(data / "v.safetensors"), seed=3)
     found = [load_backbone("cifar:compact", data / f"{name}.safetensors") for name in "suv"]
@@ -84,9 +84,25 @@ def test_steps_come_after_those_they_need(tmp_path):
 
 
 def test_the_command_lists_its_steps_and_refuses_what_does_not_fit(data, capsys):
-    arguments = ["--data", str(data), "--out", str(data / "run"), "--train-images", "200", "--test-images", "100",
-                 "--supervised-epochs", "1", "--masked-images", "60", "--clusters", "5", "--arm-seeds", "0",
-                 "--no-imagenet-concepts"]  # fmt: skip
+    arguments = [
+        "--data",
+        str(data),
+        "--out",
+        str(data / "run"),
+        "--train-images",
+        "200",
+        "--test-images",
+        "100",
+        "--supervised-epochs",
+        "1",
+        "--masked-images",
+        "60",
+        "--clusters",
+        "5",
+        "--arm-seeds",
+        "0",
+        "--no-imagenet-concepts",
+    ]
     assert command.main([*arguments, "--steps"]) == 0
     steps = capsys.readouterr().out.splitlines()
     assert len(steps) == 3 + 9 + 2 * 10 and all(line.startswith("open") for line in steps)
@@ -100,14 +116,17 @@ def test_the_command_lists_its_steps_and_refuses_what_does_not_fit(data, capsys)
 
 
 def test_the_page_shows_the_numbers_of_the_runs(tmp_path):
-    runs = {"linear": made.probe(0.7123), "failure": made.failure(0.6321), "masked": made.masked(),
-            "compression": made.compression(70.0, discriminative=69.5), "reverse": made.reverse(all=[0.41, 0.43])}  # fmt: skip
+    runs = {
+        "linear": made.probe(0.7123),
+        "failure": made.failure(0.6321),
+        "masked": made.masked(),
+        "compression": made.compression(70.0, discriminative=69.5),
+        "reverse": made.reverse(all=[0.41, 0.43]),
+    }
     seeds = {seed: made.arms(60.0, 59.0, 61.0 + 0.1 * seed) for seed in range(3)}
     whole = made.study((made.encoder(name="simclr-embedded"), runs, seeds), (made.encoder("untrained"), runs))
     made.save(whole, tmp_path / "run")
-    made.save(
-        made.study((made.encoder(name="simclr-embedded"), {"linear": made.probe(0.9)}), seed=1), tmp_path / "second"
-    )
+    made.save(made.study((made.encoder(name="simclr-embedded"), {"linear": made.probe(0.9)}), seed=1), tmp_path / "second")
     page = write_page(tmp_path / "run", tmp_path / "docs", tmp_path / "second").read_text()
     assert "71.2 [69.2, 73.2]" in page and "0.632 [0.612, 0.652]" in page and "0.420" in page
     assert "**Missing:** 7 of the eight methods (swav, moco" in page

@@ -53,9 +53,7 @@ def sgd(bits: torch.Tensor, clusters: torch.Tensor, orders: list, num_clusters: 
     optimiser = torch.optim.SGD(
         linear.parameters(), lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(
-        optimiser, [round(0.6 * settings.epochs), round(0.8 * settings.epochs)], 0.1
-    )
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, [round(0.6 * settings.epochs), round(0.8 * settings.epochs)], 0.1)
     for order in orders:
         for rows in order.split(settings.batch_size):
             optimiser.zero_grad()

@@ -8,14 +8,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from sslk.data import load_dataset
-from sslk.data.dataset import Dataset
-from sslk.reverse.concepts import (
-    COLOURS,
+from sslk.concepts import (
+    COLORS,
     ClassAttributes,
     Classifier,
     ClassLabels,
-    Colours,
+    Colors,
     ConceptError,
     ConceptSample,
     ConceptTable,
@@ -28,7 +26,9 @@ from sslk.reverse.concepts import (
     build_concepts,
     merge,
 )
-from sslk.reverse.concepts.by_name import expert_by_name
+from sslk.concepts.by_name import expert_by_name
+from sslk.data import load_dataset
+from sslk.data.dataset import Dataset
 
 
 def table(rows: int = 40, concepts: int = 9, seed: int = 0) -> tuple[ConceptTable, torch.Tensor]:
@@ -93,19 +93,34 @@ def test_a_damaged_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("paint", "term"),
-    [("black", "black"), ("blue", "blue"), ("saddlebrown", "brown"), ("green", "green"), ("grey", "grey"),
-     ("darkorange", "orange"), ("pink", "pink"), ("purple", "purple"), ("red", "red"), ("white", "white"),
-     ("gold", "yellow"), ("navy", "blue"), ("limegreen", "green"), ("hotpink", "pink"), ("chocolate", "brown"),
-     ("darkred", "red"), ("lightgrey", "grey")],
-)  # fmt: skip
+    [
+        ("black", "black"),
+        ("blue", "blue"),
+        ("saddlebrown", "brown"),
+        ("green", "green"),
+        ("grey", "grey"),
+        ("darkorange", "orange"),
+        ("pink", "pink"),
+        ("purple", "purple"),
+        ("red", "red"),
+        ("white", "white"),
+        ("gold", "yellow"),
+        ("navy", "blue"),
+        ("limegreen", "green"),
+        ("hotpink", "pink"),
+        ("chocolate", "brown"),
+        ("darkred", "red"),
+        ("lightgrey", "grey"),
+    ],
+)
 def test_colours_have_the_names_people_give_them(paint, term):
-    assert [COLOURS[i] for i in Colours()([sample(Image.new("RGB", (4, 4), paint))])[0]] == [term]
+    assert [COLORS[i] for i in Colors()([sample(Image.new("RGB", (4, 4), paint))])[0]] == [term]
 
 
 def test_colours_need_their_share():
     image = Image.new("RGB", (10, 10), "red")
     image.paste("blue", (0, 0, 10, 2))
-    assert [len(Colours(share)([sample(image)])[0]) for share in (0.1, 0.2, 0.3)] == [2, 2, 1]
+    assert [len(Colors(share)([sample(image)])[0]) for share in (0.1, 0.2, 0.3)] == [2, 2, 1]
 
 
 def test_attributes_of_classes(tmp_path):
@@ -153,9 +168,7 @@ def test_detector_segmenter_and_prompts_follow_the_papers_rules():
     scores[0, 2, 0, 0], scores[0, 0, 1, 1] = 1, 1
     scores[0, 0, 0, 1], scores[0, 0, 1, 0] = 1, 1
     for output in (scores, {"out": scores}):
-        segmenter = Segmenter(
-            lambda x, o=output: o, ["void", "road", "car"], lambda i: torch.zeros(3, 2, 2), ignore=[0]
-        )
+        segmenter = Segmenter(lambda x, o=output: o, ["void", "road", "car"], lambda i: torch.zeros(3, 2, 2), ignore=[0])
         assert segmenter(shown) == [[1]]
 
     class Clip:
@@ -178,8 +191,23 @@ def test_the_imagenet_classifier_knows_real_images():
     data = load_dataset("sample", "test")
     ships = [i for i in range(len(data)) if data.labels[i] == data.classes.index("ship")][:12]
     answers = expert([ConceptSample(i, data[i][0]) for i in ships])
-    seagoing = ("ship", "boat", "liner", "catamaran", "schooner", "dock", "fireboat", "speedboat", "carrier", "submarine",
-                "yawl", "trimaran", "gondola", "wreck", "breakwater")  # fmt: skip
+    seagoing = (
+        "ship",
+        "boat",
+        "liner",
+        "catamaran",
+        "schooner",
+        "dock",
+        "fireboat",
+        "speedboat",
+        "carrier",
+        "submarine",
+        "yawl",
+        "trimaran",
+        "gondola",
+        "wreck",
+        "breakwater",
+    )
     hits = sum(any(word in expert.names[answer[0]] for word in seagoing) for answer in answers)
     assert len(expert.names) == 1000 and hits >= 4  # measured 5 of 12; chance is 0.3
 
@@ -195,7 +223,7 @@ def test_building_resumes_and_refuses_other_settings(tmp_path):
     data, out = images(50), tmp_path / "c.st"
     calls = []
 
-    class Counting(Colours):
+    class Counting(Colors):
         def __call__(self, samples):
             calls.extend(s.number for s in samples)
             if len(calls) > 30 and not self.resumed:
@@ -208,22 +236,19 @@ def test_building_resumes_and_refuses_other_settings(tmp_path):
         build_concepts(data, [ClassLabels(data.classes), Counting()], out, batch_size=5, part_rows=10)
     assert not out.exists()
     with pytest.raises(ConceptError, match="parts of another build"):
-        build_concepts(data, [Colours(0.5)], out, part_rows=10)
+        build_concepts(data, [Colors(0.5)], out, part_rows=10)
     Counting.resumed, before = True, len(calls)
     table = build_concepts(data, [ClassLabels(data.classes), Counting()], out, batch_size=5, part_rows=10)
     assert calls[before:] == list(range(30, 50))  # three parts were whole
     assert table.dense()[:, :2].int().tolist() == [[1, 0], [0, 1]] * 25
     assert os.listdir(tmp_path) == ["c.st"]
-    assert (
-        build_concepts(data, [ClassLabels(data.classes), Counting()], out).about == table.about
-        and len(calls) == before + 20
-    )
+    assert build_concepts(data, [ClassLabels(data.classes), Counting()], out).about == table.about and len(calls) == before + 20
     with pytest.raises(ConceptError, match="holds another table \\(experts differ\\)"):
-        build_concepts(data, [Colours(0.5)], out)
+        build_concepts(data, [Colors(0.5)], out)
 
 
 def test_an_expert_that_raises_names_the_image_or_leaves_it_out():
-    class Picky(Colours):
+    class Picky(Colors):
         def __call__(self, samples):
             if any(s.number == 3 for s in samples):
                 raise RuntimeError("too odd")
@@ -231,7 +256,7 @@ def test_an_expert_that_raises_names_the_image_or_leaves_it_out():
 
     data = images(8, bad=(6,))
     with pytest.raises(ConceptError, match=r"sample 6 \(6.png\) of two: reading it raised UnreadableImageError"):
-        build_concepts(data, [Colours()])
+        build_concepts(data, [Colors()])
     with pytest.raises(ConceptError, match=r"sample 3 \(3.png\) of two: the expert .* raised RuntimeError: too odd"):
         build_concepts(images(8), [Picky()])
     table = build_concepts(data, [ClassLabels(data.classes), Picky()], on_error="skip")

@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from sslk.cli import main
+from sslk.concepts import ConceptError, ConceptTable
 from sslk.features.manifest import StoreSpec
 from sslk.features.writer import StoreWriter
 from sslk.results.run import Run
 from sslk.reverse import Clusterings, KMeansSettings, ProbeSettings, quantize
 from sslk.reverse import experiments as ex
-from sslk.reverse.concepts import ConceptError, ConceptTable
 
 QUICK = ProbeSettings(epochs=20, batch_size=64, learning_rate=0.5)
 
@@ -79,7 +79,7 @@ def test_clusters_near_the_number_of_rows_are_not_ranked_by_chance():
     assert [row[1] for row in result.tables[0].rows] == ["real", "random"]
     assert result.findings[0].startswith("By AMI: real ")
     assert "points of NMI are chance agreement, with 150 clusters on 120 test rows" in result.findings[1]
-    assert result.pictures["ranking"].columns[2] == "AMI [%]"
+    assert list(result.figures[0].columns)[2] == "AMI [%]"
     plain = ex.ranking({"whole": Clusterings.given(2 * kind + colour)}, table, QUICK)
     assert plain.findings[0].startswith("By NMI: ") and "chance" not in " ".join(plain.findings)
 
@@ -118,7 +118,7 @@ def test_pairs_are_those_the_group_separates():
     pytest.importorskip("wordcloud")
     found = Clusterings.given(clusters)
     result = ex.cluster_pairs(found, table, "colour", lambda i: Image.new("RGB", (8, 8), "red"), QUICK, count=1)
-    assert list(result.pictures) == ["pair_1"]
+    assert [figure.file for figure in result.figures] == ["pair_1.png"]
 
 
 def test_more_clusters_are_harder():
@@ -139,8 +139,22 @@ def test_the_command_line_end_to_end(tmp_path, capsys):
         writer.write(0, features, kind, torch.arange(600))
     table.save(tmp_path / "c.st")
     out = tmp_path / "out"
-    words = ["reverse-probe", "run", f"enc={tmp_path / 'store'}", "--concepts", str(tmp_path / "c.st"), "--out", str(out),
-             "--kmeans.clusters", "6", "--kmeans.clusterings", "2", "--probe.epochs", "5", "--quiet"]  # fmt: skip
+    words = [
+        "reverse",
+        "study",
+        f"enc={tmp_path / 'store'}",
+        "--concepts",
+        str(tmp_path / "c.st"),
+        "--out",
+        str(out),
+        "--kmeans.clusters",
+        "6",
+        "--kmeans.clusterings",
+        "2",
+        "--probe.epochs",
+        "5",
+        "--quiet",
+    ]
     assert main(words) == 0, capsys.readouterr().err
     run = Run.load(out)
     assert run.kind == "reverse" and run.provenance["config"]["kmeans"]["clusters"] == 6
@@ -150,7 +164,7 @@ def test_the_command_line_end_to_end(tmp_path, capsys):
     assert Run.load(out).summary == run.summary
     capsys.readouterr()
     assert main([*words, "--groups", "smell"]) == 1 and "got smell" in capsys.readouterr().err
-    assert main([*words, "--kmeans.clusters", "700"]) == 1 and "K=700 for N=600" in capsys.readouterr().err
+    assert main(["700" if word == "6" else word for word in words]) == 1 and "K=700 for N=600" in capsys.readouterr().err
     assert main(["concepts", "info", str(tmp_path / "c.st"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["groups"] == {"labels": 3, "colour": 2, "noise": 4}
 
@@ -159,16 +173,27 @@ def test_a_table_of_shifted_classes_is_refused(tmp_path, capsys):
     """One folder more when the table was built: its images carry the neighbours' numbers."""
     features, kind, _, table = world()
     names = ("cat", "dog", "car")
-    spec = StoreSpec(
-        "enc", "0" * 64, "world", "0" * 64, "none", samples=600, num_features=6, shard_rows=600, classes=names
-    )
+    spec = StoreSpec("enc", "0" * 64, "world", "0" * 64, "none", samples=600, num_features=6, shard_rows=600, classes=names)
     with StoreWriter(tmp_path / "store", spec) as writer:
         writer.write(0, features, kind, torch.arange(600))
     shifted = ConceptTable(table.offsets, table.columns, table.names, table.groups, (table.samples + 1) % 600)
     table.save(tmp_path / "right.st")
     shifted.save(tmp_path / "shifted.st")
-    words = ["reverse-probe", "run", f"enc={tmp_path / 'store'}", "--out", str(tmp_path / "out"), "--kmeans.clusters", "6",
-             "--kmeans.clusterings", "1", "--probe.epochs", "1", "--quiet", "--concepts"]  # fmt: skip
+    words = [
+        "reverse",
+        "study",
+        f"enc={tmp_path / 'store'}",
+        "--out",
+        str(tmp_path / "out"),
+        "--kmeans.clusters",
+        "6",
+        "--kmeans.clusterings",
+        "1",
+        "--probe.epochs",
+        "1",
+        "--quiet",
+        "--concepts",
+    ]
     assert main([*words, str(tmp_path / "right.st")]) == 0
     capsys.readouterr()
     assert main([*words, str(tmp_path / "shifted.st")]) == 1

@@ -7,13 +7,13 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from sslk.concepts import ConceptError, ConceptTable
 from sslk.reverse import Clusterings, KMeansSettings, ProbeSettings, fit_predictor, quantize, reverse_metrics
-from sslk.reverse.concepts import ConceptError, ConceptTable
 from sslk.reverse.kmeans import lloyd, plus_plus_start, random_start
 from sslk.reverse.protocol import reverse_probe, reverse_probes
 from sslk.reverse.sparse_rows import SparseRows
 from sslk.reverse.split import stratified_split
-from sslk.reverse.standardise import Standardiser
+from sslk.reverse.standardize import Standardizer
 from tests.reverse import oracle
 
 
@@ -55,9 +55,7 @@ def test_lbfgs_reaches_the_optimum_of_scikit_learn():
     weights = torch.randn(12, 4, generator=torch.Generator().manual_seed(3))
     target = (table.dense().float() @ weights).argmax(1)
     decay = 1e-2
-    found = fit_predictor(
-        table, target, table, target, 4, ProbeSettings(solver="lbfgs", weight_decay=decay), dtype=torch.float64
-    )
+    found = fit_predictor(table, target, table, target, 4, ProbeSettings(solver="lbfgs", weight_decay=decay), dtype=torch.float64)
     # A constant column with L2 in place of scikit-learn's unpenalised intercept: our bias is penalised as torch's is.
     bits = np.concatenate([table.dense().numpy(), np.ones((400, 1))], 1)
     model = LogisticRegression(C=1 / (decay * 400), fit_intercept=False, tol=1e-10, max_iter=5000)
@@ -136,7 +134,7 @@ def test_quantize_sees_every_row_and_states_a_sample(engine):
     found = quantize(x, settings)
     assert found.about["points"] == 2000  # faiss alone would take 256 a centroid
     assert found.inertia.shape == (2, 3) and found.sizes().sum(1).tolist() == [2000, 2000]
-    rows = found.standardiser(x)
+    rows = found.standardizer(x)
     for r in range(2):
         distance = torch.cdist(rows, found.centroids[r]).square().amin(1)
         assert float(distance.double().sum()) == pytest.approx(float(found.inertia[r].min()), rel=1e-5)
@@ -156,7 +154,7 @@ def test_both_engines_agree():
 def test_standardiser_is_exact_for_constant_and_shifted_columns():
     x = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
     x[:, 1], x[:, 2] = 0.1, x[:, 2] + 1e5
-    rows = Standardiser.fit(x)(x)
+    rows = Standardizer.fit(x)(x)
     expected = (x.double() - x.double().mean(0)) / x.double().std(0, correction=0)
     assert rows[:, 1].abs().max() == 0
     torch.testing.assert_close(rows[:, [0, 2, 3]].double(), expected[:, [0, 2, 3]], rtol=1e-6, atol=1e-6)
@@ -218,7 +216,7 @@ def test_validated_information_is_a_lower_bound_of_what_concepts_tell():
         (lambda: stratified_split(torch.tensor([0, 1])), "all three parts"),
         (lambda: reverse_metrics(torch.ones(3, 2), torch.tensor([0])), "logits must be"),
     ],
-)  # fmt: skip
+)
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()

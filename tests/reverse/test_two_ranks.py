@@ -3,11 +3,11 @@
 import torch
 from torch import distributed, multiprocessing
 
-from sslk.reverse.quantizer import KMeansSettings, quantize
+from sslk.reverse.quantizer import quantize
+from sslk.reverse.settings import KMeansSettings
 
 SETTINGS = [
-    KMeansSettings(clusters=8, clusterings=2, restarts=2, iterations=20, start=start)
-    for start in ("random", "k-means++")
+    KMeansSettings(clusters=8, clusterings=2, restarts=2, iterations=20, start=start) for start in ("random", "k-means++")
 ]
 
 

@@ -34,8 +34,25 @@ def test_studies_of_few_photos_with_many_features(tmp_path):
     write_store(tmp_path / "train", x[:60], y[:60])
     write_store(tmp_path / "test", x[60:], y[60:])
     pair = ["--train", str(tmp_path / "train"), "--test", str(tmp_path / "test"), "--quiet"]
-    assert main(["compression", *pair, "--eps", "1", "--seeds", "2", "--reductions", "0", "60",
-                 "--out", str(tmp_path / "c")]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "qscore",
+                "compression",
+                *pair,
+                "--eps",
+                "1",
+                "--seeds",
+                "2",
+                "--reductions",
+                "0",
+                "60",
+                "--out",
+                str(tmp_path / "c"),
+            ]
+        )
+        == 0
+    )
     said = findings(tmp_path / "c")
     assert "cannot be said" in said and "can be left out within one point" in said and "up to 60" not in said
     assert "60 training samples have 200 features" in said
@@ -56,14 +73,12 @@ def test_sets_that_are_empty_for_the_test_samples_only(tmp_path):
     pair = ["--train", str(tmp_path / "train"), "--quiet"]
     test = str(tmp_path / "test")
     assert main(["probe", "linear", *pair, "--test", test, "--epochs", "2", "--out", str(tmp_path / "l")]) == 0
-    words = ["failure", test, *pair, "--outputs", str(tmp_path / "l"), "--resamples", "20", "--out"]
+    words = ["qscore", "failure", test, *pair, "--outputs", str(tmp_path / "l"), "--resamples", "20", "--out"]
     assert main([*words, str(tmp_path / "f")]) == 0
     run = Run.load(tmp_path / "f")
     train, share = run.summary["empty_share_train"], run.summary["empty_share"]
     assert train <= 0.05 and share >= 0.3
-    assert f"{100 * train:.1f} % of the training samples but {100 * share:.1f} % of the test samples" in findings(
-        tmp_path / "f"
-    )
+    assert f"{100 * train:.1f} % of the training samples but {100 * share:.1f} % of the test samples" in findings(tmp_path / "f")
 
 
 def test_standard_error_of_an_auroc():
@@ -85,17 +100,31 @@ def test_sweeps_sides_and_sets_of_few_samples_say_so(tmp_path, capsys):
     train, test, head = (str(tmp_path / name) for name in ("train", "test", "l"))
     assert main(["probe", "linear", "--train", train, "--test", test, "--epochs", "2", "--out", head, "--quiet"]) == 0
     few = "60 samples choose among 200 features: an activation percentage is uncertain by up to 6.5 points"
-    words = ["ablation", "thresholds", "--train", train, "--test", test, "--outputs", head, "--eps", "0.5", "0.55"]
+    words = ["qscore", "thresholds", "--train", train, "--test", test, "--outputs", head, "--eps", "0.5", "0.55"]
     assert main([*words, "--bands", "50-100", "--out", str(tmp_path / "sweep"), "--quiet"]) == 0
     said = findings(tmp_path / "sweep")
     assert few in said and "is less than two standard errors of an AUROC on 60 samples" in said
-    words = ["sides", test, "--train", train, "--outputs", head, "--eps", "1", "--resamples", "20", "--quiet"]
+    words = ["qscore", "sides", test, "--train", train, "--outputs", head, "--eps", "1", "--resamples", "20", "--quiet"]
     assert main([*words, "--out", str(tmp_path / "sides")]) == 0
     assert few in findings(tmp_path / "sides")
     capsys.readouterr()
-    assert main(["discover", train, "--out", str(tmp_path / "set.safetensors"), "--eps", "2", "--quiet"]) == 0
+    assert main(["qscore", "discover", train, "--out", str(tmp_path / "set.safetensors"), "--eps", "2", "--quiet"]) == 0
     assert few in capsys.readouterr().out
-    words = ["before-after", "--before", test, "--after", test, "--before-outputs", head, "--after-outputs", head,
-             "--discriminative", str(tmp_path / "set.safetensors"), "--resamples", "20"]  # fmt: skip
+    words = [
+        "qscore",
+        "before-after",
+        "--before",
+        test,
+        "--after",
+        test,
+        "--before-outputs",
+        head,
+        "--after-outputs",
+        head,
+        "--discriminative",
+        str(tmp_path / "set.safetensors"),
+        "--resamples",
+        "20",
+    ]
     assert main([*words, "--out", str(tmp_path / "change")]) == 0
     assert "may be nothing" in findings(tmp_path / "change")

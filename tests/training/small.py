@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sslk.data.sample import load_sample
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.training.config import TrainingConfig
 from sslk.training.heads import build_method
 from sslk.training.methods import METHODS, Method
@@ -48,9 +48,7 @@ def small_images(count: int = 48) -> torch.Tensor:
 
 
 def small_views(images: torch.Tensor, config: TrainingConfig) -> TensorViews:
-    return TensorViews(
-        images, config.batch_size, config.view_size or 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), config.local_views
-    )
+    return TensorViews(images, config.batch_size, config.view_size or 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), config.local_views)
 
 
 def small_set() -> DiscriminativeFeatures:
@@ -58,8 +56,16 @@ def small_set() -> DiscriminativeFeatures:
 
 
 def small_config(**changes: Any) -> TrainingConfig:
-    settings = {"epochs": 3, "batch_size": 16, "learning_rate": 0.2, "checkpoint_every": 1, "log_every": 1,
-                "lambda1": 0.1, "lambda2": 1e-3, "view_size": 16}  # fmt: skip
+    settings = {
+        "epochs": 3,
+        "batch_size": 16,
+        "learning_rate": 0.2,
+        "checkpoint_every": 1,
+        "log_every": 1,
+        "lambda1": 0.1,
+        "lambda2": 1e-3,
+        "view_size": 16,
+    }
     return TrainingConfig(**{**settings, **changes})
 
 
@@ -76,11 +82,11 @@ def train_logging(name: str, folder: Path, log: Path, pause: float) -> None:
     torch.set_num_threads(1)
     config, images = small_config(), small_images()
 
-    def on_step(step: int, total: int) -> None:
+    def on_step(step: int, total: int, stage: str) -> None:
         with open(log, "a") as file:
             file.write(f"{step}\n")
         time.sleep(pause)
 
     trained = small_method(name)
-    train(trained, small_views(images, config), len(images), folder, config, "qscore", small_set(), on_step=on_step)
+    train(trained, small_views(images, config), len(images), folder, config, "qscore", small_set(), progress=on_step)
     torch.save(trained.state_dict(), folder / "final.pt")

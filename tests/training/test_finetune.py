@@ -19,7 +19,7 @@ from sslk.features import FeatureStore
 from sslk.models import load_backbone, read_checkpoint
 from sslk.probes.outputs import ProbeOutputs
 from sslk.quality.belonging import check_set
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.results.run import Run
 from sslk.training.callback import QScoreCallback
 from sslk.training.config import TrainingConfig
@@ -37,9 +37,7 @@ def few_images(tmp_path):
 
     for split, step in (("train", 10), ("test", 10)):
         images, labels = load_sample(split)
-        np.savez(
-            tmp_path / f"{split}.npz", images=images[::step].permute(0, 2, 3, 1).numpy(), labels=labels[::step].numpy()
-        )
+        np.savez(tmp_path / f"{split}.npz", images=images[::step].permute(0, 2, 3, 1).numpy(), labels=labels[::step].numpy())
     return tmp_path
 
 
@@ -47,7 +45,7 @@ def test_command_trains_all_arms_goes_on_and_reports(few_images, capsys):
     data = ["--data", f"npz:{few_images}/train.npz", "--test_data", f"npz:{few_images}/test.npz"]
     settings = {"epochs": 2, "batch_size": 32, "learning_rate": 0.3, "view_size": 16, "lambda1": 0.01}
     training = [word for key, value in settings.items() for word in (f"--training.{key}", str(value))]
-    words = ["finetune", "--method", "simclr", *data, "--out", f"{few_images}/run", *training, "--quiet"]
+    words = ["train", "finetune", "--method", "simclr", *data, "--out", f"{few_images}/run", *training, "--quiet"]
     assert main(words) == 0, capsys.readouterr().err
     run = Run.load(few_images / "run")
     assert [row[0] for row in run.tables[0].rows] == ["before", "baseline", "lasso", "qscore"]
@@ -63,7 +61,7 @@ def test_command_trains_all_arms_goes_on_and_reports(few_images, capsys):
     before, after = load_backbone("embedded").state_dict(), backbone.state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in after if name.endswith("running_mean"))
     check_table_against_the_stores(few_images / "run", run, by_arm)
-    before_after = ["before-after", "--discriminative", f"{few_images}/run/discriminative.safetensors"]
+    before_after = ["qscore", "before-after", "--discriminative", f"{few_images}/run/discriminative.safetensors"]
     for side, arm in (("before", "before"), ("after", "qscore")):
         before_after += [f"--{side}", f"{few_images}/run/{arm}/test", f"--{side}_outputs", f"{few_images}/run/{arm}"]
     assert main([*before_after, "--out", f"{few_images}/change", "--resamples", "50"]) == 0, capsys.readouterr().err
@@ -158,12 +156,7 @@ class Foreign(pl.LightningModule):
 
 def fit(module, callback, steps=2):
     data = DataLoader(TensorDataset(torch.rand(16, 3, 2, 2, generator=torch.Generator().manual_seed(0))), 8)
-    options = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(max_steps=steps, callbacks=[callback], accelerator="cpu", log_every_n_steps=1, **options)
     trainer.fit(module, data)
     return trainer
@@ -182,9 +175,7 @@ def test_callback_adds_the_penalty_of_all_views_and_leaves_no_trace(form):
 
 
 def test_callback_names_what_is_wrong():
-    with pytest.raises(
-        ValueError, match=r"must name a sub-module of Foreign, got 'encoder'; it has backbone, momentum"
-    ):
+    with pytest.raises(ValueError, match=r"must name a sub-module of Foreign, got 'encoder'; it has backbone, momentum"):
         fit(Foreign(), QScoreCallback(small_set(), "encoder"))
     with pytest.raises(ValueError, match="'momentum' gave no representations with a gradient"):
         fit(Foreign(), QScoreCallback(small_set(), "momentum"))
@@ -200,21 +191,39 @@ def test_example_of_a_plain_loop():
 
 
 def test_example_of_the_callback():
-    logged = runpy.run_path(str(EXAMPLES / "lightning_callback.py"))["main"](
-        steps=2, backend="aot_eager", batch_size=32
-    )
+    logged = runpy.run_path(str(EXAMPLES / "lightning_callback.py"))["main"](steps=2, backend="aot_eager", batch_size=32)
     assert logged["qscore/penalty"] != 0 and 0 < logged["qscore/mean_q"] < 1
 
 
 def test_local_crops_only_where_a_method_uses_them():
     views = small_views(torch.zeros(16, 3, 32, 32, dtype=torch.uint8), TrainingConfig(batch_size=16, local_views=2))
     assert [tuple(view.shape[2:]) for view in views(next(views.batches(iter([(torch.arange(4), torch.arange(4), 0)]))))] == [
-        (16, 16), (16, 16), (8, 8), (8, 8)]  # fmt: skip
+        (16, 16),
+        (16, 16),
+        (8, 8),
+        (8, 8),
+    ]
 
 
 def test_pretraining_takes_turns_and_goes_on(tmp_path, monkeypatch, capsys):
-    words = ["pretrain.py", "--data", "sample", "--out", str(tmp_path), "--methods", "simsiam", "byol", "--images", "32",
-             "--epochs", "2", "--batch-size", "16", "--size", "16"]  # fmt: skip
+    words = [
+        "pretrain.py",
+        "--data",
+        "sample",
+        "--out",
+        str(tmp_path),
+        "--methods",
+        "simsiam",
+        "byol",
+        "--images",
+        "32",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "16",
+        "--size",
+        "16",
+    ]
     pretrain = runpy.run_path(str(EXAMPLES / "pretrain.py"))["main"]
     for more in (["--stop", "1"], []):
         monkeypatch.setattr("sys.argv", [*words, *more])
@@ -223,6 +232,4 @@ def test_pretraining_takes_turns_and_goes_on(tmp_path, monkeypatch, capsys):
     order = [("simsiam", 1), ("byol", 1), ("simsiam", 1), ("byol", 1), ("simsiam", 2), ("byol", 2)]
     assert [(turn["method"], turn["epoch"]) for turn in turns] == order
     backbone = load_backbone("cifar:compact", tmp_path / "byol" / "model.safetensors")
-    assert (
-        not backbone.checkpoint.missing and read_checkpoint(tmp_path / "byol" / "model.safetensors").parts["predictor"]
-    )
+    assert not backbone.checkpoint.missing and read_checkpoint(tmp_path / "byol" / "model.safetensors").parts["predictor"]

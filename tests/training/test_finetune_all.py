@@ -40,12 +40,12 @@ def test_tables_show_means_spreads_and_signed_intervals(script):
     lines = script.arms_table(rows).splitlines()
     assert lines[2].startswith("| byol | own, 3 epochs | before | 60.5 (1) |") and lines[2].endswith("|  |")
     assert lines[5].startswith("| byol | own, 3 epochs | qscore | 63.5 (1) |")
-    found = ArmDifference(
-        Interval(-0.004, -0.01, 0.002), None, Interval(1e-3, 5e-4, 2e-3), Interval(0, -1, 1), [0, -0.008]
-    )
+    found = ArmDifference(Interval(-0.004, -0.01, 0.002), None, Interval(1e-3, 5e-4, 2e-3), Interval(0, -1, 1), [0, -0.008])
     table = script.differences_table({("byol", "qscore"): found}).splitlines()
     assert table[2].startswith("| byol | qscore less baseline | -0.4 [-1, +0.2] |  | +0.001 [+0.0005, +0.002] |")
     assert table[2].endswith("| +0.00, -0.80 |")
     assert [row["quantity"] for row in script.difference_rows("byol", "qscore", found)] == [
-        "probe top-1 [points]", "mean Q", "mean |L_i|",
-    ]  # fmt: skip
+        "probe top-1 [points]",
+        "mean Q",
+        "mean |L_i|",
+    ]

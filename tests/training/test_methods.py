@@ -126,9 +126,13 @@ def test_heads_of_other_code_bases_are_matched_by_order(tmp_path):
     """MoCo's own files number the projector `fc.0`, `fc.2`."""
     head = MoCoProjectionHead(FEATURES, 20, 6)
     fc = {f"{number}.{kind}": getattr(head.layers[number], kind) for number in (0, 2) for kind in ("weight", "bias")}
-    torch.save({"state_dict": {f"module.encoder_q.fc.{key}": value for key, value in fc.items()}
-                | {f"module.encoder_q.{key}": value for key, value in small_encoder().state_dict().items()}},
-               tmp_path / "moco.pth")  # fmt: skip
+    torch.save(
+        {
+            "state_dict": {f"module.encoder_q.fc.{key}": value for key, value in fc.items()}
+            | {f"module.encoder_q.{key}": value for key, value in small_encoder().state_dict().items()}
+        },
+        tmp_path / "moco.pth",
+    )
     parts = read_checkpoint(tmp_path / "moco.pth").parts
     method, fresh = build_method("moco", small_encoder(), FEATURES, parts, {"queue_size": 8})
     assert not fresh

@@ -12,10 +12,11 @@ from sslk.data.sample import load_sample
 from sslk.features import FeatureStore
 from sslk.models import load_backbone
 from sslk.probes.outputs import ProbeOutputs
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.results.run import Run
 from sslk.training.config import TrainingConfig
 from sslk.training.search import lambda_trainer
+from sslk.training.start import TrainingStart
 
 SETTINGS = {"epochs": 1, "batch_size": 32, "learning_rate": 0.3, "view_size": 16}
 
@@ -29,8 +30,22 @@ def images(tmp_path_factory):
 
 
 def test_search_trains_each_pair_once_on_the_rest_and_judges_on_what_is_held_out(images, tmp_path, capsys):
-    words = ["ablation", "lambdas", "--method", "simclr", "--data", f"npz:{images}", "--out", str(tmp_path / "run"),
-             "--lambda1", "0", "0.1", "--lambda2", "0", "--quiet"]  # fmt: skip
+    words = [
+        "train",
+        "lambdas",
+        "--method",
+        "simclr",
+        "--data",
+        f"npz:{images}",
+        "--out",
+        str(tmp_path / "run"),
+        "--lambda1",
+        "0",
+        "0.1",
+        "--lambda2",
+        "0",
+        "--quiet",
+    ]
     words += [word for key, value in SETTINGS.items() for word in (f"--training.{key}", str(value))]
     assert main(words) == 0, capsys.readouterr().err
     run = Run.load(tmp_path / "run")
@@ -52,20 +67,20 @@ def test_search_trains_each_pair_once_on_the_rest_and_judges_on_what_is_held_out
     assert main(words) == 0
     assert (tmp_path / "run" / "journal.json").read_text() == journal
     capsys.readouterr()
-    assert main([*words, "--training.learning_rate", "0.2"]) == 1
+    assert main(["0.2" if word == "0.3" else word for word in words]) == 1
     assert "learning_rate = 0.3, this one has 0.2" in capsys.readouterr().err
 
 
 def test_search_refuses_what_it_cannot_judge(images, tmp_path, capsys):
-    assert main(["ablation", "lambdas", "--out", str(tmp_path / "x")]) == 1
+    assert main(["train", "lambdas", "--out", str(tmp_path / "x")]) == 1
     assert "give either --method" in capsys.readouterr().err
     data = load_dataset(f"npz:{images}", "train")
-    settings = ("simclr", load_backbone("embedded"), {})
+    start = TrainingStart("simclr", load_backbone("embedded"), {}, data)
     with pytest.raises(ValueError, match="must leave images on both sides, got 1"):
-        lambda_trainer(*settings, data, tmp_path, TrainingConfig(), validation_share=1)
+        lambda_trainer(start, tmp_path, TrainingConfig(), validation_share=1)
     data._labels = None
     with pytest.raises(ValueError, match="data must have labels"):
-        lambda_trainer(*settings, data, tmp_path, TrainingConfig())
+        lambda_trainer(start, tmp_path, TrainingConfig())
 
 
 def test_subset_keeps_images_labels_and_names_together(images):

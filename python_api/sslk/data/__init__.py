@@ -1,12 +1,5 @@
 """Datasets, their annotations and the embedded sample."""
 
-from sslk.data.dataset import Annotation, Dataset, UnreadableImageError
-from sslk.data.load import DATASET_NAMES, load_dataset
+import lazy_loader
 
-__all__ = [
-    "DATASET_NAMES",
-    "Annotation",
-    "Dataset",
-    "UnreadableImageError",
-    "load_dataset",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

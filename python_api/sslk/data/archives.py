@@ -31,9 +31,7 @@ class Archive:
         self._zip: zipfile.ZipFile | None = None
         self._owner = -1
         if self.path.is_dir():
-            self.names = sorted(
-                file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file()
-            )
+            self.names = sorted(file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file())
         elif self.path.is_file():
             try:
                 self.names = sorted(name for name in self._open_zip().namelist() if not name.endswith("/"))

@@ -31,7 +31,7 @@ class BatchSimCLRTransform(nn.Module):
         jitter_p: Probability of colour jitter.
         strength: Colour jitter strength s: brightness, contrast and saturation factors come from 1 +- 0.8 s, the hue
             turns by up to +-0.2 s of a full circle (Chen et al. 2020, appendix A; 0.5 is their choice for CIFAR-10).
-        grey_p: Probability of greyscale.
+        gray_p: Probability of greyscale.
         mean, std: Per-channel normalisation, for images in [0, 1].
 
     >>> view = BatchSimCLRTransform(24)(torch.zeros(8, 3, 32, 32, dtype=torch.uint8))
@@ -52,13 +52,13 @@ class BatchSimCLRTransform(nn.Module):
         flip_p: float = 0.5,
         jitter_p: float = 0.8,
         strength: float = 0.5,
-        grey_p: float = 0.2,
+        gray_p: float = 0.2,
         mean: tuple[float, ...] = CIFAR10_MEAN,
         std: tuple[float, ...] = CIFAR10_STD,
     ) -> None:
         super().__init__()
         self.size, self.scale, self.ratio = size, scale, ratio
-        self.flip_p, self.jitter_p, self.strength, self.grey_p = flip_p, jitter_p, strength, grey_p
+        self.flip_p, self.jitter_p, self.strength, self.gray_p = flip_p, jitter_p, strength, gray_p
         # Constants, not state: they move with .to(device) but stay out of the state dict.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -120,7 +120,7 @@ class BatchSimCLRTransform(nn.Module):
         jitter = u[0] < self.jitter_p
         brightness, contrast, saturation = torch.where(jitter, 1 + 0.8 * self.strength * (2 * u[1:4] - 1), 1.0)
         angle = torch.where(jitter, 2 * math.pi * 0.2 * self.strength * (2 * u[4] - 1), 0.0)
-        chroma = torch.where(u[5] < self.grey_p, 0.0, saturation)
+        chroma = torch.where(u[5] < self.gray_p, 0.0, saturation)
         gain = brightness * contrast
         # In YIQ: luma scaled by the gain; chroma scaled by gain and saturation and turned by the hue angle.
         in_yiq = views.new_zeros(len(views), 3, 3)

@@ -124,9 +124,7 @@ class Dataset(torch.utils.data.Dataset):
             raise ValueError(f"labels of data set {name!r} must be below 2^63, got {np.max(labels)}.")
         for text in (*image_names, *classes):  # they go into manifests, tables and pages
             if not text.isascii() and not is_utf8(text):
-                raise ValueError(
-                    f"data set {name!r} has a name that is no UTF-8, {text!r}: rename that file or folder."
-                )
+                raise ValueError(f"data set {name!r} has a name that is no UTF-8, {text!r}: rename that file or folder.")
         self._labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         self._kept = np.arange(len(image_names))
 

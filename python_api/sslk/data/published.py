@@ -53,10 +53,7 @@ PUBLISHED_SETS: Mapping[str, PublishedSet] = {
     "caltech101": PublishedSet("Caltech101", {"all": {}}, labels="y", classes="categories"),
     "places365": PublishedSet(
         "Places365",
-        {
-            "train": {"split": "train-standard", "small": True},
-            "val": {"split": "val", "small": True},
-        },
+        {"train": {"split": "train-standard", "small": True}, "val": {"split": "val", "small": True}},
         labels="targets",
         folder="places365",
     ),
@@ -78,9 +75,7 @@ def published_dataset(name: str, split: str, root: Path, download: bool) -> Data
     if name == "stanford-cars":
         labels = [label for _, label in labels]
     values = None if split == "unlabeled" else np.asarray(labels, dtype=np.int64)
-    return Dataset(
-        f"{name}/{split}", ItemSource(items).read, _image_names(name, items), values, _classes(items, published)
-    )
+    return Dataset(f"{name}/{split}", ItemSource(items).read, _image_names(name, items), values, _classes(items, published))
 
 
 def imagenet_dataset(name: str, split: str, root: Path, class_list: Path | None) -> Dataset:
@@ -95,11 +90,7 @@ def imagenet_dataset(name: str, split: str, root: Path, class_list: Path | None)
         raise ValueError(f"{len(absent)} classes of {class_list} have no folder in {folder}, the first is {absent[0]}")
     items = _ListedFolders(folder, wnids)
     return Dataset(
-        f"{name}/{split}",
-        ItemSource(items).read,
-        [path for path, _ in items.samples],
-        np.array(items.targets),
-        items.classes,
+        f"{name}/{split}", ItemSource(items).read, [path for path, _ in items.samples], np.array(items.targets), items.classes
     )
 
 

@@ -102,9 +102,7 @@ def array_dataset(name: str, path: Path) -> Dataset:
         raise ValueError(f"{path} needs an array 'images', it holds {', '.join(keys) or 'nothing'}")
     known = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
     if images.dtype != np.uint8 or not known or 0 in images.shape[1:]:
-        raise ValueError(
-            f"images in {path} must be uint8 [N, H, W, 3] or [N, H, W], got {images.dtype} {list(images.shape)}"
-        )
+        raise ValueError(f"images in {path} must be uint8 [N, H, W, 3] or [N, H, W], got {images.dtype} {list(images.shape)}")
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
         raise ValueError(f"labels in {path} must be integers [N], got {labels.dtype} {list(labels.shape)}")
     if labels is not None and len(labels) != len(images):
@@ -221,9 +219,7 @@ def huggingface_dataset(name: str, source: str, split: str) -> Dataset:
     try:
         import datasets
     except ImportError as error:
-        raise ImportError(
-            f"the data set {name!r} needs the package datasets: pip install datasets ({error})"
-        ) from error
+        raise ImportError(f"the data set {name!r} needs the package datasets: pip install datasets ({error})") from error
     folder = Path(source).is_dir()
     rows = datasets.load_from_disk(source) if folder else datasets.load_dataset(source, split=split)
     if isinstance(rows, datasets.DatasetDict):

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from sslk.data import load_dataset
-from sslk.evaluation.plan import EvaluatedModel, EvaluationConfig, Step
-from sslk.models import evaluation_transform, load_backbone
+from sslk.distributed import best_device
+from sslk.evaluation.plan import EvaluatedModel, Step
+from sslk.evaluation.settings import EvaluationSettings
+from sslk.models import evaluation_transform
+from sslk.models.source import ModelSource
 
 _TRIAL_IMAGES = 16
 _VARIANTS = 5  # of the masked study
@@ -25,13 +28,13 @@ class Trial:
     error: str | None = None
 
 
-def try_model(model: EvaluatedModel, config: EvaluationConfig) -> Trial:
+def try_model(model: EvaluatedModel, settings: EvaluationSettings) -> Trial:
     """Load a model, run it over a few images twice and time the second pass."""
     try:
-        device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        backbone = load_backbone(model.name, model.weights, image_size=config.image_size).to(device).eval()
-        transform = evaluation_transform(backbone, image_size=config.image_size)
-        data = load_dataset(config.data, config.test_split, root=config.root, transform=transform)
+        device = settings.device or best_device()
+        backbone = ModelSource(model.model, image_size=settings.image_size).load(device=device).eval()
+        transform = evaluation_transform(backbone, image_size=settings.image_size)
+        data = load_dataset(settings.data, settings.test_split, root=settings.root, transform=transform)
         count = min(_TRIAL_IMAGES, len(data))
         with torch.inference_mode():
             for _ in range(2):
@@ -44,17 +47,15 @@ def try_model(model: EvaluatedModel, config: EvaluationConfig) -> Trial:
         return Trial(error=f"{type(error).__name__}: {error}")
 
 
-def split_sizes(config: EvaluationConfig) -> dict[str, int]:
+def split_sizes(settings: EvaluationSettings) -> dict[str, int]:
     """Images of the train and of the test split."""
     return {
-        name: len(load_dataset(config.data, split, root=config.root))
-        for name, split in (("train", config.train_split), ("test", config.test_split))
+        name: len(load_dataset(settings.data, split, root=settings.root))
+        for name, split in (("train", settings.train_split), ("test", settings.test_split))
     }
 
 
-def estimate(
-    steps: Sequence[Step], trials: dict[str, Trial], sizes: dict[str, int], classes: int = 1000
-) -> dict[str, float]:
+def estimate(steps: Sequence[Step], trials: dict[str, Trial], sizes: dict[str, int], classes: int = 1000) -> dict[str, float]:
     """Seconds of every step, roughly: forward passes from the trials, the rest from this machine's arithmetic and memory.
 
     Args:
@@ -75,10 +76,11 @@ def estimate(
             "extract": forward * sizes.get(step.name.rpartition(" ")[2], 0),
             "masked": _VARIANTS * forward * everything,
             "discover": 3 * 4.0 * sizes["train"] * width / bytes_per_second,
-            "qscore": 4.0 * sizes["test"] * width / bytes_per_second,
+            "score": 4.0 * sizes["test"] * width / bytes_per_second,
             "failure": 1e-3 * sizes["test"],  # a thousand bootstrap samples of every score
-            "reverse-probe run": 5 * 5 * 100 * 100 * products / flops_per_second,  # five clusterings of five restarts
-        }.get(step.command, 3 * 100 * min(classes, 1000) * products / flops_per_second)  # 100 epochs of a linear probe
+            "knn": 2.0 * sizes["train"] * sizes["test"] * width / flops_per_second,
+            "reverse": 5 * 5 * 100 * 100 * products / flops_per_second,  # five clusterings of five restarts
+        }.get(step.call.__name__, 3 * 100 * min(classes, 1000) * products / flops_per_second)  # 100 epochs of a linear probe
     return seconds
 
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import inspect
 import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sslk.cli import COMMANDS
 from sslk.evaluation.plan import Step
 from sslk.features.manifest import short
 from sslk.files.text import from_fields, read_json
+from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
 
 STATE = "evaluation.json"
 _FORMAT = "sslk-evaluation-1"
 State = Literal["waiting", "done", "failed", "left out"]
 # Other values of these give the same results: a step done with them stays done.
-_SPEED = {"workers", "batch_size", "device", "quiet"}
-# What every command may be given if it takes it; all other arguments must fit exactly.
-_OPTIONAL = ("device", "seed", "quiet", "workers", "batch_size", "root", "image_size")
+_SPEED = {"workers", "batch_size", "device"}
 
 
 @dataclass
@@ -72,23 +67,14 @@ class Evaluation:
     def is_done(self, step: Step) -> bool:
         """Whether the step ended well with these arguments and its output is still there."""
         outcome = self.outcomes.get(step.name)
-        return (
-            outcome is not None
-            and outcome.state == "done"
-            and _deciding(outcome.arguments) == _deciding(step.arguments)
-            and step.output.exists()
-        )
+        return outcome is not None and outcome.state == "done" and outcome.arguments == recorded(step) and step.output.exists()
 
-    def missing_commands(self) -> list[str]:
-        """Commands of the plan that this installation does not have."""
-        return sorted({step.command for step in self.steps if ":" not in step.command} - set(COMMANDS))
-
-    def run(self, on_step: Callable[[int, Step], None] | None = None, quiet: bool = False) -> dict[str, State]:
+    def run(self, on_step: Callable[[int, Step], None] | None = None, progress: Progress | None = None) -> dict[str, State]:
         """Carry out what is not done yet, in order. An interruption leaves a state from which the next call goes on.
 
         Args:
             on_step: called with the number of a step, from 0, and the step, before it starts.
-            quiet: passed to the commands.
+            progress: passed to the steps, their names in front of the stages.
 
         Returns:
             The state of every step of the plan.
@@ -97,7 +83,7 @@ class Evaluation:
         for number, step in enumerate(self.steps):
             broken = [name for name in step.needs if self.outcomes[name].state != "done"]
             if broken:
-                self._remember(step, Outcome("left out", step.arguments, error=f"needs {', '.join(broken)}"))
+                self._remember(step, Outcome("left out", recorded(step), error=f"needs {', '.join(broken)}"))
                 continue
             if self.is_done(step) and fresh.isdisjoint(step.needs):
                 continue
@@ -105,13 +91,13 @@ class Evaluation:
                 on_step(number, step)
             started = time.monotonic()
             try:
-                call(step.command, step.arguments, quiet)
+                step.call(**step.arguments, progress=_named(progress, step.name))
             except Exception as error:
                 self._write_log(step)
-                self._remember(step, Outcome("failed", step.arguments, error=f"{type(error).__name__}: {error}"))
+                self._remember(step, Outcome("failed", recorded(step), error=f"{type(error).__name__}: {error}"))
                 continue
             fresh.add(step.name)
-            self._remember(step, Outcome("done", step.arguments, round(time.monotonic() - started, 2)))
+            self._remember(step, Outcome("done", recorded(step), round(time.monotonic() - started, 2)))
         return {step.name: self.outcomes[step.name].state for step in self.steps}
 
     def log_of(self, step: Step) -> Path:
@@ -144,29 +130,16 @@ def _read_state(path: Path) -> _Begun:
         raise ValueError(f"{path} is damaged, {str(error).rstrip('.')}; move it away to begin anew.") from None
 
 
-def _deciding(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if name not in _SPEED}
+def recorded(step: Step) -> dict[str, Any]:
+    """The arguments that decide what a step computes, as plain data."""
+    plain = {name: asdict(value) if is_dataclass(value) else value for name, value in step.arguments.items()}  # type: ignore[arg-type]
+    kept = {
+        name: {key: part for key, part in value.items() if key not in _SPEED} if isinstance(value, dict) else value
+        for name, value in plain.items()
+        if name not in _SPEED
+    }
+    return dict(json.loads(json.dumps(kept)))
 
 
-def call(command: str, arguments: dict[str, Any], quiet: bool = False) -> Any:
-    """Call the function behind a command of `sslk`, as the command line does, or a `module:function` of someone else's.
-
-    Raises:
-        ValueError: there is no such command, or it does not take an argument.
-    """
-    if command not in COMMANDS and ":" not in command:
-        raise ValueError(f"this installation has no command {command!r}.")
-    module, _, function = (COMMANDS[command].target if command in COMMANDS else command).partition(":")
-    target = getattr(importlib.import_module(module), function)
-    taken = inspect.signature(target).parameters
-    given: dict[str, Any] = {}
-    for name, value in {**arguments, "quiet": quiet}.items():
-        owner, _, setting = name.partition(".")
-        if owner not in taken:
-            if name not in _OPTIONAL:
-                raise ValueError(f"sslk {command} takes no argument {name}.")
-        elif setting:  # `study.seed`: one field of a parameter that is a dataclass
-            given[owner] = dataclasses.replace(given.get(owner, taken[owner].default), **{setting: value})
-        elif value is not None:
-            given[name] = value
-    return target(**given)
+def _named(progress: Progress | None, name: str) -> Progress | None:
+    return None if progress is None else lambda done, total, stage: progress(done, total, f"{name}: {stage}")

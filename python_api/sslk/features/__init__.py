@@ -1,23 +1,5 @@
 """Extraction of representations and the store that holds them, larger than memory if need be."""
 
-from sslk.features.extract import Progress, extract
-from sslk.features.maintain import StoreInfo, store_export, store_info, store_merge, store_verify
-from sslk.features.manifest import StoreError, StoreSpec
-from sslk.features.reader import Batch
-from sslk.features.store import FeatureStore
-from sslk.features.writer import StoreWriter
+import lazy_loader
 
-__all__ = [
-    "Batch",
-    "FeatureStore",
-    "Progress",
-    "StoreError",
-    "StoreInfo",
-    "StoreSpec",
-    "StoreWriter",
-    "extract",
-    "store_export",
-    "store_info",
-    "store_merge",
-    "store_verify",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,37 +1,30 @@
 """Extraction with model and data set given by name, as the command line does it."""
 
-import os
-from collections.abc import Callable
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
 from pathlib import Path
-from typing import Literal
 
-import torch
-
-from sslk.data import Dataset, load_dataset
-from sslk.features.extract import Precision, Progress, extract
+from sslk.data import Dataset, load_dataset, splits_of
+from sslk.data.source import DataSource
+from sslk.distributed import best_device
+from sslk.features.extraction import extract
 from sslk.features.identity import data_hash
+from sslk.features.settings import ExtractSettings
 from sslk.features.store import FeatureStore
-from sslk.models import evaluation_transform, load_backbone
+from sslk.models import evaluation_transform
+from sslk.models.source import ModelSource
+from sslk.progress import Progress, renamed
 
 
 def extract_by_name(
-    model: str,
-    data: str,
-    out: str,
+    model: ModelSource,
+    data: DataSource,
+    out: str | PathLike[str],
+    settings: ExtractSettings = ExtractSettings(),  # noqa: B008 (frozen)
     *,
-    split: str = "train",
-    weights: str | None = None,
-    checkpoint_format: str | None = None,
-    image_size: int | None = None,
-    root: str | None = None,
-    batch_size: int = 256,
-    shard_rows: int | None = None,
-    workers: int = 4,
-    amp: Literal["off", "float16", "bfloat16"] = "off",
-    dtype: Precision | None = None,
-    device: str | None = None,
-    on_corrupt: Literal["raise", "skip"] = "raise",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Progress | None = None,
 ) -> FeatureStore:
     """Extract the representations of a data set under a model, both by name, with the papers' evaluation transform.
 
@@ -39,21 +32,10 @@ def extract_by_name(
     `torchrun`, every process extracts its share.
 
     Args:
-        model: as for `load_backbone`: `torchvision:resnet50`, `timm:NAME`, `hf:NAME`, `embedded`, ...
-        data: as for `load_dataset`: `cifar10`, `folder:PATH`, `npz:PATH`, `sample`, ...
+        model: with its checkpoint.
+        data: with its split.
         out: folder of the store.
-        split: of the data set.
-        weights: checkpoint of the model.
-        checkpoint_format: layout of the checkpoint, detected by default.
-        image_size: side of the image crop, the model's own by default.
-        root: folder of the published data sets; the environment variable SSLK_DATA by default.
-        batch_size: images per forward pass.
-        shard_rows: samples per shard, what an interruption can cost; 8192 by default.
-        workers: loading processes.
-        amp: dtype of mixed precision, or off.
-        dtype: dtype of the stored features; that of amp by default, float32 without.
-        device: where to compute; a GPU where there is one (under torchrun that of the local rank).
-        on_corrupt: an unreadable image ends the run, or is left out, counted and listed.
+        settings: batches, precision, device.
         progress: called after every batch.
 
     Raises:
@@ -62,38 +44,53 @@ def extract_by_name(
         OSError: a file is missing, the disk is full or out cannot be written to.
 
     >>> import tempfile
-    >>> store = extract_by_name("embedded", "sample", tempfile.mkdtemp() + "/s", split="test", workers=0, device="cpu")
+    >>> folder, settings = tempfile.mkdtemp() + "/s", ExtractSettings(workers=0, device="cpu")
+    >>> store = extract_by_name(ModelSource("embedded"), DataSource("sample", "test"), folder, settings)
     >>> len(store), store.num_features, store.complete
     (1000, 256, True)
     """
-    if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    backbone = load_backbone(model, weights, checkpoint_format=checkpoint_format, image_size=image_size)
-    transform = evaluation_transform(backbone, image_size=image_size)
-    return extract(
-        backbone,
-        load_dataset(data, split, root=root, transform=transform),
-        Path(out),
-        batch_size=batch_size,
-        shard_rows=shard_rows,
-        workers=workers,
-        amp=amp,
-        dtype=dtype,
-        device=device,
-        on_corrupt=on_corrupt,
-        progress=progress,
+    backbone = model.load()
+    transform = evaluation_transform(backbone, image_size=model.image_size)
+    images = load_dataset(data.data, data.split, root=data.root, transform=transform)
+    settings = replace(settings, device=settings.device or best_device())
+    return extract(backbone, images, out, settings, progress=progress)
+
+
+def extract_pair(
+    model: ModelSource,
+    data: str,
+    out: str | PathLike[str],
+    settings: ExtractSettings = ExtractSettings(),  # noqa: B008
+    *,
+    root: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[FeatureStore, FeatureStore]:
+    """Both splits of a data set, labelled: `out/train` and `out/test`.
+
+    Args:
+        model, out, settings, progress: as for `extract_by_name`.
+        data: as `splits_of` takes it.
+        root: of the published data sets.
+
+    Raises:
+        StoreError: the data set has no labels; else as for `extract_by_name`.
+    """
+    train, test = (
+        extract_by_name(
+            model, DataSource(part, split, root), Path(out) / role, settings, progress=renamed(progress, f"extracting {split}")
+        ).require(labels=True)
+        for role, (part, split) in zip(("train", "test"), splits_of(data), strict=True)
     )
+    return train, test
 
 
-def images_of(store: FeatureStore, data: str, split: str, root: str | None = None) -> Dataset:
+def images_of(store: FeatureStore, data: DataSource) -> Dataset:
     """The data set that a store was extracted from, by name; row i of the store is its image `indices[i]`.
 
     Raises:
         ValueError: another data set.
     """
-    dataset = load_dataset(data, split, root=root)
+    dataset = data.load()
     if data_hash(dataset) != store.spec.data_hash:
-        raise ValueError(
-            f"data must be what {store.path} was extracted from, {store.spec.dataset}, got {dataset.name}."
-        )
+        raise ValueError(f"data must be what {store.path} was extracted from, {store.spec.dataset}, got {dataset.name}.")
     return dataset

@@ -14,16 +14,7 @@ from sslk.data.workers import loading_processes
 from sslk.features.identity import labels_of
 
 # What decoders raise on damaged files. Anything else, a TypeError in a transform say, is a bug and stays fatal.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 class Sample(NamedTuple):
@@ -96,9 +87,7 @@ def collate(samples: list[Sample]) -> Loaded:
     good = [sample for sample in samples if sample.image is not None]
     return Loaded(
         torch.stack([sample.image for sample in good if sample.image is not None]) if good else None,
-        torch.tensor([sample.label for sample in good], dtype=torch.int64)
-        if good and good[0].label is not None
-        else None,
+        torch.tensor([sample.label for sample in good], dtype=torch.int64) if good and good[0].label is not None else None,
         torch.tensor([sample.number for sample in good], dtype=torch.int64),
         tuple((sample.number, sample.error) for sample in samples if sample.image is None),
     )

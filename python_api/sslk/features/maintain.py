@@ -41,6 +41,24 @@ class StoreInfo:
     skipped: tuple[tuple[int, str], ...]
     nonfinite_rows: int
 
+    def described(self) -> dict[str, object]:
+        """All of it by name, for a terminal."""
+        spec = self.spec
+        return {
+            "path": self.path,
+            "model": spec.model,
+            "data": spec.dataset,
+            "samples": self.rows,
+            "features": spec.num_features,
+            "dtype": spec.dtype,
+            "signed": spec.signed,
+            "shards": self.shards,
+            "bytes": self.bytes,
+            "complete": self.complete,
+            "unreadable": len(self.skipped),
+            "nonfinite_rows": self.nonfinite_rows,
+        }
+
 
 def store_info(path: str | PathLike[str]) -> StoreInfo:
     """Describe a store from its manifest; shards are not read.
@@ -142,9 +160,7 @@ def _union(stores: list[FeatureStore]) -> _Pieces:
             number = int(entry.file.removeprefix("shard-").removesuffix(".safetensors"))
             other = pieces.setdefault(number, (store, entry, 0))
             if other[1].sha256 != entry.sha256:
-                raise StoreError(
-                    f"{entry.file} of {store.path} and of {other[0].path} hold the same samples, differently."
-                )
+                raise StoreError(f"{entry.file} of {store.path} and of {other[0].path} hold the same samples, differently.")
     return pieces
 
 

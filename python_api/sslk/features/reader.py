@@ -22,9 +22,7 @@ class Batch(NamedTuple):
     def slice(self, start: int, stop: int | None = None) -> "Batch":
         """Rows start to stop, without a copy."""
         return Batch(
-            self.features[start:stop],
-            None if self.labels is None else self.labels[start:stop],
-            self.indices[start:stop],
+            self.features[start:stop], None if self.labels is None else self.labels[start:stop], self.indices[start:stop]
         )
 
     def take(self, rows: Tensor) -> "Batch":
@@ -55,14 +53,7 @@ def concatenate(parts: list[Batch]) -> Batch:
 
 
 def iterate(
-    store: Shards,
-    batch_size: int,
-    *,
-    shuffle: bool,
-    seed: int,
-    buffer_rows: int,
-    rank: int,
-    world_size: int,
+    store: Shards, batch_size: int, *, shuffle: bool, seed: int, buffer_rows: int, rank: int, world_size: int
 ) -> Iterator[Batch]:
     """See `FeatureStore.batches`. Arguments are checked now, not at the first batch."""
     if batch_size < 1 or buffer_rows < 1:
@@ -99,9 +90,7 @@ def _read_ahead(store: Shards, entry: ShardEntry) -> None:
             os.close(fd)
 
 
-def _shuffled(
-    pieces: Iterator[Batch], batch_size: int, buffer_rows: int, generator: torch.Generator
-) -> Iterator[Batch]:
+def _shuffled(pieces: Iterator[Batch], batch_size: int, buffer_rows: int, generator: torch.Generator) -> Iterator[Batch]:
     """Collect pieces into a buffer, permute it, pass on whole batches and keep the rest for the next round."""
     capacity = max(buffer_rows, batch_size)
     buffer: list[Batch] = []

@@ -20,7 +20,7 @@ CHECKED = ".checked.json"
 
 
 class FeatureStore:
-    """Reads a feature store: a folder of shards with a manifest, as `sslk.features.extract` writes it.
+    """Reads a feature store: a folder of shards with a manifest, as `sslk.features.extraction` writes it.
 
     Shards are memory-mapped, so a store may be larger than memory. Opening checks that all files are there with the
     recorded sizes; the first read of a shard checks its identity and, unless the file is unchanged since it was last
@@ -174,15 +174,7 @@ class FeatureStore:
             ValueError: a size is not positive or the rank is not in [0, world_size).
             StoreError: a shard is damaged; named when it is reached.
         """
-        return iterate(
-            self,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            buffer_rows=buffer_rows,
-            rank=rank,
-            world_size=world_size,
-        )
+        return iterate(self, batch_size, shuffle=shuffle, seed=seed, buffer_rows=buffer_rows, rank=rank, world_size=world_size)
 
     def labels(self) -> Tensor:
         """All labels in the order of the rows, int64 `[len(self)]`.
@@ -286,10 +278,7 @@ def open_shard(folder: Path, entry: ShardEntry, spec: StoreSpec) -> Batch:
             f"{entry.file} in {folder} is from another extraction (model, weights, data or transform differ): "
             f"its header says {short(identity)}, the manifest {spec.identity[:12]}...; delete the file."
         )
-    wanted = {
-        "features": ((entry.rows, spec.num_features), dtype_of(spec.dtype)),
-        "index": ((entry.rows,), torch.int64),
-    }
+    wanted = {"features": ((entry.rows, spec.num_features), dtype_of(spec.dtype)), "index": ((entry.rows,), torch.int64)}
     if spec.labels:
         wanted["labels"] = ((entry.rows,), torch.int64)
     found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}

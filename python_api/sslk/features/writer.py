@@ -86,9 +86,7 @@ class StoreWriter:
         existing = next(folder for folder in [self.path, *self.path.absolute().parents] if folder.exists())
         free = shutil.disk_usage(existing).free
         if needed > free:
-            message = (
-                f"the store needs {needed / 1e9:.2f} GB more, the disk of {self.path} has {free / 1e9:.2f} GB free"
-            )
+            message = f"the store needs {needed / 1e9:.2f} GB more, the disk of {self.path} has {free / 1e9:.2f} GB free"
             raise OSError(errno.ENOSPC, message)
 
     def _claim(self, rank: int) -> None:
@@ -111,12 +109,7 @@ class StoreWriter:
         write_atomically(self.path / MANIFEST, manifest.to_json().encode())
 
     def write(
-        self,
-        number: int,
-        features: Tensor,
-        labels: Tensor | None,
-        index: Tensor,
-        skipped: tuple[tuple[int, str], ...] = (),
+        self, number: int, features: Tensor, labels: Tensor | None, index: Tensor, skipped: tuple[tuple[int, str], ...] = ()
     ) -> None:
         """Write one shard and enter it in the manifest.
 
@@ -165,7 +158,5 @@ class StoreWriter:
     def __enter__(self) -> "StoreWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()

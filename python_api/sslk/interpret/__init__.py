@@ -1,6 +1,5 @@
 """What features look at: heatmaps, their agreement with annotated regions, the feature atlas, galleries."""
 
-from sslk.interpret.heatmaps import Heatmaps, feature_heatmaps, heatmap_batches
-from sslk.interpret.vit import attention_rollout
+import lazy_loader
 
-__all__ = ["Heatmaps", "attention_rollout", "feature_heatmaps", "heatmap_batches"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -6,44 +6,38 @@ from pathlib import Path
 
 import numpy as np
 
-from sslk.data import Dataset, load_dataset
+from sslk.data import Dataset
+from sslk.data.source import DataSource
 from sslk.interpret.masks import BoxMasks, ClassMasks, ForegroundMasks, MaskFolder, MaskSource
 from sslk.interpret.salient_imagenet import salient_imagenet
+from sslk.interpret.settings import MaskSettings
 from sslk.masked.masks import MANIFEST
 
 
-def data_and_masks(
-    data: str,
-    split: str,
-    root: str | None,
-    masks: str,
-    core: list[str] | None,
-    void: list[str] | None,
-    answers: str | None,
-    images: str | None,
-) -> tuple[Dataset, MaskSource]:
+def data_and_masks(data: DataSource, settings: MaskSettings) -> tuple[Dataset, MaskSource]:
     """The data set and its masks: `annotation` (boxes, or classes per pixel with `core`), `folder:PATH`, `salient:PATH`.
 
     Raises:
         ValueError: another name, or something that this kind of masks needs is missing.
     """
+    masks, core = settings.masks, settings.core
     kind, _, path = masks.partition(":")
     if kind == "salient" and path:
-        if answers is None:
+        if settings.answers is None:
             raise ValueError("masks=salient:PATH needs --answers, the table discover_spurious_features.csv.")
-        return salient_imagenet(path, answers, images)
-    dataset = load_dataset(data, split, root=root)
+        return salient_imagenet(path, settings.answers, settings.images)
+    dataset = data.load()
     if kind == "folder" and path:
-        built = (Path(path) / MANIFEST).exists()  # by `sslk masks build`
+        built = (Path(path) / MANIFEST).exists()  # by `sslk masked build`
         return dataset, ForegroundMasks(path, dataset) if built else MaskFolder(path, dataset)
     if masks != "annotation":
         raise ValueError(f"masks must be annotation, folder:PATH or salient:PATH, got {masks!r}.")
     annotation = dataset.annotation(0)
     if annotation.boxes is not None:
         return dataset, BoxMasks(dataset)
-    if core is None:
+    if not core:
         raise ValueError(f"masks=annotation of {dataset.name} needs --core with some of: {', '.join(dataset.classes)}.")
-    return dataset, ClassMasks(dataset, core, void=void or (), per_class=True)
+    return dataset, ClassMasks(dataset, core, void=settings.void, per_class=True)
 
 
 def limited(dataset: Dataset, source: MaskSource, limit: int | None) -> tuple[Dataset, MaskSource, list[int]]:

@@ -60,6 +60,4 @@ class _Inputs(torch.utils.data.Dataset):
 def _features(model: nn.Module, dataset: Dataset, transform: EvaluationTransform) -> Tensor:
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad():
-        return torch.cat(
-            [model(batch.to(device)).float().cpu() for batch in DataLoader(_Inputs(dataset, transform), 64)]
-        )
+        return torch.cat([model(batch.to(device)).float().cpu() for batch in DataLoader(_Inputs(dataset, transform), 64)])

@@ -27,10 +27,10 @@ def random_features(features: Tensor, active: Tensor, generator: torch.Generator
     return (rank < active.sum(1, keepdim=True)) & (features > 0)
 
 
-def centre_prior(height: int, width: int) -> Tensor:
+def center_prior(height: int, width: int) -> Tensor:
     """A Gaussian at the centre with a standard deviation of a quarter of each side, `[height, width]`, maximum 1.
 
-    >>> centre_prior(5, 5)[2].tolist()[:3] == sorted(centre_prior(5, 5)[2].tolist()[:3])
+    >>> center_prior(5, 5)[2].tolist()[:3] == sorted(center_prior(5, 5)[2].tolist()[:3])
     True
     """
     y = (torch.arange(height) + 0.5) / height - 0.5

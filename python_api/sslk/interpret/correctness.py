@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sslk.files.tables import read_records
 from sslk.probes.linear import linear_probe
+from sslk.probes.settings import LinearSettings
 
 
 def out_of_fold_correct(features: Tensor, labels: Tensor, *, folds: int = 5, epochs: int = 30, seed: int = 0) -> Tensor:
@@ -31,13 +32,11 @@ def out_of_fold_correct(features: Tensor, labels: Tensor, *, folds: int = 5, epo
         raise ValueError(f"labels must be known for at least {folds} images, got {int((labels >= 0).sum())}.")
     _, counts = labels.unique(return_counts=True)
     kind = StratifiedKFold if int(counts.min()) >= folds else KFold
+    settings = LinearSettings(epochs=epochs, learning_rates=(0.01, 0.03), weight_decays=(1e-3,), seed=seed)
     correct = torch.zeros(len(labels), dtype=torch.bool)
     for train, test in kind(folds, shuffle=True, random_state=seed).split(features.numpy(), labels.numpy()):
         fit, held_out = torch.from_numpy(train), torch.from_numpy(test)
-        probe = linear_probe(
-            features[fit], labels[fit], features[held_out], labels[held_out], epochs=epochs,
-            learning_rates=(0.01, 0.03), weight_decays=(1e-3,), seed=seed,
-        )  # fmt: skip
+        probe = linear_probe((features[fit], labels[fit]), (features[held_out], labels[held_out]), settings)
         correct[held_out] = probe.correct
     return correct
 
@@ -61,7 +60,5 @@ def read_correct(path: str | Path, images: Sequence[int]) -> np.ndarray:
         correct[int(index)] = said[answer]
     absent = [index for index in images if index not in correct]
     if absent:
-        raise ValueError(
-            f"{path} must have a row for each of {len(images)} images, it lacks {len(absent)}: {absent[0]}, ..."
-        )
+        raise ValueError(f"{path} must have a row for each of {len(images)} images, it lacks {len(absent)}: {absent[0]}, ...")
     return np.array([correct[index] for index in images])

@@ -18,7 +18,7 @@ from sslk.interpret.heatmaps import feature_heatmaps
 from sslk.interpret.overlay import overlay
 from sslk.interpret.pca import principal_directions
 from sslk.models import EvaluationTransform
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,12 @@ def draw_gallery(rows: Sequence[GalleryRow], title: str) -> Figure:
     aspect = rows[0].images.shape[2] / rows[0].images.shape[1]
     width = 1.3 * aspect**0.5  # inches of a cell, so that wide and high images cover about the same area
     figure, axes = plt.subplots(
-        len(rows), columns, figsize=(width * columns + 0.8, (width / aspect + 0.3) * len(rows) + 0.4), squeeze=False,
+        len(rows),
+        columns,
+        figsize=(width * columns + 0.8, (width / aspect + 0.3) * len(rows) + 0.4),
+        squeeze=False,
         layout="constrained",
-    )  # fmt: skip
+    )
     for line, row in zip(axes, rows, strict=True):
         for ax, image, caption in zip(line, row.images, row.captions, strict=False):
             ax.imshow(image, interpolation="nearest")
@@ -128,9 +131,7 @@ def class_gallery(
     least = outside.topk(min(features, int(alive.sum())), largest=False).indices.tolist()
     name = store.spec.classes[label] if label < len(store.spec.classes) else str(label)
     lines = [(f"discriminative {j}", j) for j in best] + [(f"low {j}", j) for j in least]
-    drawn = [
-        _top_images(model, dataset, transform, rows[:, j], indices, j, None, text, columns) for text, j in lines
-    ]  # fmt: skip
+    drawn = [_top_images(model, dataset, transform, rows[:, j], indices, j, None, text, columns) for text, j in lines]
     return draw_gallery(drawn, f"{name}: discriminative and lowly activating features")
 
 
@@ -153,11 +154,18 @@ def pca_gallery(
     head = found.head().to(next(model.parameters()).device)
     drawn = [
         _top_images(
-            model, dataset, transform, values[:, k], numbers, k, head,
-            f"direction {k + 1}\n{100 * float(found.explained[k]):.1f} % of variance", columns,
+            model,
+            dataset,
+            transform,
+            values[:, k],
+            numbers,
+            k,
+            head,
+            f"direction {k + 1}\n{100 * float(found.explained[k]):.1f} % of variance",
+            columns,
         )
         for k in range(components)
-    ]  # fmt: skip
+    ]
     return draw_gallery(drawn, "Principal directions of the representations")
 
 
@@ -192,8 +200,7 @@ def _top_images(
     assert found.per_feature is not None
     shown = overlay(pixels, found.per_feature[:, 0].cpu().numpy())
     captions = [
-        f"{_class_name(dataset, index)} {value:.3f}".strip()
-        for index, value in zip(chosen, values[best].tolist(), strict=True)
+        f"{_class_name(dataset, index)} {value:.3f}".strip() for index, value in zip(chosen, values[best].tolist(), strict=True)
     ]
     # Image and heatmap side by side, so that neither hides the other.
     return GalleryRow(label, np.concatenate([pixels, shown], axis=2), captions)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import ssl_kernels
 from sslk.interpret.maps import map_method
 from sslk.interpret.raw_maps import MapMethod, RawMaps, evaluating, positive_peaks, resize_and_scale
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.score import resolve_set
 
 
@@ -98,27 +98,36 @@ def feature_heatmaps(
         (torch.Size([4, 2, 32, 32]), 'closed form')
     """
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(
-            f"images must be floating-point [N, C, H, W], normalised, got {images.dtype} {list(images.shape)}."
-        )
+        raise ValueError(f"images must be floating-point [N, C, H, W], normalised, got {images.dtype} {list(images.shape)}.")
     if not len(images):
         raise ValueError("images must hold at least one image, got none.")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     parts = list(
         heatmap_batches(
-            model, images.split(batch_size), features, discriminative, eps=eps, two_sided=two_sided, layer=layer,
-            head=head, size=size,
+            model,
+            images.split(batch_size),
+            features,
+            discriminative,
+            eps=eps,
+            two_sided=two_sided,
+            layer=layer,
+            head=head,
+            size=size,
         )
-    )  # fmt: skip
+    )
 
     def joined(name: str) -> Tensor | None:
         return None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts])
 
     return Heatmaps(
-        joined("combined"), joined("per_feature"), joined("counts"), torch.cat([p.representations for p in parts]),
-        parts[0].method, parts[0].layer,
-    )  # fmt: skip
+        joined("combined"),
+        joined("per_feature"),
+        joined("counts"),
+        torch.cat([p.representations for p in parts]),
+        parts[0].method,
+        parts[0].layer,
+    )
 
 
 def heatmap_batches(
@@ -160,10 +169,7 @@ def heatmap_batches(
 
 
 def active_features(
-    features: Tensor,
-    discriminative: DiscriminativeFeatures | Tensor,
-    eps: float | None = None,
-    two_sided: bool | None = None,
+    features: Tensor, discriminative: DiscriminativeFeatures | Tensor, eps: float | None = None, two_sided: bool | None = None
 ) -> tuple[Tensor, Tensor]:
     """The features in both `L_i` and S, bool `[n, D]`, and the side of the mean that each is on, 1 or -1, `[n, D]`."""
     mask, eps, two_sided = resolve_set(discriminative, features.shape[1], eps, two_sided)
@@ -210,7 +216,5 @@ def _check_indices(features: Sequence[int] | Tensor, num_features: int) -> Tenso
     if indices.ndim != 1 or not len(indices) or indices.is_floating_point() or indices.dtype == torch.bool:
         raise TypeError(f"features must be a list of feature numbers, got {features!r:.60}.")
     if int(indices.min()) < 0 or int(indices.max()) >= num_features:
-        raise ValueError(
-            f"features must be from 0 to {num_features - 1}, got {int(indices.min())} to {int(indices.max())}."
-        )
+        raise ValueError(f"features must be from 0 to {num_features - 1}, got {int(indices.min())} to {int(indices.max())}.")
     return indices.long()

@@ -72,14 +72,11 @@ def map_method(
     if backbone.feature_layer is not None and linear and layer in (None, backbone.feature_layer):
         return MapMethod("closed form", backbone.feature_layer, backbone, head, closed_form_maps)
     name, found = _general_method(backbone, image_shape, layer)
-    reason = (
-        "the layer is another one" if backbone.pooled and linear else "its features are no spatial means of channels"
-    )
+    reason = "the layer is another one" if backbone.pooled and linear else "its features are no spatial means of channels"
     if backbone.pooled and not linear:
         reason = "the head is not linear"
     warnings.warn(
-        f"{backbone.name}: the closed form does not apply ({reason}); using {name} at {found}, which needs backward "
-        "passes.",
+        f"{backbone.name}: the closed form does not apply ({reason}); using {name} at {found}, which needs backward passes.",
         stacklevel=3,
     )
     return MapMethod(name, found, backbone, head, gradcam_maps if name == "GradCAM" else token_maps)
@@ -99,9 +96,7 @@ def _resolve(backbone: Backbone, layer: str) -> str:
     for name in (layer, f"net.{layer}"):
         if name and name in names:
             return name
-    raise ValueError(
-        f"layer must be the dotted name of a module of {backbone.name!r}, such as net.layer4, got {layer!r}."
-    )
+    raise ValueError(f"layer must be the dotted name of a module of {backbone.name!r}, such as net.layer4, got {layer!r}.")
 
 
 def _general_method(backbone: Backbone, image_shape: tuple[int, ...], layer: str | None) -> tuple[Method, str]:

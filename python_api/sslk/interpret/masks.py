@@ -48,13 +48,13 @@ class ClassMasks:
         kinds: `core`, `spurious` and, if asked for, the classes.
     """
 
-    def __init__(
-        self, dataset: Dataset, core: Sequence[str], *, void: Sequence[str] = (), per_class: bool = False
-    ) -> None:
+    def __init__(self, dataset: Dataset, core: Sequence[str], *, void: Sequence[str] = (), per_class: bool = False) -> None:
         unknown = [name for name in (*core, *void) if name not in dataset.classes]
         if unknown or not core:
-            raise ValueError(f"core and void must name classes of {dataset.name} ({', '.join(dataset.classes)}), "
-                             f"got {', '.join(unknown) or 'none'}.")  # fmt: skip
+            raise ValueError(
+                f"core and void must name classes of {dataset.name} ({', '.join(dataset.classes)}), "
+                f"got {', '.join(unknown) or 'none'}."
+            )
         self._dataset = dataset
         self._core = [dataset.classes.index(name) for name in core]
         self._void = [dataset.classes.index(name) for name in void]
@@ -103,7 +103,7 @@ class BoxMasks:
 
 
 class ForegroundMasks:
-    """Masks that `sslk masks build` found: `core` in the foreground, `spurious` outside it.
+    """Masks that `sslk masked build` found: `core` in the foreground, `spurious` outside it.
 
     Args:
         path: folder of `sslk.masked.build_masks`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Subset
 from sslk.data import Dataset
 from sslk.data.workers import loading_processes
 from sslk.features.identity import weights_hash
-from sslk.interpret.controls import centre_prior, random_features
+from sslk.interpret.controls import center_prior, random_features
 from sslk.interpret.heatmaps import active_features, combine
 from sslk.interpret.maps import map_method
 from sslk.interpret.masks import MaskSource
@@ -25,8 +25,10 @@ from sslk.interpret.parts import Parts
 from sslk.interpret.raw_maps import MapMethod, evaluating
 from sslk.metrics import HeatmapIoU
 from sslk.models import EvaluationTransform
-from sslk.quality.discover import DiscriminativeFeatures
-from sslk.statistics.intervals import Interval, group_difference, mean_interval, paired_difference
+from sslk.progress import Progress
+from sslk.quality.discriminative import DiscriminativeFeatures
+from sslk.statistics.bootstrap import Interval
+from sslk.statistics.intervals import group_difference, mean_interval, paired_difference
 
 #: The maps that are compared with the masks: the model's, and what it has to beat.
 MAPS = ("discriminative", "random features", "centre prior", "uniform")
@@ -121,7 +123,7 @@ def mask_agreement(
     workers: int = 0,
     seed: int = 0,
     parts: str | PathLike[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> MaskAgreement:
     """mIoU of the discriminative features' heatmaps with every kind of mask, and of three controls with the same masks.
 
@@ -161,7 +163,7 @@ def mask_agreement(
     method = map_method(model, (3, *transform.size), layer=layer)
     generator = torch.Generator().manual_seed(seed)
     metrics = {(name, kind): HeatmapIoU(threshold).to(device) for name in MAPS for kind in kinds}
-    prior = centre_prior(*transform.size).to(device)
+    prior = center_prior(*transform.size).to(device)
     kept: list[Tensor] = []
     store: Parts | None = None
     if parts is not None:
@@ -197,7 +199,7 @@ def mask_agreement(
                 store.add(_part(metrics, saved, kept[held:], generator))
                 saved, held = done, len(kept)
             if progress is not None:
-                progress(done, len(dataset))
+                progress(done, len(dataset), "heatmaps")
     first = metrics["discriminative", kinds[0]]
     return MaskAgreement(
         overlaps={key: metric.values().cpu().numpy() for key, metric in metrics.items()},
@@ -244,9 +246,7 @@ def _part(metrics: _Metrics, start: int, kept: list[Tensor], generator: torch.Ge
 
 
 def _restore(metrics: _Metrics, kept: list[Tensor], generator: torch.Generator, part: dict[str, Tensor]) -> None:
-    for metric, overlaps, (without_map, without_mask) in zip(
-        metrics.values(), part["overlaps"], part["missing"], strict=True
-    ):
+    for metric, overlaps, (without_map, without_mask) in zip(metrics.values(), part["overlaps"], part["missing"], strict=True):
         metric.overlaps.append(overlaps.to(metric.device))
         metric.without_map, metric.without_mask = without_map.to(metric.device), without_mask.to(metric.device)
     if "representations" in part:

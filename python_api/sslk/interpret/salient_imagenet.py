@@ -55,8 +55,9 @@ def read_answers(path: str | Path) -> dict[tuple[str, int], str]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no table of answers {path}; Salient ImageNet publishes it as "
-                                "discover_spurious_features.csv")  # fmt: skip
+        raise FileNotFoundError(
+            f"there is no table of answers {path}; Salient ImageNet publishes it as discover_spurious_features.csv"
+        )
     needed = ("Input.wordnet_id", "Input.feature_index", "Answer.main")
     votes: dict[tuple[str, int], list[bool]] = defaultdict(list)
     for row in read_records(path, "the table of answers", needed):
@@ -71,9 +72,7 @@ def read_answers(path: str | Path) -> dict[tuple[str, int], str]:
     return {key: "spurious" if 2 * sum(said) > len(said) else "core" for key, said in votes.items()}
 
 
-def salient_imagenet(
-    root: str | Path, answers: str | Path, images: str | Path | None = None
-) -> tuple[Dataset, SalientMasks]:
+def salient_imagenet(root: str | Path, answers: str | Path, images: str | Path | None = None) -> tuple[Dataset, SalientMasks]:
     """The images that have a mask of an annotated feature, labelled by WordNet id, and their masks.
 
     Args:

@@ -108,9 +108,7 @@ def patch_grid(model: nn.Module, images: Tensor, tokens: int) -> tuple[int, int,
         raise ValueError("the model has no patch embedding, a convolution whose stride is its kernel size.")
     height, width = images.shape[-2] // int(embedding.stride[0]), images.shape[-1] // int(embedding.stride[1])
     if tokens < height * width:
-        raise ValueError(
-            f"the model has {tokens} tokens for {height} x {width} patches: patches were merged or dropped."
-        )
+        raise ValueError(f"the model has {tokens} tokens for {height} x {width} patches: patches were merged or dropped.")
     return height, width, tokens - height * width
 
 
@@ -147,9 +145,7 @@ def token_layer(backbone: Backbone, image_shape: tuple[int, ...]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    gradients = torch.autograd.grad(
-        features.square().sum(), [tokens for _, tokens in seen], allow_unused=True
-    ) if seen else ()  # fmt: skip
+    gradients = torch.autograd.grad(features.square().sum(), [tokens for _, tokens in seen], allow_unused=True) if seen else ()
     for (name, tokens), gradient in reversed(list(zip(seen, gradients, strict=True))):
         if gradient is None:
             continue
@@ -164,9 +160,7 @@ def _last_block(backbone: Backbone) -> str:
     stacks = [
         (sum(p.numel() for p in module.parameters()), name)
         for name, module in backbone.named_modules()
-        if isinstance(module, nn.ModuleList | nn.Sequential)
-        and len(module) > 1
-        and len({type(child) for child in module}) == 1
+        if isinstance(module, nn.ModuleList | nn.Sequential) and len(module) > 1 and len({type(child) for child in module}) == 1
     ]
     if not stacks:
         return ""

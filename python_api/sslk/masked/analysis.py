@@ -66,7 +66,7 @@ def accuracies(store: FeatureStore, folds: int, seed: int) -> dict[str, FoldAccu
     return {
         variant: fold_accuracy(one_variant(store, variant)[known], labels[known], folds, seed=seed)
         for variant in store.spec.variants
-    }  # fmt: skip
+    }
 
 
 def umap_of(representations: list[Tensor], seed: int) -> np.ndarray:
@@ -79,6 +79,4 @@ def umap_of(representations: list[Tensor], seed: int) -> np.ndarray:
 
     umap = optional_import("umap", "the scatter of variants", "umap-learn")
     pooled = torch.cat(representations).numpy()
-    return umap.UMAP(
-        n_neighbors=min(15, len(pooled) - 1), metric="cosine", random_state=seed, n_jobs=1
-    ).fit_transform(pooled)  # fmt: skip
+    return umap.UMAP(n_neighbors=min(15, len(pooled) - 1), metric="cosine", random_state=seed, n_jobs=1).fit_transform(pooled)

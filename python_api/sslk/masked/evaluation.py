@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from sslk.probes.batched import fit_linear_probes
+from sslk.probes.kfold import kfold_probe
+from sslk.probes.settings import KFoldSettings
 
 
 @dataclass(frozen=True)
@@ -91,22 +90,7 @@ def fold_accuracy(
         (5, True)
     """
     folds = folds_of(labels, folds)
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
-    tests = [torch.from_numpy(test) for _, test in splits]
-    train = torch.ones(folds, len(labels), dtype=torch.bool)
-    for mask, test in zip(train, tests, strict=True):
-        mask[test] = False
-    probes = fit_linear_probes(
-        features,
-        labels,
-        l2=1 / (len(labels) * (1 - 1 / folds)) if l2 is None else l2,
-        sample_masks=train,
-        max_iterations=max_iterations,
-        device=device,
-    )
-    predicted = probes.predict(features.to(probes.weight.device)).cpu()
-    accuracies = tuple(
-        float(balanced_accuracy_score(labels[test].numpy(), row[test].numpy()))
-        for row, test in zip(predicted, tests, strict=True)
-    )
-    return FoldAccuracy(accuracies, len(torch.unique(labels)), bool(probes.converged.all()))
+    penalty = 1 / (len(labels) * (1 - 1 / folds)) if l2 is None else l2
+    settings = KFoldSettings(folds, (penalty,), seed, max_iterations=max_iterations)
+    found = kfold_probe((features, labels), settings, device=device)
+    return FoldAccuracy(tuple(found.balanced_accuracy.tolist()), len(found.outputs.classes), found.converged)

@@ -6,18 +6,18 @@ image can never come apart, and everything a feature store does (resume, verify,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from os import PathLike
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from sslk.features import FeatureStore, Progress, StoreError, extract
-from sslk.features.extract import Precision
+from sslk.features import FeatureStore, StoreError, extract
+from sslk.features.settings import ExtractSettings
 from sslk.masked.images import MaskedImages
 from sslk.masked.variants import VariantRenderer
 from sslk.models import Backbone
+from sslk.progress import Progress
 
 
 class MaskedBackbone(nn.Module):
@@ -56,19 +56,13 @@ def extract_variants(
     images: MaskedImages,
     out: str | PathLike[str],
     renderer: VariantRenderer | None = None,
-    *,
-    batch_size: int = 128,
-    shard_rows: int = 1024,
-    workers: int = 0,
-    amp: Literal["off", "float16", "bfloat16"] = "off",
-    dtype: Precision | None = None,
-    device: str | torch.device | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    settings: ExtractSettings = ExtractSettings(batch_size=128, shard_rows=1024, workers=0),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
 ) -> FeatureStore:
     """Extract the representations of all variants of all images into one feature store with a variant axis.
 
     Args:
-        backbone: the model; what is not said here is as for `sslk.features.extract`.
+        backbone: the model; what is not said here is as for `sslk.features.extraction`.
         images: from which masks, and which images.
         out: folder of the store.
         renderer: the variants; the paper's five with the backbone's normalisation by default.
@@ -83,18 +77,7 @@ def extract_variants(
         raise ValueError(f"images must have masks for the variants {', '.join(renderer.names)}, but none were given.")
     # The store tells extractions apart by this text.
     images.transform = f"{images.geometry!r} as uint8, {renderer!r}"
-    return extract(
-        MaskedBackbone(backbone, renderer),
-        images,
-        out,
-        batch_size=batch_size,
-        shard_rows=shard_rows,
-        workers=workers,
-        amp=amp,
-        dtype=dtype,
-        device=device,
-        progress=progress,
-    )
+    return extract(MaskedBackbone(backbone, renderer), images, out, settings, progress=progress)
 
 
 def variant_features(store: FeatureStore, batch_size: int = 1024) -> Iterator[tuple[Tensor, ...]]:
@@ -115,5 +98,5 @@ def variant_width(store: FeatureStore) -> int:
         StoreError: the store has no variants.
     """
     if not store.spec.variants:
-        raise StoreError(f"{store.path} holds plain representations, needed are those of variants: use sslk masked.")
+        raise StoreError(f"{store.path} holds plain representations, needed are those of variants: use sslk masked study.")
     return store.num_features // len(store.spec.variants)

@@ -39,9 +39,7 @@ def contact_sheet(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], tit
     """Images with their masks: the background darkened, the border of the object drawn."""
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.5 * columns, 1.65 * rows), layout="constrained", squeeze=False
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.65 * rows), layout="constrained", squeeze=False)
     for ax in axes.ravel():
         ax.axis("off")
     for ax, image, mask, title in zip(axes.ravel(), images, masks, titles, strict=False):
@@ -91,8 +89,7 @@ def _matrix(ax, values, names, limits, bounds):  # type: ignore[no-untyped-def]
         for v in range(len(names)):
             color = "black" if values[u, v] > middle else "white"
             text = f"{values[u, v]:.2f}"
-            ax.text(v, u, text, ha="center", va="bottom" if bounds is not None and u != v else "center", color=color,
-                    fontsize=9)  # fmt: skip
+            ax.text(v, u, text, ha="center", va="bottom" if bounds is not None and u != v else "center", color=color, fontsize=9)
             if bounds is not None and u != v:
                 interval = f"{bounds[0][u, v]:.2f}–{bounds[1][u, v]:.2f}"
                 ax.text(v, u + 0.08, interval, ha="center", va="top", color=color, fontsize=5.5)
@@ -109,8 +106,15 @@ def across_models(matrix: Tensor, models: Sequence[str], names: Sequence[str], l
     image = ax.imshow(values, cmap="viridis", vmin=0, vmax=1)
     for u in range(size):
         for v in range(size):
-            ax.text(v, u, f"{values[u, v]:.2f}", ha="center", va="center", fontsize=6.5,
-                    color="black" if values[u, v] > 0.5 else "white")  # fmt: skip
+            ax.text(
+                v,
+                u,
+                f"{values[u, v]:.2f}",
+                ha="center",
+                va="center",
+                fontsize=6.5,
+                color="black" if values[u, v] > 0.5 else "white",
+            )
     for edge in range(len(names), size, len(names)):
         ax.axhline(edge - 0.5, color="white", lw=2)
         ax.axvline(edge - 0.5, color="white", lw=2)

@@ -34,9 +34,7 @@ def similarity_findings(found: Comparison, random_models: Sequence[str] = ()) ->
                 )
                 continue
             top, last = order[0], order[-1]
-            text = (
-                f"{model}, {name}: most similar {_pair(top, matrix, found)}, least {_pair(last, matrix, found)}."
-            )  # fmt: skip
+            text = f"{model}, {name}: most similar {_pair(top, matrix, found)}, least {_pair(last, matrix, found)}."
             sentences.append(text + (f" {_verdict(order)}" if complete else ""))
     if complete:
         sentences += _structure(found, random_models)
@@ -57,8 +55,7 @@ def ordered_pairs(matrix: Tensor, variants: Sequence[str]) -> list[tuple[str, st
     [('a', 'c'), ('b', 'c'), ('a', 'b')]
     """
     values = {
-        (variants[u], variants[v]): float(matrix[u, v] + matrix[v, u]) / 2
-        for u, v in combinations(range(len(variants)), 2)
+        (variants[u], variants[v]): float(matrix[u, v] + matrix[v, u]) / 2 for u, v in combinations(range(len(variants)), 2)
     }
     return sorted((pair for pair, value in values.items() if value == value), key=lambda pair: -values[pair])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ from sslk.data import Dataset
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import from_fields, read_json
 from sslk.masked.segmenters.scene import Scene, Segmenter
+from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
 
 MANIFEST = "masks.json"
@@ -80,6 +81,13 @@ class Masks:
         """bool `[K]`: nothing but foreground in the largest centred square."""
         return self.share == 1
 
+    def summary(self) -> str:
+        """How many, by which segmenter, and which of them say little."""
+        return (
+            f"{len(self)} masks by {self.settings}, foreground {self.share.mean():.1%} of the centre square; "
+            f"{self.empty.sum()} empty, {self.full.sum()} full, {self.resized.sum()} of another size"
+        )
+
     def _shard(self, number: int) -> dict[str, np.ndarray]:
         if number not in self._shards:
             file = self.path / _shard_name(number)
@@ -102,7 +110,7 @@ def build_masks(
     out: str | PathLike[str],
     *,
     indices: Sequence[int] | np.ndarray | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Masks:
     """Find the foreground of every image and keep the masks in a folder.
 
@@ -155,7 +163,7 @@ def build_masks(
         if not (folder / _shard_name(number)).exists():
             write_atomically(folder / _shard_name(number), _segment(dataset, segmenter, part))
         if progress is not None:
-            progress(start + len(part), len(chosen))
+            progress(start + len(part), len(chosen), "masks")
     return Masks(folder)
 
 
@@ -167,9 +175,7 @@ def identity_of(settings: str, dataset: Dataset, indices: np.ndarray) -> str:
 
 def scene_of(dataset: Dataset, index: int) -> Scene:
     """An image of a data set as a segmenter wants it."""
-    return Scene(
-        dataset.image(index), dataset.image_name(index), dataset.classes, lambda: dataset.annotation(index)
-    )  # fmt: skip
+    return Scene(dataset.image(index), dataset.image_name(index), dataset.classes, lambda: dataset.annotation(index))
 
 
 def _segment(dataset: Dataset, segmenter: Segmenter, indices: np.ndarray) -> bytes:
@@ -241,9 +247,7 @@ def _read_shard(file: Path, rows: int) -> dict[str, np.ndarray]:
     shard = {name: tensor.numpy() for name, tensor in tensors.items()}
     shapes = [shard[name].shape for name in ("offsets", "sizes", "share", "resized")]
     start = 0
-    whole = shapes == [(rows,), (rows, 2), (rows,), (rows,)] and bool(
-        ((shard["share"] >= 0) & (shard["share"] <= 1)).all()
-    )
+    whole = shapes == [(rows,), (rows, 2), (rows,), (rows,)] and bool(((shard["share"] >= 0) & (shard["share"] <= 1)).all())
     for offset, size in zip(shard["offsets"].tolist(), shard["sizes"].tolist(), strict=False):
         whole = whole and offset == start and min(size) > 0
         start += -(-math.prod(size) // 8)

@@ -1,11 +1,9 @@
-"""The settings of the masked-input study."""
+"""The settings of the masked-input study; importing them loads no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
-
-from ssl_kernels.masking import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -13,23 +11,26 @@ class StudySettings:
     """What the study computes and how.
 
     Attributes:
+        segmenter: finds the foreground: grabcut, grabcut:box, labels:CLASS,..., boxes, files:FOLDER, deeplab or sam; see
+            docs/masked.md.
         variants: names, of the paper's five and of `sslk.masked.variants.OCCLUDERS`.
         radius: of the disc, as a share of the shorter side; where disc and rest have equal areas by default.
         images: sample of the data set, without replacement; all by default.
         on_bad_mask: images whose mask is empty or full in the centre crop, or came in another size, are kept or dropped.
         folds: of the cross-validation; fewer where a class has fewer samples, 0 leaves it out.
-        k: neighbours.
-        neighbor_metric: of the neighbours.
+        k: nearest neighbours that are looked at.
+        neighbor_metric: metric in which they are near.
         neighbor_images: at most so many images are pooled for the neighbours.
-        umap_share: of the images, for UMAP; 0 leaves it out.
+        umap_share: share of the images for UMAP; 0 leaves it out.
         resamples: of the bootstrap; 0 leaves the intervals out.
-        ridge: of the canonical correlations.
+        ridge: added to the covariances of the canonical correlations.
         rbf_fraction: bandwidth of radial-kernel CKA as a share of the median distance; left out by default.
         rbf_images: at most so many images for it.
         seed: of the sample, folds, bootstrap, UMAP and random weights.
     """
 
-    variants: tuple[str, ...] = VARIANTS
+    segmenter: str = "grabcut"
+    variants: tuple[str, ...] = ("original", "foreground", "background", "center", "border")
     radius: float | None = None
     images: int | None = None
     on_bad_mask: Literal["keep", "drop"] = "keep"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sslk.masked.canonical import Canonical, canonical, principal_whitening, projection_weights
 from sslk.metrics import Similarity
+from sslk.progress import Progress
 from sslk.statistics.influence import correlation_influence, hsic_influence, interval, resampled_means
 
 #: Measures within a model, as the tables name them.
@@ -76,7 +77,7 @@ def compare_variants(
     level: float = 0.95,
     seed: int = 0,
     ridge: float = 0.0,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Similarity matrices of all variants within every model, with intervals, and between models.
 
@@ -88,7 +89,7 @@ def compare_variants(
         level: of the intervals.
         seed: of the resamples.
         ridge: of the canonical correlations, see `Similarity`.
-        progress: called with the name of every model whose second pass begins.
+        progress: called with the models done and all, as the second pass of each begins.
 
     Raises:
         ValueError: fewer than 4 samples, which debiased CKA needs, or streams of unequal length.
@@ -118,7 +119,7 @@ def compare_variants(
     hsic = similarity.hsic1()
     for number, model in enumerate(models):
         if progress is not None:
-            progress(model)
+            progress(number, len(models), "similarities")
         rows = slice(number * count, (number + 1) * count)
         values = {measure: matrix[rows, rows].clone() for measure, matrix in across.items()}
         pairs = _Pairs(similarity, number * count, count)
@@ -173,9 +174,7 @@ class _Pairs:
             pwcca[u, v], pwcca[v, u] = by_left @ self.cca[u, v].rho, by_right @ self.cca[u, v].rho
         return {"svcca": svcca, "pwcca": pwcca}
 
-    def resampled(
-        self, stream: Stream, values: dict[str, Tensor], hsic: Tensor, resamples: int, seed: int
-    ) -> dict[str, Tensor]:
+    def resampled(self, stream: Stream, values: dict[str, Tensor], hsic: Tensor, resamples: int, seed: int) -> dict[str, Tensor]:
         """Every measure over the resamples, `[resamples, V, V]`."""
         means = resampled_means(self._influences(stream), resamples, seed)
         moved = means[:, : len(self.upper)].unbind(1)

@@ -155,9 +155,7 @@ class VariantRenderer:
         numbers = ours if 0 in ours else [0, *ours]
         rendered = dict(zip(numbers, self._kernel(pixels, foreground, numbers), strict=True))
         batch = Batch(pixels, rendered[0], foreground, lambda x: self._kernel(x, None, [0])[0])
-        return torch.stack(
-            [rendered[VARIANTS.index(n)] if n in VARIANTS else self.occluders[n](batch) for n in self.names]
-        )
+        return torch.stack([rendered[VARIANTS.index(n)] if n in VARIANTS else self.occluders[n](batch) for n in self.names])
 
     def _kernel(self, pixels: Tensor, foreground: Tensor | None, numbers: list[int]) -> Tensor:
         radius = None if self.radius is None else self.radius * min(pixels.shape[2:])
@@ -166,7 +164,5 @@ class VariantRenderer:
     def __repr__(self) -> str:
         """All that decides the pixels: part of a store's identity."""
         radius = "equal areas" if self.radius is None else f"{self.radius:g}"
-        settings = ", ".join(
-            name if name in VARIANTS else f"{name} {self.occluders[name]!r}" for name in self.names
-        )  # fmt: skip
+        settings = ", ".join(name if name in VARIANTS else f"{name} {self.occluders[name]!r}" for name in self.names)
         return f"VariantRenderer({settings}; radius {radius})"

@@ -28,8 +28,7 @@ class _Failure(Metric):
         """
         if scores.shape != correct.shape or scores.dim() != 1 or correct.dtype != torch.bool:
             raise ValueError(
-                f"scores must be [n] and correct bool [n], got {list(scores.shape)} and "
-                f"{correct.dtype} {list(correct.shape)}."
+                f"scores must be [n] and correct bool [n], got {list(scores.shape)} and {correct.dtype} {list(correct.shape)}."
             )
         if (missing := int(scores.isnan().sum())) > 0:
             raise ValueError(f"scores must not be NaN, got {missing} of {len(scores)}: leave those samples out.")

@@ -36,9 +36,7 @@ class QScoreSummary(Metric):
     empty: Tensor
     nonfinite: Tensor
 
-    def __init__(
-        self, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
-    ) -> None:
+    def __init__(self, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False) -> None:
         super().__init__()
         if discriminative.dtype != torch.bool or discriminative.dim() != 1:
             shape = list(discriminative.shape)
@@ -57,9 +55,7 @@ class QScoreSummary(Metric):
     def update(self, h: Tensor) -> None:
         """Add representations `[n, D]`."""
         check_features(h, len(self.discriminative))
-        self.update_scores(
-            ssl_kernels.qscore(h.detach(), self.discriminative, self.eps, self.normalize, self.two_sided)
-        )
+        self.update_scores(ssl_kernels.qscore(h.detach(), self.discriminative, self.eps, self.normalize, self.two_sided))
 
     def update_scores(self, scores: Tensor) -> None:
         """Add scores `[n]` that were computed elsewhere with the same settings."""

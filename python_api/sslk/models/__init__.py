@@ -1,26 +1,5 @@
 """Backbones by name and checkpoint readers."""
 
-from sslk.models.backbone import Backbone
-from sslk.models.checkpoints import (
-    Checkpoint,
-    CheckpointError,
-    CheckpointReport,
-    load_checkpoint,
-    read_checkpoint,
-)
-from sslk.models.layouts import LAYOUT_NAMES
-from sslk.models.load import load_backbone
-from sslk.models.transforms import EvaluationTransform, evaluation_transform
+import lazy_loader
 
-__all__ = [
-    "LAYOUT_NAMES",
-    "Backbone",
-    "Checkpoint",
-    "CheckpointError",
-    "CheckpointReport",
-    "EvaluationTransform",
-    "evaluation_transform",
-    "load_backbone",
-    "load_checkpoint",
-    "read_checkpoint",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

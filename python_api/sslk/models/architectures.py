@@ -63,9 +63,7 @@ def build_torchvision(name: str, pretrained: bool, image_size: int | None) -> Ar
         net = models.get_model(name, weights="DEFAULT" if pretrained else None, **options)
     size = image_size or getattr(net, "image_size", None) or preset.crop_size[0]
     head, classifier = detach_head(net, f"torchvision:{name}")
-    return Architecture(
-        net, (size, size), tuple(preset.mean), tuple(preset.std), preset.interpolation.value, head, classifier
-    )
+    return Architecture(net, (size, size), tuple(preset.mean), tuple(preset.std), preset.interpolation.value, head, classifier)
 
 
 def build_timm(name: str, pretrained: bool, image_size: int | None) -> Architecture:

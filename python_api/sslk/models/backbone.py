@@ -159,9 +159,7 @@ class Backbone(nn.Module):
             raise ValueError(f"a backbone must return [N, D], {self.name!r} returns {shape} for 2 images")
         if not bool(torch.isfinite(features).all()):
             tensors = self.net.state_dict().items()
-            bad = next(
-                (name for name, t in tensors if t.is_floating_point() and not bool(torch.isfinite(t).all())), None
-            )
+            bad = next((name for name, t in tensors if t.is_floating_point() and not bool(torch.isfinite(t).all())), None)
             reason = f"{bad} holds NaN or infinity" if bad else "no weight does, so that the network itself overflows"
             raise ValueError(f"a backbone must return finite features, those of {self.name!r} are not: {reason}.")
         self._unused = unused_parameters(self.net, noise[:1].to(weight))

@@ -175,9 +175,7 @@ def _read_addresses(path: Path) -> tuple[dict[str, Tensor], str]:
         raise CheckpointError(f"{path}: its dictionaries are nested too deeply, or hold themselves") from None
     for address, tensor in flat.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise CheckpointError(
-                f"{path}: {address[:80]!r} must be a plain tensor, got {tensor.layout} on {tensor.device}"
-            )
+            raise CheckpointError(f"{path}: {address[:80]!r} must be a plain tensor, got {tensor.layout} on {tensor.device}")
         for prefix in CONTAINERS:
             address = address.removeprefix(f"{prefix}/")
         # DINO's student is wrapped inside its own dictionary: the wrapper follows a slash there.
@@ -226,9 +224,7 @@ def read_state(path: Path) -> Mapping[str, Any]:
     except UnpicklingError as error:
         needed = re.search(r"GLOBAL ([\w.]+)|global ([\w.]+)|class ([\w.]+)", str(error))
         if needed is None:
-            raise CheckpointError(
-                f"{path}: neither a torch.save nor a safetensors file, or damaged ({size} bytes)"
-            ) from None
+            raise CheckpointError(f"{path}: neither a torch.save nor a safetensors file, or damaged ({size} bytes)") from None
         name = next(group for group in needed.groups() if group)
         raise CheckpointError(
             f"{path}: refused, because unpickling it needs {name}, and a pickle that needs more than tensors and plain "

@@ -60,9 +60,7 @@ class CifarResNet(nn.Module):
         if not channels or min(channels) < 1 or blocks < 1:
             raise ValueError(f"channels and blocks must be positive, got channels={tuple(channels)}, blocks={blocks}")
         self.num_features = channels[-1]
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, channels[0], 3, padding=1, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU())
         self.stages = nn.Sequential()
         width = channels[0]
         for stage, out_channels in enumerate(channels):

@@ -39,9 +39,7 @@ def build_efficientnet_lite0() -> Architecture:
     architecture = build_timm("tf_efficientnet_lite0", False, None)
     if architecture.classifier is None or architecture.head is None:
         raise RuntimeError("timm's tf_efficientnet_lite0 was expected to have a linear classifier")
-    architecture.classifier.load_state_dict(
-        {name: state.pop(f"{architecture.head}.{name}") for name in ("weight", "bias")}
-    )
+    architecture.classifier.load_state_dict({name: state.pop(f"{architecture.head}.{name}") for name in ("weight", "bias")})
     architecture.net.load_state_dict(state)
     # Its input is x / 127.5 - 1, as timm's config of the TensorFlow weights says too.
     architecture.mean = architecture.std = (0.5, 0.5, 0.5)

@@ -118,11 +118,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "lightly",
         backbone=("backbone.vit.", "backbone.", "teacher_backbone."),
-        signature=(
-            ("backbone.", "projection_head."),
-            ("teacher_backbone.", "student_backbone."),
-            ("backbone.vit.", "decoder."),
-        ),
+        signature=(("backbone.", "projection_head."), ("teacher_backbone.", "student_backbone."), ("backbone.vit.", "decoder.")),
         parts={
             "projector": ("projection_head.", "teacher_head."),
             "predictor": ("prediction_head.",),
@@ -181,11 +177,7 @@ LAYOUTS: tuple[Layout, ...] = (
         signature=(("conv1.", "layer1."), ("features.",), ("conv_proj.", "encoder.")),
         absent=("projection_head.", "patch_embed."),
     ),
-    Layout(
-        "timm",
-        backbone=("",),
-        signature=(("patch_embed.",), ("conv_stem.",), ("stem.",), ("stages.",)),
-    ),
+    Layout("timm", backbone=("",), signature=(("patch_embed.",), ("conv_stem.",), ("stem.",), ("stages.",))),
     # Any prefix, as a Lightning module's attribute or a hand-written file has it: found by the names of the network.
     Layout("lightning", backbone=(), signature=()),
 )

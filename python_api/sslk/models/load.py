@@ -8,14 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sslk.models.architectures import (
-    Architecture,
-    build_cifar,
-    build_lightly,
-    build_timm,
-    build_torchvision,
-    unknown_name,
-)
+from sslk.models.architectures import Architecture, build_cifar, build_lightly, build_timm, build_torchvision, unknown_name
 from sslk.models.backbone import Backbone
 from sslk.models.checkpoints import CheckpointReport, load_checkpoint
 from sslk.models.efficientnet_lite import build_efficientnet_lite0

@@ -66,9 +66,7 @@ class EvaluationTransform:
         return F.center_crop(resized, [height, width])
 
 
-def evaluation_transform(
-    backbone: Backbone, *, image_size: int | None = None, normalize: bool = True
-) -> EvaluationTransform:
+def evaluation_transform(backbone: Backbone, *, image_size: int | None = None, normalize: bool = True) -> EvaluationTransform:
     """The papers' evaluation transform with a backbone's own input size, normalisation and interpolation.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,17 +11,15 @@ from torch.nn import functional
 
 from sslk.probes.lbfgs import Objective, minimize
 from sslk.probes.softmax_loss import SoftmaxLoss, SubspacePreconditioner
+from sslk.progress import Progress
 
 HISTORY = 8
 MEMORY_BYTES = 2 << 30  # of optimiser state; more probes than fit are trained in groups
 LOGIT_BYTES = 64 << 20
-# Penalties to choose from. On the embedded sample (D = 256) 3e-2 is best for 2,000 rows and 3e-1 for 230; 1e-4 loses 6.6
-# and 3 points to them.
-PENALTIES = (1e-4, 3e-3, 3e-2, 3e-1)
 
 
 @dataclass(frozen=True, eq=False)
-class LinearProbes:
+class LinearClassifiers:
     """G trained multinomial logistic regressions on the same features.
 
     Attributes:
@@ -94,8 +91,8 @@ def fit_linear_probes(
     max_iterations: int = 1000,
     tolerance: float = 1e-4,
     device: str | torch.device | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> LinearProbes:
+    progress: Progress | None = None,
+) -> LinearClassifiers:
     """Train G multinomial logistic regressions on one feature matrix, all at once.
 
     Probe g minimises `mean_i CE(W_g x_i + b_g, y_i) + l2_g / 2 ||W_g||^2` over its rows and features: what
@@ -111,7 +108,7 @@ def fit_linear_probes(
         features: `[N, D]`, floating point; float64 is computed in float64, all else in float32.
         labels: integers `[N]`; classes need not be contiguous, nor all in every sample mask.
         l2: weight of the penalty, a number or `[G]`. Biases are not penalised. No value suits all data: `PENALTIES` is the
-            grid that `kfold_probe` and `compression_study` choose from on held-out rows.
+            grid that `kfold_probe` and `compression` choose from on held-out rows.
         feature_masks: bool `[G, D]`, the features each probe may use; all by default.
         sample_masks: bool `[G, N]`, the rows each probe is trained on; all by default.
         standardize: give every feature zero mean and unit deviation over the probe's own rows; constant ones stay 0.
@@ -147,7 +144,7 @@ def fit_linear_probes(
     sample_masks = _checked_mask("sample_masks", sample_masks, len(x))
     groups = _common_length(l2=len(penalties), feature_masks=len(feature_masks), sample_masks=len(sample_masks))
 
-    mean, scale = _standardisation(x, standardize)
+    mean, scale = _standardization(x, standardize)
     x = torch.cat([(x.to(mean) - mean) / scale, mean.new_ones(len(x), 1)], dim=1)  # the last column is the bias
     per_probe = (2 * HISTORY + 6) * len(classes) * x.shape[1] * x.itemsize + x.shape[1] ** 2 * x.itemsize
     at_once = max(1, MEMORY_BYTES // per_probe)
@@ -156,35 +153,39 @@ def fit_linear_probes(
         chosen = slice(start, min(start + at_once, groups))
         count = chosen.stop - chosen.start
         loss = SoftmaxLoss(
-            x, targets, len(classes), _part(penalties, chosen).to(x), _part(sample_masks, chosen).to(device),
-            standardize and not bool(sample_masks.all()), LOGIT_BYTES,
-        )  # fmt: skip
+            x,
+            targets,
+            len(classes),
+            _part(penalties, chosen).to(x),
+            _part(sample_masks, chosen).to(device),
+            standardize and not bool(sample_masks.all()),
+            LOGIT_BYTES,
+        )
         masks = _part(feature_masks, chosen).to(device).expand(count, -1)
         precondition = SubspacePreconditioner(x, masks, _part(penalties, chosen).expand(count))
         free = torch.cat([masks, masks.new_ones(count, 1)], dim=1)[:, None]
         objective = Objective(loss, precondition, free)
         report = partial(_report, progress, start, groups)
         result = minimize(
-            objective,
-            loss.begin(count),
-            history=HISTORY,
-            max_iterations=max_iterations,
-            tolerance=tolerance,
-            progress=report,
+            objective, loss.begin(count), history=HISTORY, max_iterations=max_iterations, tolerance=tolerance, progress=report
         )
         found.append((loss.raw(result.position), result))
     weights = torch.cat([weight for weight, _ in found])
-    return LinearProbes(
-        weights[..., :-1], weights[..., -1], classes, mean, scale,
+    return LinearClassifiers(
+        weights[..., :-1],
+        weights[..., -1],
+        classes,
+        mean,
+        scale,
         torch.cat([result.value for _, result in found]),
         torch.cat([result.evaluations for _, result in found]),
         torch.cat([result.converged for _, result in found]),
-    )  # fmt: skip
+    )
 
 
-def _report(progress: Callable[[int, int], None] | None, start: int, groups: int, done: int) -> None:
+def _report(progress: Progress | None, start: int, groups: int, done: int) -> None:
     if progress is not None:
-        progress(start + done, groups)
+        progress(start + done, groups, "training probes")
 
 
 def _checked_features(features: Tensor, labels: Tensor) -> Tensor:
@@ -192,9 +193,7 @@ def _checked_features(features: Tensor, labels: Tensor) -> Tensor:
         kind = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
         raise TypeError(f"features must be a floating-point matrix [N, D], got {kind}.")
     if labels.ndim != 1 or len(labels) != len(features) or labels.is_floating_point():
-        raise ValueError(
-            f"labels must be integers [N] with N = {len(features)}, got {labels.dtype} {list(labels.shape)}."
-        )
+        raise ValueError(f"labels must be integers [N] with N = {len(features)}, got {labels.dtype} {list(labels.shape)}.")
     if not features.shape[1] or not len(features):
         raise ValueError(f"features must hold at least one row and one column, got {list(features.shape)}.")
     if not bool(torch.isfinite(features.sum(dim=1)).all()):
@@ -210,9 +209,7 @@ def _checked_mask(name: str, mask: Tensor | None, width: int) -> Tensor:
     if mask.dtype != torch.bool or mask.ndim != 2 or mask.shape[1] != width:
         raise ValueError(f"{name} must be bool [G, {width}], got {mask.dtype} {list(mask.shape)}.")
     if not bool(mask.any(dim=1).all()):
-        raise ValueError(
-            f"{name} must select something for every probe, row {int(mask.any(1).int().argmin())} is empty."
-        )
+        raise ValueError(f"{name} must select something for every probe, row {int(mask.any(1).int().argmin())} is empty.")
     return mask
 
 
@@ -221,8 +218,9 @@ def _common_length(**lengths: int) -> int:
     if any(length not in (1, longest) for length in lengths.values()):
         raise ValueError(
             "l2, feature_masks and sample_masks must have the same length G or length 1, got "
-            + ", ".join(f"{name} {length}" for name, length in lengths.items()) + "."
-        )  # fmt: skip
+            + ", ".join(f"{name} {length}" for name, length in lengths.items())
+            + "."
+        )
     return longest
 
 
@@ -230,13 +228,11 @@ def _part(values: Tensor, chosen: slice) -> Tensor:
     return values if len(values) == 1 else values[chosen]
 
 
-def _standardisation(x: Tensor, standardize: bool) -> tuple[Tensor, Tensor]:
+def _standardization(x: Tensor, standardize: bool) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every feature over all rows; a probe's own rows correct them where they differ."""
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     if not standardize:
-        return torch.zeros(x.shape[1], dtype=dtype, device=x.device), torch.ones(
-            x.shape[1], dtype=dtype, device=x.device
-        )
+        return torch.zeros(x.shape[1], dtype=dtype, device=x.device), torch.ones(x.shape[1], dtype=dtype, device=x.device)
     total, square = (torch.zeros(x.shape[1], dtype=torch.float64, device=x.device) for _ in range(2))
     for rows in x.split(65536):
         total += rows.sum(0, dtype=torch.float64)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
-from sslk.probes.batched import PENALTIES, fit_linear_probes
+from sslk.probes.batched import fit_linear_probes
 from sslk.probes.outputs import ProbeOutputs, balanced_accuracy
+from sslk.probes.rows import Labelled, labelled, loaded, origin_of
+from sslk.probes.settings import KFoldSettings
+from sslk.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,18 +38,11 @@ class KFoldProbe:
 
 
 def kfold_probe(
-    features: Tensor,
-    labels: Tensor,
+    data: Labelled,
+    settings: KFoldSettings = KFoldSettings(),  # noqa: B008 (frozen)
     *,
-    folds: int = 5,
-    l2: Sequence[float] = PENALTIES,
-    seed: int = 0,
-    tolerance: float = 1e-4,
-    max_iterations: int = 1000,
     device: str | torch.device | None = None,
-    index: Tensor | None = None,
-    source: dict[str, str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> KFoldProbe:
     """Logistic regression in stratified k-fold cross-validation, all folds (and penalties) trained at once.
 
@@ -54,13 +50,10 @@ def kfold_probe(
     its own on a fifth of its training samples, by balanced accuracy, and is then trained on all of them.
 
     Args:
-        features: `[N, D]`, floating point.
-        labels: integers `[N]`; classes need not be contiguous, but each needs at least `folds` samples.
-        folds: number of folds.
-        l2: penalties to choose from, the later of equals; see `fit_linear_probes`.
-        seed: of the folds and splits.
-        tolerance, max_iterations, device: as for `fit_linear_probes`.
-        index, source: recorded in the outputs.
+        data: `(features [N, D], labels [N])` or a feature store; classes need not be contiguous, but each needs at least
+            `folds` samples.
+        settings: folds, and penalties to choose from, the later of equals; see `fit_linear_probes`.
+        device: where to compute; where the features are by default.
         progress: called with the probes trained and to train.
 
     Raises:
@@ -68,48 +61,63 @@ def kfold_probe(
 
     Examples:
         >>> x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
-        >>> result = kfold_probe(x, y)
+        >>> result = kfold_probe((x, y))
         >>> result.balanced_accuracy.shape, bool(result.balanced_accuracy.mean() > 0.9)
         (torch.Size([5]), True)
     """
+    rows = labelled(data, "train")
+    features, labels = loaded(rows)
+    folds, l2, seed = settings.folds, settings.l2, settings.seed
+    limits: dict[str, Any] = {"tolerance": settings.tolerance, "max_iterations": settings.max_iterations}
     fold = stratified_folds(labels, folds, seed)
     train = torch.stack([fold != f for f in range(folds)])
     total = folds * (1 if len(l2) == 1 else 1 + len(l2))
 
-    def report(before: int) -> Callable[[int, int], None]:
-        return lambda done, _: None if progress is None else progress(before + done, total)
+    def report(before: int) -> Progress:
+        return lambda done, _, stage: None if progress is None else progress(before + done, total, stage)
 
     chosen = [float(l2[0])] * folds
     if len(l2) > 1:
         inner = train.clone()
         for f in range(folds):
-            rows = train[f].nonzero().squeeze(1)
-            inner[f, rows[stratified_folds(labels[rows], 5, seed + 1 + f, strict=False) == 0]] = False
+            fitted = train[f].nonzero().squeeze(1)
+            inner[f, fitted[stratified_folds(labels[fitted], 5, seed + 1 + f, strict=False) == 0]] = False
         tried = fit_linear_probes(
-            features, labels, l2=torch.tensor(l2, dtype=torch.float64).repeat(folds),
-            sample_masks=inner.repeat_interleave(len(l2), 0), tolerance=tolerance, max_iterations=max_iterations,
-            device=device, progress=report(0),
-        ).predict(features)  # fmt: skip
+            features,
+            labels,
+            l2=torch.tensor(l2, dtype=torch.float64).repeat(folds),
+            sample_masks=inner.repeat_interleave(len(l2), 0),
+            **limits,
+            device=device,
+            progress=report(0),
+        ).predict(features)
         for f in range(folds):
-            rows = train[f] & ~inner[f]
-            scores = [balanced_accuracy(tried[f * len(l2) + i].cpu()[rows], labels[rows]) for i in range(len(l2))]
+            judged = train[f] & ~inner[f]
+            scores = [balanced_accuracy(tried[f * len(l2) + i].cpu()[judged], labels[judged]) for i in range(len(l2))]
             chosen[f] = float(l2[len(l2) - 1 - int(np.argmax(scores[::-1]))])
     probes = fit_linear_probes(
-        features, labels, l2=torch.tensor(chosen, dtype=torch.float64), sample_masks=train, tolerance=tolerance,
-        max_iterations=max_iterations, device=device, progress=report(total - folds),
-    )  # fmt: skip
+        features,
+        labels,
+        l2=torch.tensor(chosen, dtype=torch.float64),
+        sample_masks=train,
+        **limits,
+        device=device,
+        progress=report(total - folds),
+    )
     logits = torch.empty(len(features), len(probes.classes))
     for f in range(folds):
         x = (features[fold == f].to(probes.weight) - probes.mean) / probes.scale
         logits[fold == f] = (x @ probes.weight[f].T + probes.bias[f]).float().cpu()
-    outputs = ProbeOutputs.from_logits(logits, probes.classes, labels, index, source)
+    outputs = ProbeOutputs.from_logits(logits, probes.classes, labels, *origin_of(rows, "kfold"))
     held = [fold == f for f in range(folds)]
     return KFoldProbe(
-        torch.tensor([float(outputs.correct[rows].double().mean()) for rows in held], dtype=torch.float64),
-        torch.tensor([balanced_accuracy(outputs.predictions[rows], outputs.labels[rows]) for rows in held],
-                     dtype=torch.float64),
-        chosen, fold, outputs, bool(probes.converged.all()),
-    )  # fmt: skip
+        torch.tensor([float(outputs.correct[part].double().mean()) for part in held], dtype=torch.float64),
+        torch.tensor([balanced_accuracy(outputs.predictions[part], outputs.labels[part]) for part in held], dtype=torch.float64),
+        chosen,
+        fold,
+        outputs,
+        bool(probes.converged.all()),
+    )
 
 
 def stratified_folds(labels: Tensor, folds: int, seed: int, *, strict: bool = True) -> Tensor:

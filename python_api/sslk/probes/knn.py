@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.rows import TensorRows
+from sslk.probes.rows import Labelled, loaded, origin_of, rows_of
+from sslk.probes.settings import KnnSettings
+from sslk.progress import Progress
 
-NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
-TEMPERATURES = (0.07, 0.2)
 SIMILARITY_BYTES = 64 << 20
 
 
@@ -36,19 +36,12 @@ class KNNProbe:
 
 
 def knn_probe(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
+    train: Labelled,
+    test: Labelled,
+    settings: KnnSettings = KnnSettings(),  # noqa: B008 (frozen)
     *,
-    neighbours: Sequence[int] = NEIGHBOURS,
-    temperatures: Sequence[float] = TEMPERATURES,
-    validation_share: float = 0.1,
-    seed: int = 0,
     device: str | torch.device = "cpu",
-    index: Tensor | None = None,
-    source: dict[str, str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> KNNProbe:
     """Classify every test sample by its nearest training samples; choose k and temperature on a validation split.
 
@@ -57,14 +50,9 @@ def knn_probe(
     of it. The search is exact, in blocks, so that no `[M, N]` matrix is kept.
 
     Args:
-        train_features, test_features: `[N, D]` and `[M, D]`, floating point.
-        train_labels, test_labels: integers; classes need not be contiguous.
-        neighbours: grid of k; none may exceed the training samples less the validation split.
-        temperatures: grid of temperatures.
-        validation_share: share of the training set that chooses the setting.
-        seed: of the split.
+        train, test: `(features [N, D], labels [N])` or feature stores; classes need not be contiguous.
+        settings: the grid; no k may exceed the training samples less the validation split.
         device: where to compute.
-        index, source: recorded in the outputs.
         progress: called with the samples classified and to classify.
 
     Raises:
@@ -72,48 +60,44 @@ def knn_probe(
 
     Examples:
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
-        >>> probe = knn_probe(x[:300], y[:300], x[300:], y[300:], neighbours=[1, 5, 25], validation_share=0.4)
+        >>> probe = knn_probe((x[:300], y[:300]), (x[300:], y[300:]),
+        ...                   KnnSettings(neighbors=(1, 5, 25), validation_share=0.4))
         >>> probe.k, probe.top1 > 0.8
         (25, True)
     """
-    train, test = TensorRows("train", train_features, train_labels), TensorRows("test", test_features, test_labels)
-    if train.num_features != test.num_features:
-        raise ValueError(
-            f"train_features and test_features must have the same D, got {train.num_features} and {test.num_features}."
-        )
-    held_out = max(1, round(validation_share * len(train_labels)))
+    rows = rows_of(train, test)
+    (train_features, train_labels), (test_features, test_labels) = map(loaded, rows)
+    held_out = max(1, round(settings.validation_share * len(train_labels)))
     most = len(train_labels) - held_out
-    if not neighbours or min(neighbours) < 1 or max(neighbours) > most:
-        raise ValueError(f"neighbours must lie between 1 and {most}, the training samples, got {list(neighbours)}.")
+    neighbors, temperatures = settings.neighbors, settings.temperatures
+    if not neighbors or min(neighbors) < 1 or max(neighbors) > most:
+        raise ValueError(f"neighbors must lie between 1 and {most}, the training samples, got {list(neighbors)}.")
     if not temperatures or min(temperatures) <= 0:
         raise ValueError(f"temperatures must be positive, got {list(temperatures)}.")
     classes, targets = torch.unique(train_labels.to(device), return_inverse=True)
     bank = F.normalize(train_features.to(device).float(), dim=1)
-    order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(seed)).to(device)
+    order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(settings.seed)).to(device)
     validation, rest = order[:held_out], order[held_out:]
-    settings = [(k, temperature) for k in neighbours for temperature in temperatures]
+    grid = [(k, temperature) for k in neighbors for temperature in temperatures]
     total = held_out + len(test_features)
 
     def report(done: int) -> None:
         if progress is not None:
-            progress(done, total)
+            progress(done, total, "searching neighbours")
 
-    chosen = _hits(bank[validation], targets[validation], bank[rest], targets[rest], settings, len(classes), report)
+    chosen = _hits(bank[validation], targets[validation], bank[rest], targets[rest], grid, len(classes), report)
     best = int(chosen.argmax())
     # A test label the training set lacks is nobody's: it can be told by position -1.
     places = torch.searchsorted(classes, test_labels.to(device)).clamp(max=len(classes) - 1)
     wanted = torch.where(classes[places] == test_labels.to(device), places, -1)
     queries = F.normalize(test_features.to(device).float(), dim=1)
-    on_test = _hits(queries, wanted, bank, targets, settings, len(classes), lambda done: report(held_out + done))
-    shares = torch.cat([
-        votes[0] for votes in _votes(queries, bank, targets, settings[best : best + 1], len(classes))
-    ])  # fmt: skip
-    outputs = ProbeOutputs.from_logits(shares.clamp(min=1e-12).log(), classes, test_labels, index, source)
-    grid = [
-        (*setting, float(a) / held_out, float(b) / len(test_labels))
-        for setting, a, b in zip(settings, chosen, on_test, strict=True)
+    on_test = _hits(queries, wanted, bank, targets, grid, len(classes), lambda done: report(held_out + done))
+    shares = torch.cat([votes[0] for votes in _votes(queries, bank, targets, grid[best : best + 1], len(classes))])
+    outputs = ProbeOutputs.from_logits(shares.clamp(min=1e-12).log(), classes, test_labels, *origin_of(rows[1], "knn"))
+    table = [
+        (*setting, float(a) / held_out, float(b) / len(test_labels)) for setting, a, b in zip(grid, chosen, on_test, strict=True)
     ]
-    return KNNProbe(*settings[best], outputs.accuracy, outputs, grid)
+    return KNNProbe(*grid[best], outputs.accuracy, outputs, table)
 
 
 def _hits(

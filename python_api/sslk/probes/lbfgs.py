@@ -91,13 +91,7 @@ class _State:
 
 
 def minimize(
-    objective: Objective,
-    begin: Tensor,
-    *,
-    history: int,
-    max_iterations: int,
-    tolerance: float,
-    progress: Callable[[int], None],
+    objective: Objective, begin: Tensor, *, history: int, max_iterations: int, tolerance: float, progress: Callable[[int], None]
 ) -> Minimum:
     """Minimise G smooth convex functions of `[G, ...]`, each until its loss is within `tolerance` of the least.
 
@@ -115,9 +109,8 @@ def minimize(
     )
     value, gradient = objective.evaluate(begin)
     state = _State(
-        torch.arange(groups, device=begin.device), begin, value, gradient, gradient, value, value,
-        deque(maxlen=history),
-    )  # fmt: skip
+        torch.arange(groups, device=begin.device), begin, value, gradient, gradient, value, value, deque(maxlen=history)
+    )
     _aim(state, objective)
     for evaluation in range(1, max_iterations + 1):
         done = objective.loss.gap(state.position, state.gradient) <= tolerance

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sslk.features.store import FeatureStore
 from sslk.probes.grid import LinearGrid
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.rows import Rows, StoreRows, TensorRows, standardisation
-from sslk.probes.source import joined, source_of
-
-LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-WEIGHT_DECAYS = (0.0, 1e-3, 1e-2, 1e-1)
+from sslk.probes.rows import Labelled, origin_of, rows_of, standardization
+from sslk.probes.settings import LinearSettings
+from sslk.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,22 +20,14 @@ class LinearProbe:
     """A linear classifier on frozen representations and its result on the test set.
 
     Attributes:
-        top1: accuracy on the test set, in [0, 1].
-        predictions: int64 `[N]`, predicted labels (values of the given labels, not positions).
-        logits: `[N, C]`, columns in the order of `classes`.
-        correct: bool `[N]`.
-        classes: int64 `[C]`, sorted labels of the training set.
+        outputs: its answer for every test sample.
         learning_rate, weight_decay: the setting chosen on the validation split.
         validation_top1: its accuracy there, trained without that split.
         grid: (learning rate, weight decay, validation accuracy) of every setting; -1 where training diverged.
         weight, bias: the classifier, `[C, D]` and `[C]`, for features standardised with `mean` and `scale`, `[D]`.
     """
 
-    top1: float
-    predictions: Tensor
-    logits: Tensor
-    correct: Tensor
-    classes: Tensor
+    outputs: ProbeOutputs
     learning_rate: float
     weight_decay: float
     validation_top1: float
@@ -49,27 +37,39 @@ class LinearProbe:
     mean: Tensor
     scale: Tensor
 
-    def outputs(
-        self, labels: Tensor, index: Tensor | None = None, source: dict[str, str] | None = None
-    ) -> ProbeOutputs:
-        """What the probe says about every test sample."""
-        return ProbeOutputs.from_logits(self.logits, self.classes, labels, index, source)
+    @property
+    def top1(self) -> float:
+        """Accuracy on the test set, in [0, 1]."""
+        return self.outputs.accuracy
+
+    @property
+    def predictions(self) -> Tensor:
+        """int64 `[N]`, predicted labels (values of the given labels, not positions)."""
+        return self.outputs.predictions
+
+    @property
+    def logits(self) -> Tensor:
+        """`[N, C]`, columns in the order of `classes`."""
+        return self.outputs.logits
+
+    @property
+    def correct(self) -> Tensor:
+        """bool `[N]`."""
+        return self.outputs.correct
+
+    @property
+    def classes(self) -> Tensor:
+        """int64 `[C]`, sorted labels of the training set."""
+        return self.outputs.classes
 
 
 def linear_probe(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
+    train: Labelled,
+    test: Labelled,
+    settings: LinearSettings = LinearSettings(),  # noqa: B008 (frozen)
     *,
-    epochs: int = 100,
-    batch_size: int = 256,
-    learning_rates: Sequence[float] = LEARNING_RATES,
-    weight_decays: Sequence[float] = WEIGHT_DECAYS,
-    validation_share: float = 0.1,
-    seed: int = 0,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LinearProbe:
     """Train linear classifiers on frozen features and report the best one's accuracy.
 
@@ -79,88 +79,34 @@ def linear_probe(
     reported once on the test set.
 
     Args:
-        train_features, test_features: `[N, D]` and `[M, D]`, floating point.
-        train_labels, test_labels: integers `[N]` and `[M]`; classes need not be contiguous.
-        epochs, batch_size: of SGD.
-        learning_rates, weight_decays: the grid.
-        validation_share: share of the training set that chooses the setting.
-        seed: of the split, the order and nothing else.
+        train, test: `(features [N, D], labels [N])`, a feature store of any size, read batch by batch, or other `Rows`
+            such as `EncoderRows` for augmentation online; classes need not be contiguous.
+        settings: of SGD, and the grid.
         device: where the classifiers are.
         progress: called with the steps done and to do.
 
     Raises:
+        StoreError: a store is incomplete, damaged, without labels, or of another model than the other.
         ValueError: shapes do not match, features are not finite, the training set has fewer than two classes, or no
             setting converges.
 
     Examples:
         >>> import torch, sslk
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
-        >>> sslk.linear_probe(x[:300], y[:300], x[300:], y[300:], epochs=20).top1 > 0.9
+        >>> sslk.linear_probe((x[:300], y[:300]), (x[300:], y[300:]), sslk.LinearSettings(epochs=20)).top1 > 0.9
         True
     """
-    return probe_rows(
-        TensorRows("train", train_features, train_labels), TensorRows("test", test_features, test_labels),
-        epochs=epochs, batch_size=batch_size, learning_rates=learning_rates, weight_decays=weight_decays,
-        validation_share=validation_share, seed=seed, device=device, progress=progress,
-    )  # fmt: skip
-
-
-def linear_probe_stores(
-    train: FeatureStore,
-    test: FeatureStore,
-    *,
-    epochs: int = 100,
-    batch_size: int = 256,
-    learning_rates: Sequence[float] = LEARNING_RATES,
-    weight_decays: Sequence[float] = WEIGHT_DECAYS,
-    validation_share: float = 0.1,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[LinearProbe, ProbeOutputs]:
-    """`linear_probe` over two feature stores of any size, read batch by batch, and its outputs on the test store.
-
-    Raises:
-        StoreError: a store is incomplete, damaged, without labels, or of another model than the other.
-        ValueError: as for `linear_probe`.
-    """
-    test = joined(train, test)
-    rows = StoreRows(test)
-    probe = probe_rows(
-        StoreRows(train), rows, epochs=epochs, batch_size=batch_size, learning_rates=learning_rates,
-        weight_decays=weight_decays, validation_share=validation_share, seed=seed, device=device, progress=progress,
-    )  # fmt: skip
-    index = torch.cat([shard.indices for shard in test.shards()])
-    return probe, probe.outputs(rows.labels, index, source_of(test, "linear"))
-
-
-def probe_rows(
-    train: Rows,
-    test: Rows,
-    *,
-    epochs: int = 100,
-    batch_size: int = 256,
-    learning_rates: Sequence[float] = LEARNING_RATES,
-    weight_decays: Sequence[float] = WEIGHT_DECAYS,
-    validation_share: float = 0.1,
-    seed: int = 0,
-    device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> LinearProbe:
-    """`linear_probe` on rows of any kind: `TensorRows`, `StoreRows`, or `EncoderRows` for augmentation online."""
-    if train.num_features != test.num_features:
-        raise ValueError(
-            f"train_features and test_features must have the same D, got {train.num_features} and {test.num_features}."
-        )
-    settings = _checked_settings(epochs, batch_size, learning_rates, weight_decays, validation_share)
+    train, test = rows_of(train, test)
+    epochs, batch_size, seed = settings.epochs, settings.batch_size, settings.seed
+    chances = _grid(settings)
     classes, targets = torch.unique(train.labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"train_labels must hold at least two classes, got {len(classes)}.")
-    mean, scale = (part.to(device) for part in standardisation(train))
+    mean, scale = (part.to(device) for part in standardization(train))
     generator = torch.Generator().manual_seed(seed)
     everything = torch.arange(len(targets))
     order = torch.randperm(len(targets), generator=generator)
-    held_out = max(1, round(validation_share * len(targets)))
+    held_out = max(1, round(settings.validation_share * len(targets)))
     if held_out >= len(targets):
         raise ValueError(f"train_features must hold more than {held_out} rows, got {len(targets)}.")
     validation, fit = order[:held_out].sort().values, order[held_out:]
@@ -175,55 +121,46 @@ def probe_rows(
             for x, rows in train.shuffled(part, batch_size, generator):
                 grid.step((x.to(device) - mean) / scale, targets[rows.to(device)])
                 if progress is not None:
-                    progress(before + grid.steps_done, steps + again)
+                    progress(before + grid.steps_done, steps + again, "training probes")
         return grid
 
-    grid = trained(settings, fit, steps, 0)
-    losses = torch.zeros(len(settings), dtype=torch.float64, device=device)
-    hits = torch.zeros(len(settings), dtype=torch.float64, device=device)
+    grid = trained(chances, fit, steps, 0)
+    losses = torch.zeros(len(chances), dtype=torch.float64, device=device)
+    hits = torch.zeros(len(chances), dtype=torch.float64, device=device)
     start = 0
     for x in train.ordered(validation):
         wanted = targets[validation[start : start + len(x)].to(device)]
         start += len(x)
         scores = grid.logits((x.to(device) - mean) / scale)
         hits += (scores.argmax(-1) == wanted).sum(1)
-        index = wanted.expand(len(settings), -1)[..., None]
+        index = wanted.expand(len(chances), -1)[..., None]
         losses -= scores.log_softmax(-1).gather(-1, index).sum((1, 2), dtype=torch.float64)
     accuracy = hits / held_out
-    diverged = ~torch.isfinite(grid.weight).view(len(settings), -1).all(1)
+    diverged = ~torch.isfinite(grid.weight).view(len(chances), -1).all(1)
     accuracy[diverged] = -1.0
     losses[diverged | ~torch.isfinite(losses)] = torch.inf
     # Accuracies on a small split tie and are chance within a few points; its cross-entropy tells settings apart.
     best = int(losses.argmin())
     if accuracy[best] < 0:
         raise ValueError("learning_rates are all too large: every classifier diverged; lower them.")
-    final = trained([settings[best]], everything, again, steps)
+    final = trained([chances[best]], everything, again, steps)
     weight, bias = final.weight.view(final.shape)[0], final.bias.view(final.shape[:2])[0]
     logits = torch.cat([((x.to(device) - mean) / scale) @ weight.T + bias for x in test.ordered()]).cpu()
-    predictions = classes[logits.argmax(1)]
-    correct = predictions == test.labels
-    table = [(*setting, float(value)) for setting, value in zip(settings, accuracy.tolist(), strict=True)]
-    return LinearProbe(
-        float(correct.double().mean()), predictions, logits, correct, classes, *settings[best], float(accuracy[best]),
-        table, weight.cpu(), bias.cpu(), mean.cpu(), scale.cpu(),
-    )  # fmt: skip
+    table = [(*setting, float(value)) for setting, value in zip(chances, accuracy.tolist(), strict=True)]
+    outputs = ProbeOutputs.from_logits(logits, classes, test.labels, *origin_of(test, "linear"))
+    return LinearProbe(outputs, *chances[best], float(accuracy[best]), table, weight.cpu(), bias.cpu(), mean.cpu(), scale.cpu())
 
 
-def _checked_settings(
-    epochs: int,
-    batch_size: int,
-    learning_rates: Sequence[float],
-    weight_decays: Sequence[float],
-    validation_share: float,
-) -> list[tuple[float, float]]:
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(f"epochs and batch_size must be at least 1, got {epochs} and {batch_size}.")
-    if not 0 < validation_share < 1:
-        raise ValueError(f"validation_share must lie between 0 and 1, got {validation_share:g}.")
-    settings = list(itertools.product(learning_rates, weight_decays))
-    if not settings or any(rate <= 0 or decay < 0 for rate, decay in settings):
+def _grid(settings: LinearSettings) -> list[tuple[float, float]]:
+    """Every setting of the grid, checked."""
+    if settings.epochs < 1 or settings.batch_size < 1:
+        raise ValueError(f"epochs and batch_size must be at least 1, got {settings.epochs} and {settings.batch_size}.")
+    if not 0 < settings.validation_share < 1:
+        raise ValueError(f"validation_share must lie between 0 and 1, got {settings.validation_share:g}.")
+    grid = list(itertools.product(settings.learning_rates, settings.weight_decays))
+    if not grid or any(rate <= 0 or decay < 0 for rate, decay in grid):
         raise ValueError(
-            f"learning_rates must be positive and weight_decays not negative, got {list(learning_rates)} and "
-            f"{list(weight_decays)}."
+            f"learning_rates must be positive and weight_decays not negative, got {list(settings.learning_rates)} and "
+            f"{list(settings.weight_decays)}."
         )
-    return settings
+    return grid

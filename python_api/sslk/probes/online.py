@@ -20,7 +20,7 @@ def encoder_rows(
     workers: int = 4,
     scale: tuple[float, float] = (0.25, 1.0),
 ) -> EncoderRows:
-    """Rows for `probe_rows`: random resized crops and flips in training, the evaluation transform otherwise.
+    """Rows for `linear_probe`: random resized crops and flips in training, the evaluation transform otherwise.
 
     Args:
         backbone: frozen; evaluated without gradients, its buffers do not change.
@@ -44,7 +44,7 @@ def encoder_rows(
     dataset.transform = evaluation_transform(backbone, normalize=False)
     channels = backbone.mean, backbone.std
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in channels)
-    views = BatchSimCLRTransform(backbone.input_size[0], scale, jitter_p=0.0, grey_p=0.0)
+    views = BatchSimCLRTransform(backbone.input_size[0], scale, jitter_p=0.0, gray_p=0.0)
     views.mean, views.std = mean.cpu(), std.cpu()  # the backbone's own normalisation in place of CIFAR-10's
 
     def augment(images: Tensor, generator: torch.Generator) -> Tensor:

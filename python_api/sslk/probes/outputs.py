@@ -17,8 +17,15 @@ from sslk.files.text import parse_json
 from sslk.results.atomic import write_atomically
 
 _FORMAT = "sslk-probe-outputs-1"
-_TENSORS = {"index": "int64 1", "labels": "int64 1", "predictions": "int64 1", "confidence": "float32 1", "correct": "bool 1",
-            "logits": "float32 2", "classes": "int64 1"}  # fmt: skip
+_TENSORS = {
+    "index": "int64 1",
+    "labels": "int64 1",
+    "predictions": "int64 1",
+    "confidence": "float32 1",
+    "correct": "bool 1",
+    "logits": "float32 2",
+    "classes": "int64 1",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,19 +59,13 @@ class ProbeOutputs:
 
     @classmethod
     def from_logits(
-        cls,
-        logits: Tensor,
-        classes: Tensor,
-        labels: Tensor,
-        index: Tensor | None = None,
-        source: dict[str, str] | None = None,
+        cls, logits: Tensor, classes: Tensor, labels: Tensor, index: Tensor | None = None, source: dict[str, str] | None = None
     ) -> ProbeOutputs:
         """Predictions, confidence and correctness of class scores `[N, C]`."""
         logits, labels = logits.detach().float().cpu(), labels.cpu().long()
         if logits.ndim != 2 or len(logits) != len(labels) or logits.shape[1] != len(classes):
             raise ValueError(
-                f"logits must be [N, C] with N = {len(labels)} labels and C = {len(classes)} classes, "
-                f"got {list(logits.shape)}."
+                f"logits must be [N, C] with N = {len(labels)} labels and C = {len(classes)} classes, got {list(logits.shape)}."
             )
         predictions = classes.cpu()[logits.argmax(1)]
         index = torch.arange(len(labels)) if index is None else index.cpu()
@@ -110,9 +111,7 @@ class ProbeOutputs:
         require_tensors(tensors, _TENSORS, str(path), ValueError)
         rows, columns = tensors["logits"].shape
         if any(len(t) != (columns if name == "classes" else rows) for name, t in tensors.items()):
-            raise ValueError(
-                f"{path} is damaged: its tensors are of {rows} samples and {columns} classes only in part."
-            )
+            raise ValueError(f"{path} is damaged: its tensors are of {rows} samples and {columns} classes only in part.")
         source = parse_json(metadata.get("source", ""), f"the source in {path}")
         if not isinstance(source, dict) or not all(isinstance(value, str) for value in source.values()):
             raise ValueError(f"{path} is damaged: its source must be names and text.")

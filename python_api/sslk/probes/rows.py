@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from sslk.data.workers import loading_processes
 from sslk.features.store import FeatureStore
 from sslk.metrics.moments import FeatureMoments
+from sslk.probes.source import joined, source_of
 
 READ_ROWS = 4096
 
@@ -41,8 +42,7 @@ class TensorRows:
     def __init__(self, name: str, features: Tensor, labels: Tensor) -> None:
         if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels):
             raise ValueError(
-                f"{name}_features must be [N, D] with {name}_labels [N], got {list(features.shape)} and "
-                f"{list(labels.shape)}."
+                f"{name}_features must be [N, D] with {name}_labels [N], got {list(features.shape)} and {list(labels.shape)}."
             )
         self.features, self.labels, self.num_features = features, labels, features.shape[1]
 
@@ -148,9 +148,11 @@ class EncoderRows:
 
     def _images(self, rows: Tensor, batch_size: int) -> Iterator[Tensor]:
         loader = DataLoader(
-            Subset(self.dataset, rows.tolist()), batch_size, num_workers=loading_processes(self.workers),
+            Subset(self.dataset, rows.tolist()),
+            batch_size,
+            num_workers=loading_processes(self.workers),
             generator=torch.Generator().manual_seed(0),  # leaves the caller's random state alone
-        )  # fmt: skip
+        )
         return (images for images, _ in loader)
 
     @torch.inference_mode()
@@ -158,7 +160,53 @@ class EncoderRows:
         return self.encoder(images.to(self.device)).float()
 
 
-def standardisation(rows: Rows) -> tuple[Tensor, Tensor]:
+Labelled = Rows | FeatureStore | tuple[Tensor, Tensor]
+"""Labelled features: a pair of a matrix `[N, D]` and integers `[N]` (arrays too), a feature store, or `Rows`."""
+
+
+def rows_of(train: Labelled, test: Labelled) -> tuple[Rows, Rows]:
+    """What a probe reads; labels of two stores are joined by class name.
+
+    Raises:
+        StoreError: a store is incomplete, damaged, without labels, or of another model than the other.
+        ValueError: shapes do not match.
+    """
+    if isinstance(train, FeatureStore) and isinstance(test, FeatureStore):
+        test = joined(train.require(labels=True), test.require(labels=True))
+    first, second = labelled(train, "train"), labelled(test, "test")
+    if first.num_features != second.num_features:
+        raise ValueError(
+            f"train_features and test_features must have the same D, got {first.num_features} and {second.num_features}."
+        )
+    return first, second
+
+
+def labelled(source: Labelled, name: str) -> Rows:
+    """`Rows` of any kind of labelled features; `name` is for the errors."""
+    if isinstance(source, FeatureStore):
+        return StoreRows(source)
+    if isinstance(source, tuple):
+        return TensorRows(name, *(torch.as_tensor(part) for part in source))
+    return source
+
+
+def loaded(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Features `[N, D]` and labels in memory."""
+    if isinstance(rows, TensorRows):
+        return rows.features, rows.labels
+    if isinstance(rows, StoreRows):
+        return rows.store.load().features, rows.labels
+    return torch.cat(list(rows.ordered())), rows.labels
+
+
+def origin_of(rows: Rows, probe: str) -> tuple[Tensor | None, dict[str, str] | None]:
+    """Sample numbers and source that probe outputs record, where the rows are a store's."""
+    if not isinstance(rows, StoreRows):
+        return None, None
+    return torch.cat([shard.indices for shard in rows.store.shards()]), source_of(rows.store, probe)
+
+
+def standardization(rows: Rows) -> tuple[Tensor, Tensor]:
     """Mean and deviation `[D]` of the features in one pass; 1 where a feature is constant.
 
     Raises:

@@ -83,3 +83,15 @@ def require_same_rows(store: FeatureStore, outputs: ProbeOutputs) -> None:
             f"the probe outputs are of other samples than {store.path}: {len(outputs.index)} there "
             f"({outputs.source.get('dataset')}) and {len(index)} here ({store.spec.dataset})."
         )
+
+
+def described(store: FeatureStore) -> dict[str, str | int]:
+    """What the provenance of a run says about a store."""
+    spec = store.spec
+    return {
+        "model": spec.model,
+        "weights": spec.weights_hash[:12],
+        "data": spec.dataset,
+        "samples": len(store),
+        "features": spec.num_features,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,12 +15,12 @@ from torch import Tensor
 import ssl_kernels
 from sslk.features.store import FeatureStore
 from sslk.files.text import read_json
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.progress import Progress
+from sslk.quality.discriminative import DiscriminativeFeatures, NoDiscriminativeFeatures
 from sslk.quality.failure import failure_curves
-from sslk.quality.streaming import score_store
+from sslk.quality.score import qscore
+from sslk.quality.settings import LAMBDAS
 from sslk.results.atomic import write_atomically
-
-LAMBDAS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
 
 
 class Train(Protocol):
@@ -54,10 +54,7 @@ class LambdaSearch:
         """(lambda, accuracy of every seed) of one stage, in the order tried."""
         values = dict.fromkeys(t.lambda1 if stage == 1 else t.lambda2 for t in self.trials if t.stage == stage)
         return [
-            (
-                value,
-                [t.accuracy for t in self.trials if t.stage == stage and value == (t.lambda1, t.lambda2)[stage - 1]],
-            )
+            (value, [t.accuracy for t in self.trials if t.stage == stage and value == (t.lambda1, t.lambda2)[stage - 1]])
             for value in values
         ]
 
@@ -69,7 +66,7 @@ def search_lambdas(
     lambda2: Sequence[float] = LAMBDAS,
     seeds: Sequence[int] = (0,),
     journal: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> LambdaSearch:
     """The paper's search order (figure A.8): raise lambda1 at lambda2 = 0, fix the best, then search lambda2.
 
@@ -113,7 +110,7 @@ def search_lambdas(
             trials.append(LambdaTrial(stage, *key, finished[key]))
             accuracies.append(finished[key])
             if progress is not None:
-                progress(len(trials), total)
+                progress(len(trials), total, "training")
         return sum(accuracies) / len(accuracies)
 
     best1 = max((run(1, value, 0.0), -value) for value in lambda1)[1]
@@ -162,7 +159,7 @@ def sweep_thresholds(
     bands: Sequence[tuple[float, float]] = ((50.0, 95.0),),
     two_sided: bool | None = None,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[SweepPoint]:
     """AUROC of Q-Score over thresholds and percentiles of the activation percentages.
 
@@ -179,7 +176,7 @@ def sweep_thresholds(
         progress: called with the points done and to do.
 
     Raises:
-        StoreError, ValueError: as for `discover_store` and `score_store`.
+        StoreError, ValueError: as for `discover` and `qscore`.
     """
     two_sided = train.spec.signed if two_sided is None else two_sided
     points = []
@@ -190,20 +187,26 @@ def sweep_thresholds(
                 found = DiscriminativeFeatures.from_counts(
                     counts, len(train), eps=value, lower=lower, upper=upper, two_sided=two_sided
                 )
-            except ValueError as error:
-                if "No feature" not in str(error):
-                    raise
+            except NoDiscriminativeFeatures:
                 points.append(SweepPoint(value, lower, upper, 0, active, 1.0, None, None))
                 continue
-            scores = score_store(test, found, device=device)
+            scores = qscore(test, found, device=device)
             same = bool((scores.scores == scores.scores[0]).all())
             curves = None if same else failure_curves(scores.scores, correct)
-            points.append(SweepPoint(
-                value, lower, upper, found.num_discriminative, active, scores.empty_share,
-                curves.auroc if curves else None, curves.auprc if curves else None,
-            ))  # fmt: skip
+            points.append(
+                SweepPoint(
+                    value,
+                    lower,
+                    upper,
+                    found.num_discriminative,
+                    active,
+                    scores.empty_share,
+                    curves.auroc if curves else None,
+                    curves.auprc if curves else None,
+                )
+            )
             if progress is not None:
-                progress(len(points), len(eps) * len(bands))
+                progress(len(points), len(eps) * len(bands), "sweeping")
     return points
 
 

@@ -12,8 +12,8 @@ from sslk.features.manifest import StoreError
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import require_same_rows
-from sslk.quality.discover import DiscriminativeFeatures
-from sslk.quality.streaming import score_store
+from sslk.quality.discriminative import DiscriminativeFeatures
+from sslk.quality.score import qscore
 from sslk.statistics.bootstrap import Interval, mean_interval
 
 READ_ROWS = 4096
@@ -85,22 +85,26 @@ def before_after(
         return mean_interval(getattr(second, name).double() - getattr(first, name).double(), resamples, seed)
 
     return BeforeAfter(
-        first, second, change("active"), change("qscore"), change("confidence"), change("correct"),
-        int((~first.correct & second.correct).sum()), int((first.correct & ~second.correct).sum()),
-    )  # fmt: skip
+        first,
+        second,
+        change("active"),
+        change("qscore"),
+        change("confidence"),
+        change("correct"),
+        int((~first.correct & second.correct).sum()),
+        int((first.correct & ~second.correct).sum()),
+    )
 
 
 def _side(
-    store: FeatureStore,
-    outputs: ProbeOutputs,
-    found: DiscriminativeFeatures,
-    device: str | torch.device,
-    further_trained: bool,
+    store: FeatureStore, outputs: ProbeOutputs, found: DiscriminativeFeatures, device: str | torch.device, further_trained: bool
 ) -> Side:
     require_same_rows(store, outputs)
-    scores = score_store(store, found, device=device, further_trained=further_trained).scores
-    active = torch.cat([
-        ssl_kernels.activation_counts(batch.features.to(device), found.eps, found.two_sided)[1].cpu()
-        for batch in store.batches(READ_ROWS)
-    ])  # fmt: skip
+    scores = qscore(store, found, device=device, further_trained=further_trained).scores
+    active = torch.cat(
+        [
+            ssl_kernels.activation_counts(batch.features.to(device), found.eps, found.two_sided)[1].cpu()
+            for batch in store.batches(READ_ROWS)
+        ]
+    )
     return Side(active, scores, outputs.confidence, outputs.correct)

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from sslk.features.manifest import StoreError
 from sslk.features.store import FeatureStore
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 
 if TYPE_CHECKING:
     from sslk.models.backbone import Backbone
 
 
-def check_set(
-    discriminative: DiscriminativeFeatures, owner: Backbone | FeatureStore, *, further_trained: bool = False
-) -> None:
+def check_set(discriminative: DiscriminativeFeatures, owner: Backbone | FeatureStore, *, further_trained: bool = False) -> None:
     """Refuse a set that was found on another model than `owner`, or than the one `owner`'s features come from.
 
     What is compared is D and the hash of the weights; the name of the model is only said, since one network may go by
@@ -57,7 +55,7 @@ def check_set(
         model = "an unknown model" if discriminative.model is None else repr(discriminative.model)
         raise refusal(
             f"discriminative was found on {model} with weights {stated[:12]} but {here} has {weights[:12]}: it belongs "
-            "to another model; find a set with `sslk discover`, or say further_trained if this encoder was trained "
+            "to another model; find a set with `sslk qscore discover`, or say further_trained if this encoder was trained "
             "further from that one."
         )
 

@@ -81,25 +81,19 @@ def failure_curves(scores: Tensor, correct: Tensor) -> FailureCurves:
         raise ValueError(f"scores and correct must both be [N], got {list(s.shape)} and {list(c.shape)}.")
     c = c.astype(bool)
     if np.isnan(s).any():
-        raise ValueError(
-            f"scores holds {int(np.isnan(s).sum())} NaN values: drop the samples with non-finite features."
-        )
+        raise ValueError(f"scores holds {int(np.isnan(s).sum())} NaN values: drop the samples with non-finite features.")
     if c.all() or not c.any():
-        raise ValueError(
-            f"correct must hold both correct and misclassified samples, got {int(c.sum())} correct of {len(c)}."
-        )
+        raise ValueError(f"correct must hold both correct and misclassified samples, got {int(c.sum())} correct of {len(c)}.")
     fpr, tpr, _ = roc_curve(c, s)
     precision, recall, _ = precision_recall_curve(c, s)
-    return FailureCurves(
-        float(roc_auc_score(c, s)), float(average_precision_score(c, s)), (fpr, tpr), (recall, precision)
-    )
+    return FailureCurves(float(roc_auc_score(c, s)), float(average_precision_score(c, s)), (fpr, tpr), (recall, precision))
 
 
 def failure_prediction(
     scores: Tensor,
-    correct: Tensor,
+    answers: Tensor | ProbeOutputs,
     *,
-    features: Tensor | None = None,
+    features: Tensor | FeatureStore | None = None,
     logits: Tensor | None = None,
     resamples: int = 0,
     seed: int = 0,
@@ -108,14 +102,16 @@ def failure_prediction(
 
     Args:
         scores: Q-Scores `[N]`.
-        correct: bool `[N]`, whether a linear probe (or a supervised classifier) classified the sample correctly.
-        features: representations `[N, D]`, for the label-free baselines.
+        answers: bool `[N]`, whether a linear probe (or a supervised classifier) classified the sample correctly; or the
+            probe's outputs, which hold its logits too.
+        features: representations `[N, D]` or a feature store of any size, for the label-free baselines.
         logits: the probe's outputs `[N, C]`, for the baselines that use labels.
         resamples: bootstrap resamples for the intervals; 0 for none, 1000 is customary.
         seed: of the resampling.
 
     Raises:
-        ValueError: shapes differ, scores are NaN, or correct is all True or all False.
+        StoreError: the outputs are of other samples than the store, or of another model.
+        ValueError: shapes differ, scores are NaN, or the answers are all right or all wrong.
 
     Examples:
         >>> import torch, sslk
@@ -124,38 +120,25 @@ def failure_prediction(
         >>> round(result.qscore.auroc, 3), result.accuracy
         (0.833, 0.6)
     """
-    norm = None if features is None else features.double().norm(dim=1)
-    largest = None if features is None else features.amax(dim=1)
-    return _predicted(scores, correct, baseline_scores(norm, largest, logits), resamples, seed)
+    if isinstance(answers, ProbeOutputs):
+        if isinstance(features, FeatureStore):
+            require_same_rows(features, answers)
+        logits = answers.logits if logits is None else logits
+        answers = answers.correct
+    norm = largest = None
+    if isinstance(features, FeatureStore):
+        norms, maxima = [], []
+        for batch in features.batches(4096):
+            norms.append(batch.features.double().norm(dim=1))
+            maxima.append(batch.features.amax(dim=1).float())
+        norm, largest = torch.cat(norms), torch.cat(maxima)
+    elif features is not None:
+        norm, largest = features.double().norm(dim=1), features.amax(dim=1)
+    baselines = baseline_scores(norm, largest, logits)
+    return _predicted(scores, answers, baselines, resamples, seed)
 
 
-def failure_prediction_store(
-    store: FeatureStore, scores: Tensor, outputs: ProbeOutputs, *, resamples: int = 1000, seed: int = 0
-) -> FailurePrediction:
-    """`failure_prediction` for a feature store of any size: its rows are read once for the label-free baselines.
-
-    Args:
-        store: the samples that were scored.
-        scores: Q-Scores `[N]` in the order of its rows, as `score_store` gives them.
-        outputs: a probe's answers for the same rows.
-        resamples, seed: as for `failure_prediction`.
-
-    Raises:
-        StoreError: the outputs are of other samples or of another model.
-        ValueError: as for `failure_prediction`.
-    """
-    require_same_rows(store, outputs)
-    norms, largest = [], []
-    for batch in store.batches(4096):
-        norms.append(batch.features.double().norm(dim=1))
-        largest.append(batch.features.amax(dim=1).float())
-    baselines = baseline_scores(torch.cat(norms), torch.cat(largest), outputs.logits)
-    return _predicted(scores, outputs.correct, baselines, resamples, seed)
-
-
-def _predicted(
-    scores: Tensor, correct: Tensor, baselines: dict[str, Tensor], resamples: int, seed: int
-) -> FailurePrediction:
+def _predicted(scores: Tensor, correct: Tensor, baselines: dict[str, Tensor], resamples: int, seed: int) -> FailurePrediction:
     scores, correct = torch.as_tensor(scores), torch.as_tensor(correct)
     qscore = failure_curves(scores, correct)
     curves = {name: failure_curves(values, correct) for name, values in baselines.items()}

@@ -7,24 +7,14 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.failure import FailurePrediction
-
-# Okabe and Ito's colours: distinguishable for colour-blind readers and in print.
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"
-SERIES = (BLUE, ORANGE, GREEN, RED, PURPLE, GREY)
-
-
-def _axes(width: float = 6.4, height: float = 3.8, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(1, columns, figsize=(width * columns, height), layout="constrained", squeeze=False)
-    for ax in axes[0]:
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes[0]
+from sslk.results.style import BLUE, GREEN, GREY, RED, SERIES, new_axes
 
 
 def activation_percentages(found: DiscriminativeFeatures) -> Figure:
     """Sorted activation percentages with the discriminative band between the shaded tails (figure 1)."""
-    figure, (ax,) = _axes()
+    figure, (ax,) = new_axes()
     percent = np.sort(found.activation_percent.numpy())
     ranks = np.arange(len(percent))
     inside = (percent >= found.lower_percent) & (percent <= found.upper_percent) & (percent > 0)
@@ -32,11 +22,8 @@ def activation_percentages(found: DiscriminativeFeatures) -> Figure:
     ax.plot(ranks, percent, color=BLUE)
     ax.axvspan(0, first, color=GREY, alpha=0.25, lw=0, label=f"lower tail: image-specific or dead ({first})")
     ax.axvspan(first, last + 1, color=GREEN, alpha=0.15, lw=0, label=f"discriminative ({found.num_discriminative})")
-    ax.axvspan(last + 1, len(percent), color=RED, alpha=0.25, lw=0,
-               label=f"upper tail: generic ({len(percent) - last - 1})")  # fmt: skip
-    ax.set(
-        xlabel="features, sorted", ylabel="samples activating the feature [%]", xlim=(0, len(percent)), ylim=(0, None)
-    )
+    ax.axvspan(last + 1, len(percent), color=RED, alpha=0.25, lw=0, label=f"upper tail: generic ({len(percent) - last - 1})")
+    ax.set(xlabel="features, sorted", ylabel="samples activating the feature [%]", xlim=(0, len(percent)), ylim=(0, None))
     ax.set_title(f"Activation percentages at eps = {found.eps:g}")
     ax.legend(loc="upper left", frameon=False)
     return figure
@@ -44,7 +31,7 @@ def activation_percentages(found: DiscriminativeFeatures) -> Figure:
 
 def failure_curves(result: FailurePrediction) -> Figure:
     """ROC and precision-recall curves of Q-Score and the baselines (figure 4)."""
-    figure, (roc, pr) = _axes(columns=2)
+    figure, (roc, pr) = new_axes(columns=2)
     entries = {"Q-Score": result.qscore, **result.baselines}
     for color, (name, curves) in zip(SERIES, entries.items(), strict=False):
         width = 2.4 if name == "Q-Score" else 1.2
@@ -91,7 +78,7 @@ def class_heatmaps(
 
 def loss_curves(logs: dict[str, dict[str, list[float]]]) -> Figure:
     """SSL loss and penalty of every arm over the steps of further training."""
-    figure, (loss, penalty) = _axes(columns=2)
+    figure, (loss, penalty) = new_axes(columns=2)
     for color, (arm, log) in zip(SERIES, logs.items(), strict=False):
         loss.plot(_smooth(log["loss"]), color=color, label=arm)
         penalty.plot(_smooth(log["penalty"]), color=color, label=arm)
@@ -107,9 +94,7 @@ def _smooth(values: list[float], window: int = 5) -> np.ndarray:
     return np.convolve(values, kernel, mode="valid")
 
 
-def extreme_samples(
-    images: Tensor, scores: Tensor, labels: Tensor, class_names: tuple[str, ...], count: int = 12
-) -> Figure:
+def extreme_samples(images: Tensor, scores: Tensor, labels: Tensor, class_names: tuple[str, ...], count: int = 12) -> Figure:
     """The samples with the highest and the lowest Q-Scores, with their classes and scores."""
     order = scores.argsort(descending=True, stable=True)
     figure, axes = plt.subplots(2, count, figsize=(count * 1.05, 3.1), layout="constrained")

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_kernels.reference.rows import penalty_loss
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.score import resolve_set
 
 
@@ -62,9 +62,7 @@ class QScoreRegularizer(nn.Module):
         for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
             if not value >= 0:
                 raise ValueError(f"{name} must be zero or positive, got {value}.")
-        size = (
-            discriminative.num_features if isinstance(discriminative, DiscriminativeFeatures) else len(discriminative)
-        )
+        size = discriminative.num_features if isinstance(discriminative, DiscriminativeFeatures) else len(discriminative)
         mask, self.eps, self.two_sided = resolve_set(discriminative, size, eps, two_sided)
         self.register_buffer("discriminative", mask.clone())
         self.lambda1, self.lambda2, self.normalize = lambda1, lambda2, normalize
@@ -75,13 +73,10 @@ class QScoreRegularizer(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """The penalty `[]` of representations `[N, D]` (all views of the batch)."""
         if h.ndim != 2 or h.shape[1] != len(self.discriminative):
-            raise ValueError(
-                f"h must be [N, {len(self.discriminative)}], the D of the discriminative set, got {list(h.shape)}."
-            )
+            raise ValueError(f"h must be [N, {len(self.discriminative)}], the D of the discriminative set, got {list(h.shape)}.")
         dtype = torch.float64 if h.dtype == torch.float64 else torch.float32
         alpha, beta = (
-            None if value is None else torch.tensor(value, dtype=dtype, device=h.device)
-            for value in (self.alpha, self.beta)
+            None if value is None else torch.tensor(value, dtype=dtype, device=h.device) for value in (self.alpha, self.beta)
         )
         loss, scores, columns = torch.ops.sslk.qscore_penalty(
             h, self.discriminative, self.lambda1, self.lambda2, self.eps, self.normalize, self.two_sided, alpha, beta
@@ -91,9 +86,7 @@ class QScoreRegularizer(nn.Module):
         self.last_scores, self.last_column_l1 = scores.detach(), columns.detach()
         return loss
 
-    def _global_loss(
-        self, scores: Tensor, columns: Tensor, alpha: Tensor | None, beta: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _global_loss(self, scores: Tensor, columns: Tensor, alpha: Tensor | None, beta: Tensor | None) -> tuple[Tensor, Tensor]:
         # The gradient of this sum is itself summed over ranks: world size times the wanted one, which the averaging of
         # DistributedDataParallel then undoes, as it does for the local means of the scores.
         columns = _SumOverRanks.apply(columns)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 import ssl_kernels
 from sslk.features.store import FeatureStore
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.progress import Progress
+from sslk.quality.discovery import discover
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.failure import FailureCurves, failure_curves
-from sslk.quality.score import QScores
-from sslk.quality.streaming import discover_store, score_store
+from sslk.quality.score import QScores, qscore
+from sslk.quality.settings import BootstrapSettings, DiscoverSettings
 from sslk.statistics.bootstrap import Interval, bootstrap_areas, percentile_interval
 
 BINS_PER_UNIT = 1000
@@ -82,14 +83,11 @@ def compare_sides(
     train: FeatureStore,
     test: FeatureStore,
     correct: Tensor,
+    settings: DiscoverSettings = DiscoverSettings(),  # noqa: B008 (frozen)
+    bootstrap: BootstrapSettings = BootstrapSettings(),  # noqa: B008
     *,
-    eps: float | Literal["auto"] = "auto",
-    lower: float = 50.0,
-    upper: float = 95.0,
-    resamples: int = 1000,
-    seed: int = 0,
     device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Sidedness:
     """Discover and score twice, one-sided and two-sided, and compare how well each predicts failures.
 
@@ -100,32 +98,28 @@ def compare_sides(
         train: store the discriminative features are found on.
         test: store whose samples are scored.
         correct: bool `[N]`, whether a classifier was right, in the order of the test store's rows.
-        eps: one-sided threshold, or `auto`.
-        lower, upper: percentiles of the discriminative features.
-        resamples, seed: of the bootstrap.
+        settings: of the one-sided set.
+        bootstrap: of the intervals.
         device: where the kernels run.
         progress: called after each of the four passes.
 
     Raises:
-        StoreError, ValueError: as for `discover_store`, `score_store` and `failure_curves`.
+        StoreError, ValueError: as for `discover`, `qscore` and `failure_curves`.
     """
 
     def report(done: int) -> None:
         if progress is not None:
-            progress(done, 4)
+            progress(done, 4, "comparing sides")
 
-    one = discover_store(train, eps, lower, upper, two_sided=False, device=device)
+    one = discover(train, settings.eps, settings.lower, settings.upper, two_sided=False, device=device)
     report(1)
     matched = matching_eps(_batches(train), one.mean_active)
     report(2)
-    two = discover_store(train, matched, lower, upper, two_sided=True, device=device)
+    two = discover(train, matched, settings.lower, settings.upper, two_sided=True, device=device)
     report(3)
-    scores = {
-        "one-sided": score_store(test, one, device=device),
-        "two-sided": score_store(test, two, device=device),
-    }
+    scores = {"one-sided": qscore(test, one, device=device), "two-sided": qscore(test, two, device=device)}
     curves = {side: failure_curves(found.scores, correct) for side, found in scores.items()}
-    areas = bootstrap_areas({side: found.scores for side, found in scores.items()}, correct, resamples, seed)
+    areas = bootstrap_areas({side: found.scores for side, found in scores.items()}, correct, **vars(bootstrap))
     auroc = {side: percentile_interval(curves[side].auroc, areas[side][:, 0]) for side in scores}
     gain = percentile_interval(
         curves["two-sided"].auroc - curves["one-sided"].auroc, areas["two-sided"][:, 0] - areas["one-sided"][:, 0]

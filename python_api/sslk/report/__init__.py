@@ -1,1 +1,5 @@
-"""Figures and pages."""
+"""Pages from runs: reads results only, knows no protocol."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

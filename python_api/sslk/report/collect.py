@@ -14,8 +14,27 @@ from sslk.results.run import RESULTS, Run, RunError, RunTable
 # Settings that decide what a number is about: runs that differ here are never put into one table.
 _DATA = {"data", "dataset", "datasets", "data_sets", "split", "train", "test", "samples", "concepts", "masks"}
 # Settings that name the thing compared, or say nothing about the numbers.
-_IDENTITY = {"model", "models", "weights", "weights_hash", "checkpoint", "encoder", "store", "stores", "out", "output",
-             "command", "date", "machine", "seconds", "gpu", "device", "workers", "quiet", "json"}  # fmt: skip
+_IDENTITY = {
+    "model",
+    "models",
+    "weights",
+    "weights_hash",
+    "checkpoint",
+    "encoder",
+    "store",
+    "stores",
+    "out",
+    "output",
+    "command",
+    "date",
+    "machine",
+    "seconds",
+    "gpu",
+    "device",
+    "workers",
+    "quiet",
+    "json",
+}
 _DEEPEST = 4  # how far below a given folder runs are looked for
 
 
@@ -81,9 +100,7 @@ def group_runs(runs: Sequence[LoadedRun]) -> tuple[list[Group], list[str]]:
         made += [Group(kind, members, _differing(members)) for members in by_data.values()]
         if len(by_data) > 1:
             parts = "; ".join(f"{', '.join(r.name for r in members)}: {data}" for data, members in by_data.items())
-            notes.append(
-                f"The {kind} runs are on different data and are not put into one table ({parts.replace(chr(34), '')})."
-            )
+            notes.append(f"The {kind} runs are on different data and are not put into one table ({parts.replace(chr(34), '')}).")
     return made, notes
 
 
@@ -107,7 +124,7 @@ def merged_tables(group: Group, most_rows: int = 400) -> list[RunTable]:
             if (other.title, other.columns) == (table.title, table.columns)
         ]
         rows = [[name, *row] for name, other in same for row in other.rows]
-        if len(same) == len(group.runs) and len(rows) <= most_rows:
+        if len(same) == len(group.runs) and len(rows) <= most_rows and not table.fold:
             merged.append(RunTable(table.title, ["run", *table.columns], rows, table.paper))
     return merged
 

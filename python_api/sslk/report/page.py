@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -38,6 +38,7 @@ class _Table:
     csv: str | None = None
     left_out: int = 0
     paper: _Table | None = None
+    fold: bool = False
 
     @cached_property
     def numeric(self) -> set[int]:
@@ -126,13 +127,12 @@ def render_page(
     if budget.left_out:
         notes.append(f"Left out for the size of the page: {', '.join(budget.left_out)}.")
     script = (files("sslk.report") / "templates" / "report.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=PackageLoader("sslk.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )  # fmt: skip
+    environment = Environment(loader=PackageLoader("sslk.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html").render(
         title=title or (runs[0].run.title if len(runs) == 1 else f"Report on {len(runs)} runs"),
-        date=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         notes=[*problems, *notes, *waiting],
+        lead=sections[0] if sections and sections[0]["kind"] == "evaluation" else None,
         sections=sections,
         groups=[_comparison(group, number) for number, group in enumerate(groups, 1) if len(group.runs) > 1],
         script=script,
@@ -192,10 +192,22 @@ def _bars(group: Group) -> list[_Bars]:
         shown = name.replace("_", " ")
         pairs = list(zip(group.runs, numbers, strict=True))
         alt = f"{shown}: " + ", ".join(f"{loaded.name} {text_of(value)}" for loaded, value in pairs)
-        drawn.append(_Bars(shown, alt, -low * scale, [
-            {"label": loaded.name, "text": text_of(value), "x": (min(value, 0) - low) * scale,
-             "width": abs(value) * scale} for loaded, value in pairs
-        ]))  # fmt: skip
+        drawn.append(
+            _Bars(
+                shown,
+                alt,
+                -low * scale,
+                [
+                    {
+                        "label": loaded.name,
+                        "text": text_of(value),
+                        "x": (min(value, 0) - low) * scale,
+                        "width": abs(value) * scale,
+                    }
+                    for loaded, value in pairs
+                ],
+            )
+        )
     return drawn
 
 
@@ -203,22 +215,27 @@ def _table(table: RunTable) -> _Table:
     width = len(table.columns)  # a row of another length is cut or filled, so that one run cannot cost the page
     shown = [[*row[:width], *[None] * (width - len(row))] for row in table.rows[:_MOST_ROWS] if width]
     texts = zip(*(column_texts(column) for column in zip(*shown, strict=True)), strict=True)
-    rows = [[(text, _sort_key(cell)) for text, cell in zip(line, row, strict=True)]
-            for line, row in zip(texts, shown, strict=True)]  # fmt: skip
+    rows = [
+        [(text, _sort_key(cell)) for text, cell in zip(line, row, strict=True)] for line, row in zip(texts, shown, strict=True)
+    ]
     left_out = max(0, len(table.rows) - _MOST_ROWS)
     paper = paper_table(table.paper) if table.paper else None
-    return _Table(
-        table.title, table.columns, rows, _csv(table) if left_out else None, left_out, _table(paper) if paper else None
-    )
+    csv = _csv(table) if left_out else None
+    return _Table(table.title, table.columns, rows, csv, left_out, _table(paper) if paper else None, table.fold)
 
 
 def _figure(figure: RunFigure, folder: Path, budget: _Budget) -> _Figure:
     picture, note = budget.embed(folder, figure.file)
     data, data_note = budget.embed(folder, figure.data) if figure.data else (None, "")
     return _Figure(
-        figure.title, figure.alt, picture, Path(figure.file).name, " ".join(filter(None, (note, data_note))), data,
+        figure.title,
+        figure.alt,
+        picture,
+        Path(figure.file).name,
+        " ".join(filter(None, (note, data_note))),
+        data,
         Path(figure.data or "").name,
-    )  # fmt: skip
+    )
 
 
 def _sort_key(value: Any) -> str:

@@ -17,9 +17,7 @@ def paper_table(name: str) -> RunTable | None:
     folder = files("sslk") / "paper_tables"
     if not folder.is_dir():
         return None
-    found = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".csv")), key=lambda entry: entry.name
-    )  # fmt: skip
+    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".csv")), key=lambda entry: entry.name)
     wanted = name.removesuffix(".csv").lower()
     exact = [entry for entry in found if entry.name.removesuffix(".csv").lower() == wanted]
     ending = [entry for entry in found if entry.name.removesuffix(".csv").lower().endswith(f"_{wanted}")]
@@ -27,9 +25,7 @@ def paper_table(name: str) -> RunTable | None:
     if not chosen:
         return None
     columns, *rows = csv.reader(chosen[0].read_text(encoding="utf-8").splitlines())
-    return RunTable(
-        f"The paper's numbers ({chosen[0].name})", columns, [[_number(cell) for cell in row] for row in rows]
-    )
+    return RunTable(f"The paper's numbers ({chosen[0].name})", columns, [[_number(cell) for cell in row] for row in rows])
 
 
 def _number(cell: str) -> float | str | None:

@@ -25,9 +25,7 @@ def unfinished(folders: Sequence[str | os.PathLike[str]]) -> list[str]:
     for folder in map(Path, folders):
         if folder.is_dir() and find_runs([folder]):
             continue
-        newest = max(
-            (path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime, default=None
-        )
+        newest = max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
         if newest is None:
             sentences.append(f"{folder}: nothing written yet.")
         else:
@@ -69,9 +67,7 @@ def serve(
                 self._send(_version(folders), "text/plain")
             elif self.path == "/":
                 present = [folder for folder in folders if Path(folder).is_dir()]
-                self._send(
-                    render_page(find_runs(present), title, unfinished(folders), watch=True), "text/html; charset=utf-8"
-                )
+                self._send(render_page(find_runs(present), title, unfinished(folders), watch=True), "text/html; charset=utf-8")
             else:
                 self.send_error(404)
 

@@ -1,6 +1,5 @@
 """What a study leaves: its `Run`, figures with their numbers, provenance, and files that are whole or absent."""
 
-from sslk.results.figure import save_figure
-from sslk.results.run import RESULTS, Run, RunError, RunFigure, RunTable
+import lazy_loader
 
-__all__ = ["RESULTS", "Run", "RunError", "RunFigure", "RunTable", "save_figure"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

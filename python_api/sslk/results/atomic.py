@@ -1,7 +1,14 @@
 """Whole files or none: a reader never sees half of what is written here, whenever the writer dies."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+from sslk.files.tables import write_rows
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -22,10 +29,24 @@ def write_atomically(path: Path, data: bytes) -> None:
     >>> write_atomically(target, b"{}"); target.read_bytes(), len(list(target.parent.iterdir()))
     (b'{}', 1)
     """
+    with _whole(path, "wb") as file:
+        file.write(data)
+
+
+def write_table(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows as CSV, atomically; they may be as many as the disk holds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _whole(path, "w") as file:
+        write_rows(file, rows)
+
+
+@contextmanager
+def _whole(path: Path, mode: str) -> Iterator[IO[Any]]:
     temporary = path.with_name(f".{path.name}.tmp")
+    text = {} if "b" in mode else {"newline": "", "encoding": "utf-8"}
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
+        with open(temporary, mode, **text) as file:  # type: ignore[call-overload]
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -34,7 +34,4 @@ def column_texts(values: Sequence[Any]) -> list[str]:
     decimals = max(0, 3 - math.floor(math.log10(max(floats))))
     while decimals and all(math.isclose(value, round(value, decimals - 1), rel_tol=1e-9) for value in floats):
         decimals -= 1
-    return [
-        f"{value:.{decimals}f}" if isinstance(value, float) and math.isfinite(value) else text_of(value)
-        for value in values
-    ]
+    return [f"{value:.{decimals}f}" if isinstance(value, float) and math.isfinite(value) else text_of(value) for value in values]

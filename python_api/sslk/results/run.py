@@ -1,4 +1,4 @@
-"""What every protocol leaves in its output folder, and what `sslk report` and `sslk compare` read: `results.json`."""
+"""What every protocol leaves in its output folder, and what `sslk report` and `sslk report compare` read: `results.json`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import functools
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from sslk.files.regular import require_regular_file
 from sslk.results.atomic import write_atomically
 
-Kind = Literal["qscore", "finetune", "probe", "compression", "transfer", "ablation", "reverse", "masked", "interpret",
-               "evaluation"]  # fmt: skip
+Kind = Literal[
+    "qscore", "finetune", "probe", "compression", "transfer", "ablation", "reverse", "masked", "interpret", "evaluation"
+]
 RESULTS = "results.json"
 Value = float | int | str | bool | None
 _FORMAT = "sslk-run-1"
@@ -27,12 +29,21 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class RunTable:
-    """A table: column names with units, rows of numbers, strings or None; `paper` names the table it answers to."""
+    """A table of a run.
+
+    Attributes:
+        title: one line.
+        columns: names, with units.
+        rows: numbers, strings or None.
+        paper: the table of a paper it answers to.
+        fold: shown folded: what was tried rather than what was found.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[Any]]
     paper: str | None = None
+    fold: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,13 @@ class RunFigure:
     alt: str
     data: str | None = None
 
+    def write(self, folder: Path) -> None:
+        """Nothing: its files are in the folder. A `sslk.results.Picture` is drawn here."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """The results of one command.
+    """What a study found: a value, until it is saved into a folder that `sslk report` reads.
 
     Attributes:
         kind: which protocol.
@@ -55,19 +69,21 @@ class Run:
         findings: what was found and how sure it is, one sentence each, numbers with intervals.
         provenance: from `sslk.results.provenance.provenance`: command, config, seed, data, weights, versions, commit.
         summary: named scalars, the headline numbers.
-        tables, figures: what to show, in this order.
+        tables, figures: what to show, in this order; figures are drawn when the run is saved.
+        files: what else the run leaves, such as a probe's answers: by name, a function that writes that file.
     """
 
     kind: Kind
     title: str
     findings: list[str]
     provenance: dict[str, Any]
-    summary: dict[str, Value] = field(default_factory=dict)
+    summary: Mapping[str, Value] = field(default_factory=dict)
     tables: list[RunTable] = field(default_factory=list)
-    figures: list[RunFigure] = field(default_factory=list)
+    figures: Sequence[RunFigure] = field(default_factory=list)
+    files: Mapping[str, Callable[[Path], Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write `results.json` into the folder; the file appears only when it is whole. NaN becomes null.
+        """Write files, figures and last `results.json`, which appears only when it is whole. NaN becomes null.
 
         >>> import tempfile
         >>> run = Run("probe", "Linear probe", ["Top-1 is 72.1 %."], {"seed": 0}, {"top1": 0.721})
@@ -76,7 +92,11 @@ class Run:
         """
         path = Path(folder) / RESULTS
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": _FORMAT, **_plain(asdict(self))}, indent=1, allow_nan=False)
+        for name, write in self.files.items():
+            write(path.parent / name)
+        for figure in self.figures:
+            figure.write(path.parent)
+        text = json.dumps({"format": _FORMAT, **_plain(_content(self))}, indent=1, allow_nan=False)
         write_atomically(path, text.encode())
         return path
 
@@ -98,7 +118,7 @@ class Run:
             raise RunError(f"{folder} holds no {RESULTS}: it is no run, or the run has not finished.") from None
         except (OSError, ValueError) as error:
             raise RunError(f"{path} is damaged: {error}.") from None
-        if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
+        if not isinstance(content, dict) or content.pop("format", None) != _FORMAT or "files" in content:
             raise RunError(f"{path} is not of the format {_FORMAT}.")
         try:
             run: Run = _schema().validate_python(content)
@@ -110,6 +130,19 @@ class Run:
         except ValueError as error:
             raise RunError(f"{path} is damaged: {error}") from None
         return run
+
+
+def _content(run: Run) -> dict[str, Any]:
+    """What the file holds of a run."""
+    return {
+        "kind": run.kind,
+        "title": run.title,
+        "findings": run.findings,
+        "provenance": run.provenance,
+        "summary": dict(run.summary),
+        "tables": [{name: value for name, value in vars(table).items() if name != "fold" or value} for table in run.tables],
+        "figures": [{"title": f.title, "file": f.file, "alt": f.alt, "data": f.data} for f in run.figures],
+    }
 
 
 @functools.cache

@@ -4,27 +4,6 @@ Laina, Asano and Vedaldi, "Measuring the Interpretability of Unsupervised Repres
 Probing" (ICLR 2022). `concepts` holds tables and experts, `experiments` the paper's experiments.
 """
 
-from sslk.reverse.metrics import ReverseMetrics, reverse_metrics
-from sslk.reverse.probe import ConceptPredictor, fit_predictor
-from sslk.reverse.probe_settings import ProbeSettings
-from sslk.reverse.protocol import ProbeResult, ReverseProbe, quantize_store, reverse_probe, reverse_probes
-from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
-from sslk.reverse.split import Split, stratified_split
+import lazy_loader
 
-__all__ = [
-    "Clusterings",
-    "ConceptPredictor",
-    "KMeansSettings",
-    "ProbeResult",
-    "ProbeSettings",
-    "ReverseMetrics",
-    "ReverseProbe",
-    "Split",
-    "fit_predictor",
-    "quantize",
-    "quantize_store",
-    "reverse_metrics",
-    "reverse_probe",
-    "reverse_probes",
-    "stratified_split",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

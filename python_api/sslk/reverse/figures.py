@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sslk.quality.figures import BLUE, GREY, ORANGE, SERIES
+from sslk.results.style import BLUE, GREY, ORANGE, SERIES
 
 
 def regression_scatter(
@@ -34,7 +34,7 @@ def regression_scatter(
 
 def lines(
     x: Sequence[float] | Sequence[str], series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Curves of means with a band of one standard deviation (figures 4, 6, 7)."""
     figure, ax = _axes()
     places = np.arange(len(x)) if isinstance(x[0], str) else np.asarray(x, dtype=float)
@@ -66,7 +66,7 @@ def bars(names: Sequence[str], series: Mapping[str, tuple[Sequence[float], Seque
 
 def cluster_pair(
     images: tuple[Sequence[Image.Image], Sequence[Image.Image]], words: dict[str, float], titles: tuple[str, str], heading: str
-) -> Figure:  # fmt: skip
+) -> Figure:
     """Example images of two clusters and, between them, the concepts that tell them apart (figures 5, 8 to 11).
 
     Args:
@@ -108,9 +108,14 @@ def word_cloud(words: dict[str, float], width: int = 700, height: int = 420) -> 
     if not sizes:
         return np.full((height, width, 3), 255, dtype=np.uint8)
     cloud = WordCloud(
-        width=width, height=height, background_color="white", prefer_horizontal=1.0, random_state=0, max_words=40,
+        width=width,
+        height=height,
+        background_color="white",
+        prefer_horizontal=1.0,
+        random_state=0,
+        max_words=40,
         color_func=lambda word, **_: BLUE if words[word] > 0 else ORANGE,
-    )  # fmt: skip
+    )
     return np.asarray(cloud.generate_from_frequencies(sizes).to_image())
 
 

@@ -58,9 +58,7 @@ def reverse_metrics(logits: Tensor, clusters: Tensor) -> ReverseMetrics:
     from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
     if logits.ndim != 2 or clusters.shape != logits.shape[:1] or not len(clusters):
-        raise ValueError(
-            f"logits must be [n, K] with clusters [n], got {list(logits.shape)} and {list(clusters.shape)}."
-        )
+        raise ValueError(f"logits must be [n, K] with clusters [n], got {list(logits.shape)} and {list(clusters.shape)}.")
     target = clusters.long()
     scores = F.log_softmax(logits.double() if logits.dtype == torch.float64 else logits.float(), dim=1)
     predicted = scores.argmax(1)

@@ -8,15 +8,15 @@ are wanted they are bags of rows (`torch.nn.functional.embedding_bag`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sslk.reverse.concepts.table import ConceptTable
-from sslk.reverse.probe_lbfgs import minimise
-from sslk.reverse.probe_settings import ProbeSettings
+from sslk.concepts.table import ConceptTable
+from sslk.progress import Progress
+from sslk.reverse.probe_lbfgs import minimize
+from sslk.reverse.settings import ProbeSettings
 from sslk.reverse.sparse_rows import SparseRows
 from sslk.reverse.tiled_weights import TiledWeights, bag
 
@@ -42,9 +42,7 @@ class ConceptPredictor:
     def logits(self, concepts: ConceptTable) -> Tensor:
         """`[n, K]` for the table's rows; its columns are those of the fit."""
         if concepts.num_concepts != len(self.weight):
-            raise ValueError(
-                f"concepts must have {len(self.weight)} columns as in the fit, got {concepts.num_concepts}."
-            )
+            raise ValueError(f"concepts must have {len(self.weight)} columns as in the fit, got {concepts.num_concepts}.")
         return bag(concepts.columns, self.weight, concepts.offsets) + self.bias
 
 
@@ -57,7 +55,7 @@ def fit_predictor(
     settings: ProbeSettings | None = None,
     *,
     dtype: torch.dtype = torch.float32,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ConceptPredictor:
     """Fit softmax regression from concepts to clusters.
 
@@ -90,17 +88,13 @@ def fit_predictor(
     held_out = SparseRows.of(validation, validation_clusters, device)
     weights = TiledWeights(train.num_concepts, num_clusters, device, dtype)
     if settings.solver == "lbfgs":
-        iterations = minimise(weights, fitted, settings)
+        iterations = minimize(weights, fitted, settings)
         return ConceptPredictor(*weights.whole(), iterations, [], [])
     return _sgd(weights, fitted, held_out, settings, progress)
 
 
 def _sgd(
-    weights: TiledWeights,
-    train: SparseRows,
-    validation: SparseRows,
-    settings: ProbeSettings,
-    progress: Callable[[int, int], None] | None,
+    weights: TiledWeights, train: SparseRows, validation: SparseRows, settings: ProbeSettings, progress: Progress | None
 ) -> ConceptPredictor:
     generator = torch.Generator().manual_seed(settings.seed)
     velocity = weights.zeros()
@@ -112,11 +106,9 @@ def _sgd(
         curves[0].append(weights.epoch(train, velocity, generator, rate, settings) / len(train))
         curves[1].append(weights.cross_entropy(validation))
         if not math.isfinite(curves[1][-1]):
-            raise ValueError(
-                f"learning_rate={settings.learning_rate} makes the loss diverge in epoch {epoch + 1}: lower it."
-            )
+            raise ValueError(f"learning_rate={settings.learning_rate} makes the loss diverge in epoch {epoch + 1}: lower it.")
         if curves[1][-1] < best_loss:
             best, best_epoch, best_loss = weights.whole(), epoch + 1, curves[1][-1]
         if progress is not None:
-            progress(epoch + 1, settings.epochs)
+            progress(epoch + 1, settings.epochs, "probing")
     return ConceptPredictor(*best, best_epoch, *curves)

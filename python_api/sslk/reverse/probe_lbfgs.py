@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sslk.reverse.probe_settings import ProbeSettings
+from sslk.reverse.settings import ProbeSettings
 from sslk.reverse.sparse_rows import SparseRows
 from sslk.reverse.tiled_weights import TiledWeights, bag
 
 
-def minimise(weights: TiledWeights, train: SparseRows, settings: ProbeSettings) -> int:
+def minimize(weights: TiledWeights, train: SparseRows, settings: ProbeSettings) -> int:
     """Minimise mean cross-entropy plus `weight_decay / 2` times the squared norm, in place; returns the iterations.
 
     Raises:
@@ -35,20 +35,12 @@ def minimise(weights: TiledWeights, train: SparseRows, settings: ProbeSettings) 
         errors.div_(len(train))
         tiled = F.pad(errors, (0, surplus)).view(len(train), tiles, width).transpose(0, 1).contiguous()
         gradients = (torch.stack([bag(by_concept[0], tile, by_concept[1]) for tile in tiled]), errors.sum(0))
-        pieces = [
-            (g + settings.weight_decay * p).double().flatten() for g, p in zip(gradients, parameters, strict=True)
-        ]
+        pieces = [(g + settings.weight_decay * p).double().flatten() for g, p in zip(gradients, parameters, strict=True)]
         penalty = 0.5 * settings.weight_decay * sum(float(part.double().square().sum()) for part in parameters)
         return float(loss) / len(train) + penalty, torch.cat(pieces).cpu().numpy()
 
     start = np.zeros(split + len(weights.bias))
-    options = {
-        "maxiter": settings.iterations,
-        "maxfun": 2 * settings.iterations,
-        "maxcor": 20,
-        "ftol": 0.0,
-        "gtol": 1e-6,
-    }
+    options = {"maxiter": settings.iterations, "maxfun": 2 * settings.iterations, "maxcor": 20, "ftol": 0.0, "gtol": 1e-6}
     found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
     objective(found.x)
     largest = float(np.abs(found.jac).max())

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sslk.features.store import FeatureStore
-from sslk.reverse.concepts.table import ConceptTable
+from sslk.concepts.table import ConceptTable
+from sslk.progress import Progress
 from sslk.reverse.metrics import METRICS, ReverseMetrics, reverse_metrics
 from sslk.reverse.probe import ConceptPredictor, fit_predictor
-from sslk.reverse.probe_settings import ProbeSettings
-from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
+from sslk.reverse.quantizer import Clusterings
+from sslk.reverse.settings import ProbeSettings
 from sslk.reverse.split import Split, stratified_split
 
 
@@ -89,11 +89,7 @@ class ReverseProbe:
 
 
 def reverse_probe(
-    clusterings: Clusterings,
-    concepts: ConceptTable,
-    settings: ProbeSettings | None = None,
-    *,
-    progress: Callable[[int, int], None] | None = None,
+    clusterings: Clusterings, concepts: ConceptTable, settings: ProbeSettings | None = None, *, progress: Progress | None = None
 ) -> ReverseProbe:
     """Predict the clusters of images from their concepts, by the protocol of Laina, Asano and Vedaldi (ICLR 2022).
 
@@ -123,7 +119,7 @@ def reverse_probes(
     tables: Mapping[str, ConceptTable],
     settings: ProbeSettings | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, ReverseProbe]:
     """`reverse_probe` for several concept tables, all on the same splits: differences are the concepts' alone."""
     settings = settings or ProbeSettings()
@@ -136,9 +132,9 @@ def reverse_probes(
         for r, (row, split) in enumerate(zip(clusterings.assignments, splits, strict=True)):
             begun = (number * len(splits) + r) * settings.epochs
 
-            def report(done: int, _: int, begun: int = begun) -> None:
+            def report(done: int, _: int, stage: str, begun: int = begun) -> None:
                 if progress is not None:
-                    progress(begun + done, total)
+                    progress(begun + done, total, stage)
 
             probes.append(probe_clustering(row, clusterings.num_clusters, table, split, settings, progress=report))
         results[name] = ReverseProbe(probes, table.num_concepts, clusterings.num_clusters, table.constant())
@@ -152,7 +148,7 @@ def probe_clustering(
     split: Split,
     settings: ProbeSettings,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ProbeResult:
     """One clustering: fit on the training rows, select on validation, measure on test."""
     train, validation, test = (concepts.take(rows) for rows in (split.train, split.validation, split.test))
@@ -166,26 +162,3 @@ def probe_clustering(
     ]
     logits = predictor.logits(test)
     return ProbeResult(reverse_metrics(logits, target[split.test]), losses[0], losses[1], predictor, split, logits)
-
-
-def quantize_store(
-    store: FeatureStore,
-    settings: KMeansSettings | None = None,
-    *,
-    rows: Tensor | None = None,
-    device: str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-) -> Clusterings:
-    """`quantize` for a feature store; `samples` are the store's indices.
-
-    Args:
-        store: complete; loaded into memory.
-        settings: the paper's by default.
-        rows: positions to use; all by default.
-        device: where k-means runs.
-        progress: called with restarts done and in all.
-    """
-    batch = store.require().load()
-    if rows is not None:
-        batch = batch.take(rows)
-    return quantize(batch.features.float().to(device), settings, samples=batch.indices, progress=progress)

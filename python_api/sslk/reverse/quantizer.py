@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -15,49 +14,16 @@ from torch import Tensor
 
 import ssl_kernels
 from sslk.distributed import first_row, world
+from sslk.features.store import FeatureStore
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import from_fields, parse_json
+from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
 from sslk.reverse.kmeans import KMeansFit, lloyd, plus_plus_start, random_start
-from sslk.reverse.standardise import Standardiser
+from sslk.reverse.settings import KMeansSettings
+from sslk.reverse.standardize import Standardizer
 
 _FORMAT = "sslk-clusterings-1"
-
-
-@dataclass(frozen=True)
-class KMeansSettings:
-    """Settings of the quantiser; the defaults are the paper's.
-
-    Attributes:
-        clusters: K.
-        iterations: of Lloyd's algorithm, at most.
-        restarts: runs per clustering, of which the one of least inertia counts.
-        clusterings: independent clusterings, over which results are averaged.
-        start: K random rows, or k-means++.
-        engine: `sslk` runs on `ssl_kernels.kmeans_assign`; `faiss` on faiss, on its GPU build where there is one.
-        max_points: rows that k-means sees, a random sample where the data has more; None is all of them. Every row is
-            assigned in the end. Results state the number.
-        seed: of starts and samples.
-    """
-
-    clusters: int = 1000
-    iterations: int = 100
-    restarts: int = 5
-    clusterings: int = 5
-    start: Literal["random", "k-means++"] = "random"
-    engine: Literal["sslk", "faiss"] = "sslk"
-    max_points: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("clusters", "iterations", "restarts", "clusterings"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if self.start not in ("random", "k-means++") or self.engine not in ("sslk", "faiss"):
-            raise ValueError(
-                f"start must be 'random' or 'k-means++' and engine 'sslk' or 'faiss', got {self.start!r} "
-                f"and {self.engine!r}."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +35,7 @@ class Clusterings:
         num_clusters: K.
         samples: number of each row in its data set, int64 `[N]`.
         centroids: float32 `[R, K, D]`, of standardised features; None where the assignment was given.
-        standardiser: of the features; None where the assignment was given.
+        standardizer: of the features; None where the assignment was given.
         inertia: float64 `[R, restarts]`, of every restart; empty where the assignment was given.
         about: settings, rows that k-means saw, iterations, empty clusters repaired.
     """
@@ -78,7 +44,7 @@ class Clusterings:
     num_clusters: int
     samples: Tensor
     centroids: Tensor | None = None
-    standardiser: Standardiser | None = None
+    standardizer: Standardizer | None = None
     inertia: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float64))
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -91,9 +57,7 @@ class Clusterings:
         """
         labels = assignments[None] if assignments.ndim == 1 else assignments
         if labels.ndim != 2 or labels.is_floating_point() or labels.numel() == 0:
-            raise ValueError(
-                f"assignments must be integers [N] or [R, N], got {labels.dtype} {list(assignments.shape)}."
-            )
+            raise ValueError(f"assignments must be integers [N] or [R, N], got {labels.dtype} {list(assignments.shape)}.")
         values, compact = labels.unique(return_inverse=True)
         numbers = torch.arange(labels.shape[1]) if samples is None else samples
         if len(numbers) != labels.shape[1]:
@@ -113,9 +77,9 @@ class Clusterings:
         Raises:
             ValueError: the assignment was given, or the features do not fit.
         """
-        if self.centroids is None or self.standardiser is None:
+        if self.centroids is None or self.standardizer is None:
             raise ValueError("assign needs centroids, but these clusterings were given as assignments.")
-        rows = self.standardiser(features)
+        rows = self.standardizer(features)
         return torch.stack([ssl_kernels.kmeans_assign(rows, centroids)[0] for centroids in self.centroids])
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -123,8 +87,8 @@ class Clusterings:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         tensors = {"assignments": self.assignments, "samples": self.samples, "inertia": self.inertia}
-        if self.centroids is not None and self.standardiser is not None:
-            tensors |= {"centroids": self.centroids, "mean": self.standardiser.mean, "std": self.standardiser.std}
+        if self.centroids is not None and self.standardizer is not None:
+            tensors |= {"centroids": self.centroids, "mean": self.standardizer.mean, "std": self.standardizer.std}
         header = {"format": _FORMAT, "num_clusters": self.num_clusters, "about": self.about}
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         write_atomically(target, save(contiguous, {"clusterings": json.dumps(header)}))
@@ -150,8 +114,8 @@ class Clusterings:
         wanted = {"assignments": "int32 2", "samples": "int64 1", "inertia": "float64 2", **fitted}
         require_tensors(tensors, wanted, str(path), ValueError)
         _check(tensors, told.num_clusters, path)
-        standardiser = Standardiser(tensors.pop("mean"), tensors.pop("std")) if fitted else None
-        return cls(num_clusters=told.num_clusters, about=told.about, standardiser=standardiser, **tensors)
+        standardizer = Standardizer(tensors.pop("mean"), tensors.pop("std")) if fitted else None
+        return cls(num_clusters=told.num_clusters, about=told.about, standardizer=standardizer, **tensors)
 
 
 @dataclass(frozen=True)
@@ -179,20 +143,22 @@ def _check(tensors: dict[str, Tensor], clusters: int, path: str | os.PathLike[st
 
 
 def quantize(
-    features: Tensor,
+    features: Tensor | FeatureStore,
     settings: KMeansSettings | None = None,
     *,
     samples: Tensor | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    device: str | torch.device | None = None,
+    progress: Progress | None = None,
 ) -> Clusterings:
     """Standardise features and cluster them by k-means, several times.
 
     Under `torchrun` every process passes its own rows; centroids are the same everywhere, assignments each its own.
 
     Args:
-        features: `[N, D]`, finite.
+        features: `[N, D]`, finite; or a complete feature store, which is loaded into memory.
         settings: the paper's by default.
-        samples: number of each row in its data set; 0, 1, ... by default.
+        samples: number of each row in its data set; those of the store, or 0, 1, ... by default.
+        device: where k-means runs; where the features are by default.
         progress: called with restarts done and in all.
 
     Raises:
@@ -205,8 +171,12 @@ def quantize(
     ([[5, 5]], torch.Size([1, 2]))
     """
     settings = settings or KMeansSettings()
-    standardiser = Standardiser.fit(features)
-    x = standardiser(features)
+    if isinstance(features, FeatureStore):
+        batch = features.require().load()
+        features, samples = batch.features.float(), batch.indices if samples is None else samples
+    features = features if device is None else features.to(device)
+    standardizer = Standardizer.fit(features)
+    x = standardizer(features)
     offset, total = first_row(len(x), x.device)
     if settings.clusters > total:
         raise ValueError(f"clusters must not exceed the rows, got K={settings.clusters} for N={total}.")
@@ -228,7 +198,7 @@ def quantize(
             fits.append(_fit(seen, settings, generator))
             inertia[clustering, restart] = fits[-1].inertia
             if progress is not None:
-                progress(clustering * settings.restarts + restart + 1, inertia.numel())
+                progress(clustering * settings.restarts + restart + 1, inertia.numel(), "clustering")
         best.append(fits[int(inertia[clustering].argmin())])
     centroids = torch.stack([fit.centroids for fit in best])
     assignments = torch.stack([ssl_kernels.kmeans_assign(x, c)[0] for c in centroids]).cpu()
@@ -240,8 +210,8 @@ def quantize(
         "repaired": [fit.repaired for fit in best],
     }
     numbers = torch.arange(offset, offset + len(x)) if samples is None else samples.cpu()
-    standardiser = Standardiser(standardiser.mean.cpu(), standardiser.std.cpu())
-    return Clusterings(assignments, settings.clusters, numbers, centroids.cpu(), standardiser, inertia, about)
+    standardizer = Standardizer(standardizer.mean.cpu(), standardizer.std.cpu())
+    return Clusterings(assignments, settings.clusters, numbers, centroids.cpu(), standardizer, inertia, about)
 
 
 def _fit(x: Tensor, settings: KMeansSettings, generator: torch.Generator) -> KMeansFit:
@@ -259,9 +229,14 @@ def _fit_faiss(x: Tensor, start: Tensor, iterations: int) -> KMeansFit:
     except ImportError as error:
         raise ImportError(f"engine='faiss' needs the package faiss-cpu or faiss-gpu: {error}") from error
     kmeans = faiss.Kmeans(
-        x.shape[1], len(start), niter=iterations, nredo=1, gpu=faiss.get_num_gpus() if x.is_cuda else False,
-        min_points_per_centroid=1, max_points_per_centroid=-(-len(x) // len(start)),
-    )  # fmt: skip
+        x.shape[1],
+        len(start),
+        niter=iterations,
+        nredo=1,
+        gpu=faiss.get_num_gpus() if x.is_cuda else False,
+        min_points_per_centroid=1,
+        max_points_per_centroid=-(-len(x) // len(start)),
+    )
     kmeans.train(x.cpu().numpy(), init_centroids=start.cpu().numpy())
     centroids = torch.from_numpy(kmeans.centroids).to(x.device)
     inertia = float(ssl_kernels.kmeans_assign(x, centroids)[1].double().sum())

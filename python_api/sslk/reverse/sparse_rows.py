@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslk.reverse.concepts.table import ConceptTable
+from sslk.concepts.table import ConceptTable
 
 _EVALUATED = 2048  # rows whose logits are held at once when only the loss is wanted
 

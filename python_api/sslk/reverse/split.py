@@ -23,9 +23,7 @@ class Split:
     too_small: int
 
 
-def stratified_split(
-    clusters: Tensor, *, test_share: float = 0.2, validation_share: float = 0.2, seed: int = 0
-) -> Split:
+def stratified_split(clusters: Tensor, *, test_share: float = 0.2, validation_share: float = 0.2, seed: int = 0) -> Split:
     """Every cluster's rows in the same shares, to within one row; the parts' sizes depend on N alone.
 
     The rows, shuffled and sorted by cluster, are dealt out at even steps, so that clusters of one row too go to the

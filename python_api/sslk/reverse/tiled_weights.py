@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import ssl_kernels
-from sslk.reverse.probe_settings import ProbeSettings
+from sslk.reverse.settings import ProbeSettings
 from sslk.reverse.sparse_rows import SparseRows
 
 _TILE = 64  # clusters: the weights of 1,300 concepts, 0.33 MB, and the errors of a batch share a second-level cache
@@ -32,21 +32,24 @@ class TiledWeights:
         return weight.cpu().contiguous(), self.bias.cpu().clone()
 
     def epoch(
-        self,
-        rows: SparseRows,
-        velocity: tuple[Tensor, Tensor],
-        generator: torch.Generator,
-        rate: float,
-        settings: ProbeSettings,
+        self, rows: SparseRows, velocity: tuple[Tensor, Tensor], generator: torch.Generator, rate: float, settings: ProbeSettings
     ) -> float:
         """Steps of SGD over all rows once, in random order; the sum of the losses, each taken before its step."""
         loss = torch.zeros((), dtype=torch.float64, device=self.bias.device)
         order = torch.randperm(len(rows), generator=generator).to(self.bias.device)
         for index in order.split(settings.batch_size):
             loss += ssl_kernels.sparse_softmax_sgd_(
-                self.weight, self.bias, *velocity, rows.columns, rows.offsets, rows.clusters, index, rate,
-                settings.momentum, settings.weight_decay,
-            )  # fmt: skip
+                self.weight,
+                self.bias,
+                *velocity,
+                rows.columns,
+                rows.offsets,
+                rows.clusters,
+                index,
+                rate,
+                settings.momentum,
+                settings.weight_decay,
+            )
         return float(loss)
 
     def logits(self, rows: SparseRows) -> Tensor:

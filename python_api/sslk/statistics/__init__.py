@@ -1,1 +1,5 @@
-"""How sure a number is: intervals by bootstrap and influence values, and what small data do not allow to say."""
+"""Intervals, the bootstrap, influence values, and what small data can tell."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

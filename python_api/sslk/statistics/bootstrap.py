@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,9 +10,8 @@ from torch import Tensor
 BLOCK_BYTES = 128 << 20
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A value with its 95 % percentile interval.
+class Interval(NamedTuple):
+    """A value with its 95 % percentile bootstrap interval, and the number of samples it is of; NaN where there are none.
 
     >>> str(Interval(0.604, 0.581, 0.627))
     '0.604 [0.581, 0.627]'
@@ -21,6 +20,7 @@ class Interval:
     value: float
     low: float
     high: float
+    samples: int | None = None
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -31,9 +31,7 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def bootstrap_areas(
-    scores: dict[str, Tensor], correct: Tensor, resamples: int = 1000, seed: int = 0
-) -> dict[str, Tensor]:
+def bootstrap_areas(scores: dict[str, Tensor], correct: Tensor, resamples: int = 1000, seed: int = 0) -> dict[str, Tensor]:
     """AUROC and AUPRC of every score on the same resamples of the samples, with replacement (Efron 1979).
 
     Because all scores see the same resamples, differences between two of them can be judged resample by resample.

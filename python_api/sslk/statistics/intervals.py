@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy import stats
 
+from sslk.statistics.bootstrap import Interval
+
 DRAWS = 2000
-
-
-class Interval(NamedTuple):
-    """A mean, or a difference of means, with the ends of its 95 % percentile bootstrap interval; NaN without images."""
-
-    mean: float
-    low: float
-    high: float
-    images: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
@@ -57,8 +45,12 @@ def _interval(samples: tuple[np.ndarray, ...], statistic, seed: int) -> Interval
     if all(sample[0] == sample[-1] for sample in samples):
         return Interval(centre, centre, centre, images)
     found = stats.bootstrap(
-        samples, statistic, n_resamples=DRAWS, batch=max(1, 4_000_000 // images), method="percentile",
+        samples,
+        statistic,
+        n_resamples=DRAWS,
+        batch=max(1, 4_000_000 // images),
+        method="percentile",
         random_state=np.random.default_rng(seed),
-    )  # fmt: skip
+    )
     low, high = found.confidence_interval
     return Interval(centre, float(low), float(high), images)

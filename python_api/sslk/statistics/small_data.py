@@ -65,8 +65,9 @@ def small_data(*, train: int | None = None, features: int | None = None, test: i
     """
     reasons = []
     if train is not None and features is not None and train < features:
-        reasons.append(f"{train} training samples have {features} features, so that a linear probe can fit them "
-                       "whatever the labels")  # fmt: skip
+        reasons.append(
+            f"{train} training samples have {features} features, so that a linear probe can fit them whatever the labels"
+        )
     if test < classes:
         reasons.append(f"{test} test samples are fewer than the {classes} classes, some of which are not tested")
     return [f"Small data: {'; '.join(reasons)}."] if reasons else []
@@ -82,8 +83,7 @@ def tied_settings(accuracies: Sequence[float], samples: int) -> list[str]:
     if tied < 2:
         return []
     return [
-        f"{tied} of {len(accuracies)} settings tie for the best accuracy on {samples} validation samples: their "
-        "order is chance."
+        f"{tied} of {len(accuracies)} settings tie for the best accuracy on {samples} validation samples: their order is chance."
     ]
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import ssl_kernels  # noqa: F401 (registers the ops)
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.regularizer import QScoreRegularizer
 from sslk.training.module import diagnostics
 

@@ -12,9 +12,9 @@ from torch import Tensor
 import ssl_kernels
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.failure import failure_curves
-from sslk.quality.streaming import score_store
+from sslk.quality.score import qscore
 from sslk.statistics.bootstrap import Interval, bootstrap_areas, mean_interval, percentile_interval
 from sslk.training.finetune import OUTPUTS, SET
 
@@ -57,7 +57,7 @@ def arm_difference(
         StoreError, FileNotFoundError: an arm has not been evaluated.
     """
     if not runs:
-        raise ValueError("runs must name at least one folder of `sslk finetune`, got none.")
+        raise ValueError("runs must name at least one folder of `sslk train finetune`, got none.")
     pairs = [(_samples(run, arm), _samples(run, reference)) for run in runs]
     index = pairs[0][0].index
     if any(not torch.equal(side.index, index) for pair in pairs for side in pair):
@@ -97,9 +97,7 @@ def _samples(run: Path, arm: str) -> _Samples:
     """What an arm of a run gave for each evaluation sample, with the set S of the start."""
     found, folder = DiscriminativeFeatures.load(run / SET), run / arm
     store = FeatureStore(folder / "test" if (folder / "test").exists() else folder / "train").require()
-    active = [
-        ssl_kernels.activation_counts(batch.features, found.eps, found.two_sided)[1] for batch in store.batches(4096)
-    ]
+    active = [ssl_kernels.activation_counts(batch.features, found.eps, found.two_sided)[1] for batch in store.batches(4096)]
     correct = ProbeOutputs.load(folder / OUTPUTS).correct if (folder / OUTPUTS).exists() else None
     index = torch.cat([shard.indices for shard in store.shards()])
-    return _Samples(index, score_store(store, found, further_trained=True).scores, torch.cat(active), correct)
+    return _Samples(index, qscore(store, found, further_trained=True).scores, torch.cat(active), correct)

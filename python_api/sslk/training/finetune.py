@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,32 @@ import torch
 from torch import Tensor
 
 from sslk.data import Dataset
+from sslk.distributed import join_processes, wait_for_all, world
 from sslk.features import FeatureStore, extract
+from sslk.features.settings import ExtractSettings
 from sslk.models import evaluation_transform
 from sslk.models.backbone import Backbone
-from sslk.probes.linear import linear_probe_stores
+from sslk.probes.linear import linear_probe
 from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.settings import LinearSettings
+from sslk.progress import Progress, renamed
 from sslk.quality.belonging import check_set, load_set
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discovery import discover
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.failure import failure_prediction
 from sslk.quality.score import qscore
-from sslk.quality.streaming import discover_store
 from sslk.training.checkpoints import load_method, save_method
 from sslk.training.config import ARMS, Arm, TrainingConfig
-from sslk.training.heads import Parts, build_method
+from sslk.training.heads import build_method
 from sslk.training.methods import METHODS, Method, MomentumMethod
-from sslk.training.run import join_processes, train, world
+from sslk.training.run import train
+from sslk.training.start import TrainingStart
 from sslk.training.transforms import image_transform
 from sslk.training.views import Batches, ImageViews, TensorViews, images_in_memory
 
 SMALL_IMAGE = 64  # pixels; sets of such images are kept in memory and augmented a batch at a time
 START, SET, MODEL = "start.safetensors", "discriminative.safetensors", "model.safetensors"
 OUTPUTS = "outputs.safetensors"
-Report = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,14 @@ class ArmResult:
 
 
 def finetune(
-    method: str,
-    backbone: Backbone,
-    parts: Parts | None,
-    data: Dataset,
-    out: str | Path,
+    start: TrainingStart,
+    out: str | PathLike[str],
     config: TrainingConfig,
     *,
     arms: Sequence[Arm] = ARMS,
     test: Dataset | None = None,
-    discriminative: DiscriminativeFeatures | None = None,
-    further_trained: bool = False,
-    options: Mapping[str, Any] | None = None,
     evaluate_start: bool = True,
-    report: Report = lambda stage, done, total: None,
+    progress: Progress | None = None,
     trainer_options: dict[str, Any] | None = None,
 ) -> dict[str, ArmResult]:
     """Train copies of an encoder further, one per arm, with the same batches and budget, and evaluate them.
@@ -79,21 +78,14 @@ def finetune(
     written once and shared by the arms.
 
     Args:
-        method: one of `METHODS`.
-        backbone: the encoder; not modified.
-        parts: heads of its checkpoint, `read_checkpoint(...).parts`; None for fresh ones.
-        data: training images.
+        start: encoder, method, training images and set.
         out: folder: `start.safetensors`, `discriminative.safetensors` and, per arm, checkpoints, logs,
             `model.safetensors`, feature stores and, with labels, the probe's `outputs.safetensors`.
         config: settings.
         arms: which penalties.
-        test: evaluation images; with labels in both sets a linear probe is trained on `data` and tested here.
-        discriminative: the set S of `backbone`, the encoder that training starts from: its weights are compared with
-            those of the set, not those of an arm later; found on `data` with `eps="auto"` by default.
-        further_trained: `backbone` itself was trained further since the set was found: other weights are accepted.
-        options: arguments of the method's class, such as `hidden_dim`.
+        test: evaluation images; with labels in both sets a linear probe is trained on the training images and tested here.
         evaluate_start: also evaluate the encoder before training.
-        report: called with the stage, the steps done and all steps.
+        progress: called with the steps done, all steps, and the stage: an arm, or the warming up of heads.
         trainer_options: further arguments of `pytorch_lightning.Trainer`.
 
     Returns:
@@ -104,46 +96,57 @@ def finetune(
         NonFiniteError: the loss became NaN.
     """
     join_processes()
+    method, backbone, data, discriminative = start.method, start.backbone, start.images, start.discriminative
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     for arm in arms:
         if arm not in ARMS:
             raise ValueError(f"arms must be among {', '.join(ARMS)}, got {arm!r}.")
     if discriminative is not None:
-        check_set(discriminative, backbone, further_trained=further_trained)
+        check_set(discriminative, backbone, further_trained=start.further_trained)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     views = make_views(method, data, backbone, config)
     Batches(len(data), config.batch_size, config.epochs, config.seed, views, *world())  # refuses before any work
-    build, fresh = _builder(method, backbone, parts, options, config.seed)
-    identity = {"method": method, "options": dict(options or {}), "weights": backbone.weights_hash,
-                "data": [data.name, data.fingerprint]}  # fmt: skip
+    build, fresh = _builder(start, config.seed)
+    identity = {
+        "method": method,
+        "options": dict(start.options),
+        "weights": backbone.weights_hash,
+        "data": [data.name, data.fingerprint],
+    }
 
     def run(model: Method, folder: Path, stage: str, **settings: Any) -> list[dict[str, float]]:
         return train(
-            model, views, len(data), folder, identity=identity, trainer_options=trainer_options,
-            on_step=lambda done, total: report(stage, done, total), **settings,
-        )  # fmt: skip
+            model,
+            views,
+            len(data),
+            folder,
+            identity=identity,
+            trainer_options=trainer_options,
+            progress=renamed(progress, stage),
+            **settings,
+        )
 
     before = copy.deepcopy(backbone)
     if discriminative is None:
         if (out / SET).exists():
-            discriminative = load_set(out / SET, backbone, further_trained=further_trained)
+            discriminative = load_set(out / SET, backbone, further_trained=start.further_trained)
         else:
-            discriminative = discover_store(_features(before, data, out / "before" / "train", config), "auto")
+            discriminative = discover(_features(before, data, out / "before" / "train", config), "auto")
     if world()[0] == 0:
         discriminative.save(out / SET)
-    _wait()
+    wait_for_all()
     if not (out / START).exists():
-        start = build()
+        begun = build()
         if config.head_warmup_epochs and fresh:
             warm = replace(config, epochs=config.head_warmup_epochs, learning_rate=config.head_learning_rate)
-            run(start, out / "heads", "warming up heads", config=warm, frozen=True)
-            if isinstance(start, MomentumMethod):
-                start.reset_momentum()
+            run(begun, out / "heads", "warming up heads", config=warm, frozen=True)
+            if isinstance(begun, MomentumMethod):
+                begun.reset_momentum()
         if world()[0] == 0:
-            save_method(start, out / START, {"method": method, "config": asdict(config)})
-    _wait()
+            save_method(begun, out / START, {"method": method, "config": asdict(config)})
+    wait_for_all()
     results = {}
     if evaluate_start:
         results["before"] = _evaluate(before, data, test, out / "before", discriminative, config, [])
@@ -171,14 +174,15 @@ def make_views(method: str, data: Dataset, backbone: Backbone, config: TrainingC
     return ImageViews(data, transform, config.workers)
 
 
-def _builder(
-    method: str, backbone: Backbone, parts: Parts | None, options: Mapping[str, Any] | None, seed: int
-) -> tuple[Callable[[], Method], list[str]]:
+def _builder(start: TrainingStart, seed: int) -> tuple[Callable[[], Method], list[str]]:
     """What makes a method around a copy of the encoder, and which of its heads are fresh (said once)."""
-    _, fresh = build_method(method, copy.deepcopy(backbone.net), backbone.num_features, parts or {}, options, seed)
+    backbone = start.backbone
+    fixed = (start.options, seed)
+    _, fresh = build_method(start.method, copy.deepcopy(backbone.net), backbone.num_features, start.parts or {}, *fixed)
 
     def build() -> Method:
-        return build_method(method, copy.deepcopy(backbone.net), backbone.num_features, parts, options, seed, False)[0]
+        net = copy.deepcopy(backbone.net)
+        return build_method(start.method, net, backbone.num_features, start.parts, *fixed, False)[0]
 
     return build, fresh
 
@@ -187,8 +191,8 @@ def _features(backbone: Backbone, data: Dataset, out: Path, config: TrainingConf
     images = copy.copy(data)
     images.transform = evaluation_transform(backbone)
     workers = 0 if max(data[0][0].size) <= SMALL_IMAGE else config.workers
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
-    return extract(backbone, images, out, workers=workers, device=device)
+    device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    return extract(backbone, images, out, ExtractSettings(workers=workers, device=device))
 
 
 def _evaluate(
@@ -211,9 +215,7 @@ def _evaluate(
         outputs = _probe(train, shown, out / OUTPUTS, config.seed)
         top1 = outputs.accuracy
         auroc = failure_prediction(scores.scores, outputs.correct).qscore.auroc
-    return ArmResult(
-        _mean(scores.scores), scores.mean_active, scores.empty_share, float(tail), top1, auroc, log
-    )  # fmt: skip
+    return ArmResult(_mean(scores.scores), scores.mean_active, scores.empty_share, float(tail), top1, auroc, log)
 
 
 def _probe(train: FeatureStore, test: FeatureStore, file: Path, seed: int) -> ProbeOutputs:
@@ -222,7 +224,7 @@ def _probe(train: FeatureStore, test: FeatureStore, file: Path, seed: int) -> Pr
         outputs = ProbeOutputs.load(file)
         if outputs.source.get("weights_hash") == test.spec.weights_hash:
             return outputs
-    outputs = linear_probe_stores(train, test, seed=seed)[1]
+    outputs = linear_probe(train, test, LinearSettings(seed=seed)).outputs
     if world()[0] == 0:
         outputs.save(file)
     return outputs
@@ -230,8 +232,3 @@ def _probe(train: FeatureStore, test: FeatureStore, file: Path, seed: int) -> Pr
 
 def _mean(values: Tensor) -> float:
     return float(values.double().nanmean())
-
-
-def _wait() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()

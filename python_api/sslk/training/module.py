@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import ssl_kernels  # noqa: F401 (registers the ops)
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.regularizer import QScoreRegularizer
 from sslk.training.checkpoints import NonFiniteError, last_good
 from sslk.training.config import Arm, TrainingConfig
@@ -53,7 +53,7 @@ class TrainingModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         if discriminative is None and arm == "qscore":
-            raise ValueError("discriminative is needed for the arm qscore: give the set that `sslk discover` finds.")
+            raise ValueError("discriminative is needed for the arm qscore: give the set that `sslk qscore discover` finds.")
         if discriminative is not None and discriminative.num_features != method.num_features:
             raise ValueError(
                 f"discriminative was found for D={discriminative.num_features} features but the encoder has "
@@ -91,9 +91,7 @@ class TrainingModule(pl.LightningModule):
         if logged:
             rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
             log |= {"loss": ssl_loss.detach(), "penalty": penalty.detach()}
-            values = self.trainer.strategy.reduce(
-                torch.stack([value.float() for value in log.values()]), reduce_op="mean"
-            )
+            values = self.trainer.strategy.reduce(torch.stack([value.float() for value in log.values()]), reduce_op="mean")
             # To the loggers themselves: Lightning's own logging repeats the last values in the steps between.
             entry = dict(zip(log, values.tolist(), strict=True)) | {"learning_rate": rate}
             for logger in self.loggers:

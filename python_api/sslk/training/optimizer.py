@@ -13,9 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 _NO_DECAY = 1e-30
 
 
-def build_optimizer(
-    modules: list[nn.Module], name: str, learning_rate: float, momentum: float, weight_decay: float
-) -> Optimizer:
+def build_optimizer(modules: list[nn.Module], name: str, learning_rate: float, momentum: float, weight_decay: float) -> Optimizer:
     """The optimiser over the trainable parameters of `modules`, in two groups: weights, and biases with norms.
 
     Args:

@@ -1,4 +1,4 @@
-"""Trains one arm, resumably: what `sslk finetune` and `examples/pretrain.py` both run."""
+"""Trains one arm, resumably: what `sslk train finetune` and `examples/pretrain.py` both run."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
+from sslk.distributed import world
 from sslk.features.manifest import short
 from sslk.files.tables import read_records
 from sslk.files.text import read_json
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.progress import Progress
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.results.atomic import write_atomically
 from sslk.training.checkpoints import LAST, KeepState, read_last
 from sslk.training.config import CARRIED_OUT, Arm, TrainingConfig
@@ -42,7 +43,7 @@ def train(
     identity: dict[str, Any] | None = None,
     stop_epoch: int | None = None,
     frozen: bool = False,
-    on_step: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     trainer_options: dict[str, Any] | None = None,
 ) -> list[dict[str, float]]:
     """Train `method` in place, from the start or from where `folder` stands; interrupted at any moment, it goes on.
@@ -60,7 +61,7 @@ def train(
         identity: what else must be equal for a resumed run (weights, data), JSON.
         stop_epoch: end here for now; the schedules still run over `config.epochs`.
         frozen: train the heads alone.
-        on_step: called with the optimiser steps done and the number of all.
+        progress: called with the optimiser steps done and all.
         trainer_options: further arguments of `pytorch_lightning.Trainer`, such as `devices`.
 
     Returns:
@@ -86,18 +87,11 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        logger=[
-            CSVLogger(folder, "logs", flush_logs_every_n_steps=1),
-            TensorBoardLogger(folder, "tensorboard", version=""),
-        ],
+        logger=[CSVLogger(folder, "logs", flush_logs_every_n_steps=1), TensorBoardLogger(folder, "tensorboard", version="")],
     )
-    batches = Batches(
-        count, config.batch_size, config.epochs, config.seed, views, trainer.global_rank, trainer.world_size
-    )
+    batches = Batches(count, config.batch_size, config.epochs, config.seed, views, trainer.global_rank, trainer.world_size)
     if until < 1:
-        raise ValueError(
-            f"accumulate must leave at least one step, got {config.accumulate} for {len(batches)} batches."
-        )
+        raise ValueError(f"accumulate must leave at least one step, got {config.accumulate} for {len(batches)} batches.")
     method.train()  # encoders are loaded for evaluation, and Lightning leaves modes as they are
     module = TrainingModule(method, views, arm, config, steps, folder, discriminative, frozen)
     if config.compile:
@@ -106,8 +100,8 @@ def train(
     claim(folder, {"arm": arm, "config": asdict(config), **(identity or {})}, trainer.is_global_zero)
     done = steps_done(folder)
     trainer.callbacks.append(KeepState(folder, config.checkpoint_every, until))  # type: ignore[attr-defined]
-    if on_step is not None:
-        trainer.callbacks.append(_Progress(on_step, until))  # type: ignore[attr-defined]
+    if progress is not None:
+        trainer.callbacks.append(_Progress(progress, until))  # type: ignore[attr-defined]
     if done >= until:
         module.load_state_dict(read_last(folder)["state_dict"])
     else:
@@ -125,30 +119,6 @@ def steps_done(folder: Path) -> int:
     return read_last(folder)["global_step"]
 
 
-def world() -> tuple[int, int]:
-    """Rank of this process and how many there are: as `torchrun` or Slurm's `srun` started them, else `(0, 1)`."""
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    if SLURMEnvironment.detect():
-        slurm = SLURMEnvironment()
-        return slurm.global_rank(), slurm.world_size()
-    return 0, 1
-
-
-def join_processes() -> None:
-    """Initialise the process group of the processes that were started together; Lightning then uses it."""
-    rank, size = world()
-    if size == 1 or torch.distributed.is_initialized():
-        return
-    if "MASTER_ADDR" not in os.environ:
-        slurm = SLURMEnvironment()
-        os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
-        os.environ["LOCAL_RANK"] = str(slurm.local_rank())
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", rank=rank, world_size=size)
-
-
 def _places() -> dict[str, Any]:
     """Devices per machine, machines and strategy for the processes that were started."""
     _, size = world()
@@ -160,11 +130,11 @@ def _places() -> dict[str, Any]:
 
 
 class _Progress(pl.Callback):
-    def __init__(self, on_step: Callable[[int, int], None], total: int) -> None:
-        self.on_step, self.total = on_step, total
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.total = progress, total
 
     def on_train_batch_end(self, trainer: pl.Trainer, *unused: Any) -> None:
-        self.on_step(trainer.global_step, self.total)
+        self.progress(trainer.global_step, self.total, "training")
 
 
 def claim(folder: Path, run: dict[str, Any], write: bool) -> None:

@@ -1,35 +1,24 @@
-"""Trains and judges one pair (lambda1, lambda2): what the two-stage search of `sslk ablation lambdas` calls."""
+"""Trains and judges one pair (lambda1, lambda2): what the two-stage search of `sslk train lambdas` calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from sslk.data import Dataset
-from sslk.models.backbone import Backbone
+from sslk.progress import Progress, renamed
 from sslk.quality.ablation import Train
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.training.config import TrainingConfig
 from sslk.training.finetune import SET, finetune
-from sslk.training.heads import Parts
+from sslk.training.start import TrainingStart
 
 
 def lambda_trainer(
-    method: str,
-    backbone: Backbone,
-    parts: Parts | None,
-    data: Dataset,
-    out: Path,
-    config: TrainingConfig,
-    *,
-    validation_share: float = 0.2,
-    discriminative: DiscriminativeFeatures | None = None,
-    options: Mapping[str, Any] | None = None,
-    report: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    start: TrainingStart, out: Path, config: TrainingConfig, *, validation_share: float = 0.2, progress: Progress | None = None
 ) -> Train:
     """The function that `search_lambdas` needs, from an encoder and labelled images.
 
@@ -38,17 +27,17 @@ def lambda_trainer(
     held out. The set S is found once. Every pair has a folder below `out`, so that an interruption costs some steps.
 
     Args:
-        method, backbone, parts, options: as for `finetune`.
-        data: labelled images; no test images.
+        start: encoder, method and labelled images, none of them test images; the set S is found on those that train by
+            default.
         out: folder.
         config: settings; its lambdas and seed are those of each call instead.
-        validation_share: share of `data` held out.
-        discriminative: the set S of `backbone`; found on the images that train by default.
-        report: called with the stage, the steps done and all steps.
+        validation_share: share of the images held out.
+        progress: called with the steps done, all steps, and which training it is.
 
     Raises:
         ValueError: no labels, a share that leaves no images on one side, or as for `finetune`.
     """
+    data = start.images
     if data.labels is None:
         raise ValueError(f"data must have labels, by which the lambdas are judged; {data.name} has none.")
     held_out = round(validation_share * len(data))
@@ -56,19 +45,42 @@ def lambda_trainer(
         raise ValueError(f"validation_share must leave images on both sides, got {validation_share} of {len(data)}.")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
     rest, validation = data.subset(order[held_out:].sort().values), data.subset(order[:held_out].sort().values)
-    found = discriminative
+    found = start.discriminative
 
     def train(lambda1: float, lambda2: float, seed: int) -> float:
         nonlocal found
         folder = out / f"{lambda1:g}-{lambda2:g}-{seed}"
+        pair = replace(config, lambda1=lambda1, lambda2=lambda2, seed=seed)
         results = finetune(
-            method, backbone, parts, rest, folder, replace(config, lambda1=lambda1, lambda2=lambda2, seed=seed),
-            arms=("qscore",), test=validation, discriminative=found, options=options, evaluate_start=False,
-            report=lambda stage, done, total: report(f"{lambda1:g}, {lambda2:g}, seed {seed}", done, total),
-        )  # fmt: skip
+            replace(start, images=rest, discriminative=found),
+            folder,
+            pair,
+            arms=("qscore",),
+            test=validation,
+            evaluate_start=False,
+            progress=renamed(progress, f"{lambda1:g}, {lambda2:g}, seed {seed}"),
+        )
         found = found or DiscriminativeFeatures.load(folder / SET)
         top1 = results["qscore"].top1
         assert top1 is not None  # both sides have labels
         return top1
 
     return train
+
+
+def train_function(target: str) -> Train:
+    """One's own function from its name, `MODULE:FUNCTION`; modules in the working directory are found.
+
+    Raises:
+        ValueError: it cannot be imported, or is no function.
+    """
+    module, _, name = target.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a module in the working directory, as `python -m` finds it
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"train must be MODULE:FUNCTION, {target!r} cannot be imported: {error}.") from error
+    if not callable(function):
+        raise ValueError(f"train must name a function, {target!r} is a {type(function).__name__}.")
+    return function

@@ -1,35 +1,71 @@
-"""What further training starts from: an encoder and the heads of its checkpoint."""
+"""What further training starts from: an encoder, the heads of its checkpoint, images, and the set S."""
 
 from __future__ import annotations
 
-from sslk.models import Backbone, load_backbone, read_checkpoint
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sslk.data import Dataset
+from sslk.models import Backbone, read_checkpoint
 from sslk.models.embedded import load_embedded_projector
+from sslk.models.source import ModelSource
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.training.heads import Parts
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingStart:
+    """What further training starts from.
+
+    Attributes:
+        method: one of `METHODS`.
+        backbone: the encoder; not modified.
+        parts: heads of its checkpoint, `read_checkpoint(...).parts`; none for fresh ones.
+        images: training images.
+        discriminative: the set S of `backbone`: its weights are compared with those of the set, not those of an arm later;
+            found on `images` with `eps="auto"` by default.
+        further_trained: `backbone` itself was trained further since the set was found: other weights are accepted.
+        options: arguments of the method's class, such as `hidden_dim`.
+    """
+
+    method: str
+    backbone: Backbone
+    parts: Parts | None
+    images: Dataset
+    discriminative: DiscriminativeFeatures | None = None
+    further_trained: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 def load_start(
-    method: str, model: str, weights: str | None = None, checkpoint_format: str | None = None
-) -> tuple[Backbone, Parts]:
-    """An encoder by name, and the heads its checkpoint holds, for `finetune`.
+    method: str,
+    model: ModelSource,
+    images: Dataset,
+    discriminative: DiscriminativeFeatures | None = None,
+    *,
+    further_trained: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> TrainingStart:
+    """A start from an encoder by name, with the heads that its checkpoint holds.
 
     Args:
         method: one of `METHODS`.
-        model, weights, checkpoint_format: as for `load_backbone`.
-
-    Returns:
-        The encoder and its heads by part; none for a bare encoder. The embedded one brings its projector for `simclr`.
+        model: the encoder; none of the embedded one's heads but its projector, for `simclr`, is known.
+        images, discriminative, further_trained, options: as in `TrainingStart`.
 
     Raises:
         ValueError, CheckpointError, FileNotFoundError: as for `load_backbone`.
 
-    >>> encoder, heads = load_start("simclr", "embedded")
-    >>> encoder.num_features, list(heads)
+    >>> from sslk.data import load_dataset
+    >>> start = load_start("simclr", ModelSource("embedded"), load_dataset("sample", "train"))
+    >>> start.backbone.num_features, list(start.parts)
     (256, ['projector'])
     """
-    backbone = load_backbone(model, weights, checkpoint_format=checkpoint_format)
-    if weights is not None and weights != "pretrained":
+    backbone, parts = model.load(), {}
+    if model.weights is not None and model.weights != "pretrained":
         assert backbone.checkpoint is not None
-        return backbone, read_checkpoint(weights, checkpoint_format or backbone.checkpoint.layout).parts
-    if model == "embedded" and method == "simclr":
-        return backbone, {"projector": load_embedded_projector().state_dict()}
-    return backbone, {}
+        parts = read_checkpoint(model.weights, model.checkpoint_format or backbone.checkpoint.layout).parts
+    elif model.name == "embedded" and method == "simclr":
+        parts = {"projector": load_embedded_projector().state_dict()}
+    return TrainingStart(method, backbone, parts, images, discriminative, further_trained, options or {})

@@ -41,19 +41,12 @@ def image_transform(
     if method == "swav":
         return SwaVTransform(crop_sizes=(size, size // 2), crop_counts=(2, local_views), normalize=norm)
     if method == "dino":
-        return DINOTransform(
-            global_crop_size=size, local_crop_size=size // 2, n_local_views=local_views, normalize=norm
-        )
+        return DINOTransform(global_crop_size=size, local_crop_size=size // 2, n_local_views=local_views, normalize=norm)
     if local_views:
         raise ValueError(f"local_views must be 0 for {method}: only swav and dino use local crops, got {local_views}.")
     if method in ("byol", "barlow-twins"):
         return BYOLTransform(
             BYOLView1Transform(input_size=size, normalize=norm), BYOLView2Transform(input_size=size, normalize=norm)
         )
-    simple = {
-        "simclr": SimCLRTransform,
-        "moco": MoCoV2Transform,
-        "simsiam": SimSiamTransform,
-        "vicreg": VICRegTransform,
-    }
+    simple = {"simclr": SimCLRTransform, "moco": MoCoV2Transform, "simsiam": SimSiamTransform, "vicreg": VICRegTransform}
     return simple[method](input_size=size, normalize=norm)

@@ -65,13 +65,11 @@ class Batches:
     ) -> None:
         if count < batch_size:
             raise ValueError(
-                f"the data must hold at least one batch of {batch_size} images over {world_size} process(es), "
-                f"got {count} images."
+                f"the data must hold at least one batch of {batch_size} images over {world_size} process(es), got {count} images."
             )
         if batch_size % world_size or batch_size // world_size < 2:
             raise ValueError(
-                f"batch_size must give each of {world_size} process(es) the same number of images, at least 2, "
-                f"got {batch_size}."
+                f"batch_size must give each of {world_size} process(es) the same number of images, at least 2, got {batch_size}."
             )
         self.count, self.batch_size, self.epochs, self.seed = count, batch_size, epochs, seed
         self.source, self.rank, self.world_size = source, rank, world_size
@@ -116,13 +114,7 @@ class TensorViews(nn.Module):
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        batch_size: int,
-        size: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-        local_views: int = 0,
+        self, images: Tensor, batch_size: int, size: int, mean: tuple[float, ...], std: tuple[float, ...], local_views: int = 0
     ) -> None:
         super().__init__()
         self.images, self.batch_size = images, batch_size
@@ -156,8 +148,10 @@ class ImageViews(nn.Module):
         self.items, self.workers = _SeededItems(dataset, transform), workers
 
     def batches(self, keys: Iterator[tuple[Tensor, Tensor, int]]) -> Iterator[list[Tensor]]:
-        samples = ([(i, (seed * _MIX + row) % 2**63) for i, row in zip(index.tolist(), rows.tolist(), strict=True)]
-                   for index, rows, seed in keys)  # fmt: skip
+        samples = (
+            [(i, (seed * _MIX + row) % 2**63) for i, row in zip(index.tolist(), rows.tolist(), strict=True)]
+            for index, rows, seed in keys
+        )
         yield from DataLoader(
             self.items,
             batch_sampler=samples,
@@ -206,8 +200,6 @@ def images_in_memory(dataset: Any) -> Tensor:
     for i in range(len(dataset)):
         image = dataset[i][0]
         if image.size != first:
-            raise ValueError(
-                f"image {i} of the data must be {first[0]} x {first[1]} pixels like the first, got {image.size}."
-            )
+            raise ValueError(f"image {i} of the data must be {first[0]} x {first[1]} pixels like the first, got {image.size}.")
         images[i] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return images

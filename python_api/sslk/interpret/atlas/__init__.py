@@ -1,5 +1,5 @@
 """The feature atlas: one browsable page about every discriminative feature of a model."""
 
-from sslk.interpret.atlas.build import build_atlas
+import lazy_loader
 
-__all__ = ["build_atlas"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

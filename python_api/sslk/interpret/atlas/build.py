@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,16 @@ from jinja2 import Environment, PackageLoader
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sslk.concepts import ConceptTable
 from sslk.data import Dataset
 from sslk.features import FeatureStore
 from sslk.interpret.atlas.statistics import AtlasStatistics, coactivation_groups, collect
 from sslk.interpret.atlas.thumbnails import SIDE, write_pictures
-from sslk.interpret.concepts import ConceptTable, concept_scores
+from sslk.interpret.concept_scores import concept_scores
 from sslk.interpret.maps import map_method
 from sslk.models import EvaluationTransform
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.progress import Progress
+from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.results.atomic import write_atomically
 
 PAGE = "index.html"
@@ -63,7 +64,7 @@ def build_atlas(
     top: int = 8,
     tail_features: int = 8,
     min_correlation: float = 0.3,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Atlas:
     """Write a page about every discriminative feature of a model on a data set, and some of both tails for contrast.
 
@@ -98,9 +99,7 @@ def build_atlas(
     features = torch.cat([inside, *tails.values()])
     kinds = ["discriminative"] * len(inside) + [name for name, part in tails.items() for _ in part]
     statistics = collect(store, discriminative, features, top=top)
-    group, phi = coactivation_groups(
-        statistics.together[: len(inside), : len(inside)], statistics.rows, min_correlation
-    )
+    group, phi = coactivation_groups(statistics.together[: len(inside), : len(inside)], statistics.rows, min_correlation)
     sizes = np.bincount(group)
     group = np.where(sizes[group] > 1, group, -1)
     group = np.concatenate([group, np.full(len(features) - len(inside), -1)])
@@ -110,9 +109,8 @@ def build_atlas(
     pictures.mkdir(parents=True, exist_ok=True)
     method = map_method(model, (3, *transform.size))
     files = write_pictures(
-        method, dataset, transform, features, statistics.top_rows, pictures, two_sided=discriminative.two_sided,
-        progress=progress,
-    )  # fmt: skip
+        method, dataset, transform, features, statistics.top_rows, pictures, two_sided=discriminative.two_sided, progress=progress
+    )
     near = _nearest(store, features, discriminative.two_sided, concepts)
     cards = [
         _card(statistics, number, kinds[number], int(group[number]), files[number], near[number], store, dataset)
@@ -120,11 +118,20 @@ def build_atlas(
     ]
     environment = Environment(loader=PackageLoader("sslk.interpret.atlas"), autoescape=True)
     html = environment.get_template("atlas.html").render(
-        model=store.spec.model, data=store.spec.dataset, cards=cards, found=discriminative, rows=statistics.rows,
-        groups=[(number, int(size)) for number, size in enumerate(sizes) if size > 1], method=method.name,
-        layer=method.layer, side=SIDE, top=min(top, statistics.rows), min_correlation=min_correlation,
-        labelled=store.has_labels, concepts=concepts is not None,
-    )  # fmt: skip
+        model=store.spec.model,
+        data=store.spec.dataset,
+        cards=cards,
+        found=discriminative,
+        rows=statistics.rows,
+        groups=[(number, int(size)) for number, size in enumerate(sizes) if size > 1],
+        method=method.name,
+        layer=method.layer,
+        side=SIDE,
+        top=min(top, statistics.rows),
+        min_correlation=min_correlation,
+        labelled=store.has_labels,
+        concepts=concepts is not None,
+    )
     write_atomically(folder / PAGE, html.encode())
     return Atlas(folder / PAGE, cards, int((sizes > 1).sum()), group, phi, inside)
 
@@ -159,10 +166,12 @@ def _card(
     top = [
         {"image": dataset.image_name(row), "row": row, "label": class_name(label), "value": value}
         for row, label, value in zip(
-            statistics.top_rows[number].tolist(), statistics.top_labels[number].tolist(),
-            statistics.top_values[number].tolist(), strict=True,
+            statistics.top_rows[number].tolist(),
+            statistics.top_labels[number].tolist(),
+            statistics.top_values[number].tolist(),
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
     p = by_class.double() / max(active, 1)
     entropy = float(-(p[p > 0] * p[p > 0].log()).sum())
     return {
@@ -178,16 +187,14 @@ def _card(
     }
 
 
-def _nearest(
-    store: FeatureStore, features: Tensor, two_sided: bool, concepts: ConceptTable | None
-) -> list[list[dict[str, Any]]]:
+def _nearest(store: FeatureStore, features: Tensor, two_sided: bool, concepts: ConceptTable | None) -> list[list[dict[str, Any]]]:
     """The concepts with the largest correlation with each feature."""
     if concepts is None:
         return [[] for _ in features]
     near: list[list[dict[str, Any]]] = []
     finite = torch.cat([batch.features.isfinite().all(1) for batch in store.batches(4096)])
     indices = torch.cat([shard.indices for shard in store.shards()])[finite]
-    matrix = np.asarray(concepts.matrix)[indices.numpy()]
+    matrix = concepts.join(indices).dense().numpy()
     for part in features.split(max(1, _BLOCK_BYTES // (8 * len(store)))):
         columns = []
         for batch in store.batches(4096):
@@ -195,9 +202,7 @@ def _nearest(
             columns.append(((unit - unit.mean(1, keepdim=True)).abs() if two_sided else unit)[:, part])
         correlation, auroc = concept_scores(torch.cat(columns)[finite].numpy(), matrix)
         for r, a in zip(correlation, auroc, strict=True):
-            order = [
-                m for m in np.argsort(-np.nan_to_num(r, nan=-2.0), kind="stable")[:_CONCEPTS] if not np.isnan(r[m])
-            ]
+            order = [m for m in np.argsort(-np.nan_to_num(r, nan=-2.0), kind="stable")[:_CONCEPTS] if not np.isnan(r[m])]
             near.append([{"name": concepts.names[m], "r": float(r[m]), "auroc": float(a[m])} for m in order])
     return near
 
@@ -211,13 +216,7 @@ def _spread(found: DiscriminativeFeatures, mask: Tensor, count: int) -> Tensor:
     return rows[torch.linspace(0, len(rows) - 1, count).round().long()] if count else rows[:0]
 
 
-def _check(
-    store: FeatureStore,
-    dataset: Dataset,
-    found: DiscriminativeFeatures,
-    concepts: ConceptTable | None,
-    top: int,
-) -> None:
+def _check(store: FeatureStore, dataset: Dataset, found: DiscriminativeFeatures, concepts: ConceptTable | None, top: int) -> None:
     if found.num_features != store.num_features:
         raise ValueError(
             f"discriminative was found for D={found.num_features} features but the store has D={store.num_features}: "
@@ -230,7 +229,7 @@ def _check(
         )
     if dataset.transform is not None:
         raise ValueError("dataset must give untransformed images here, its transform must be None.")
-    if concepts is not None and len(concepts.matrix) != len(dataset):
-        raise ValueError(f"concepts must have one row per image, got {len(concepts.matrix)} for {len(dataset)}.")
+    if concepts is not None and len(concepts) != len(dataset):
+        raise ValueError(f"concepts must have one row per image, got {len(concepts)} for {len(dataset)}.")
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,8 @@ from torch.nn import functional as F
 import ssl_kernels
 from sslk.data.dataset import class_count
 from sslk.features import FeatureStore
-from sslk.quality.discover import DiscriminativeFeatures
+from sslk.progress import Progress
+from sslk.quality.discriminative import DiscriminativeFeatures
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +45,7 @@ class AtlasStatistics:
 
 
 def collect(
-    store: FeatureStore,
-    found: DiscriminativeFeatures,
-    features: Tensor,
-    *,
-    top: int = 8,
-    progress: Callable[[int, int], None] | None = None,
+    store: FeatureStore, found: DiscriminativeFeatures, features: Tensor, *, top: int = 8, progress: Progress | None = None
 ) -> AtlasStatistics:
     """Read the store once.
 
@@ -93,11 +88,18 @@ def collect(
         values, rows, labels = (part.gather(0, order) for part in merged)
         done += len(on)
         if progress is not None:
-            progress(done, len(store))
+            progress(done, len(store), "reading features")
     return AtlasStatistics(
-        features, active, by_class.T.contiguous(), sizes, rows.T.contiguous(), values.T.contiguous(),
-        labels.T.contiguous(), together.long(), len(store),
-    )  # fmt: skip
+        features,
+        active,
+        by_class.T.contiguous(),
+        sizes,
+        rows.T.contiguous(),
+        values.T.contiguous(),
+        labels.T.contiguous(),
+        together.long(),
+        len(store),
+    )
 
 
 def coactivation_groups(together: Tensor, rows: int, min_correlation: float = 0.3) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from sslk.data import Dataset
 from sslk.interpret.overlay import overlay
 from sslk.interpret.raw_maps import MapMethod, evaluating, resize_and_scale
 from sslk.models import EvaluationTransform
+from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
 
 SIDE = 112  # pixels of a thumbnail
@@ -33,7 +33,7 @@ def write_pictures(
     folder: Path,
     *,
     two_sided: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Write `feature-<j>.jpg` for every feature; two rows of K thumbnails, images above, heatmaps below.
 
@@ -60,7 +60,7 @@ def write_pictures(
             write_atomically(folder / name, buffer.getvalue())
             names.append(name)
         if progress is not None:
-            progress(len(names), len(features))
+            progress(len(names), len(features), "drawing features")
     return names
 
 

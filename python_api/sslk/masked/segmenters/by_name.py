@@ -48,9 +48,7 @@ def segmenter(name: str, device: str | torch.device = "cpu") -> Segmenter:
         except ValueError:
             raise ValueError(f"files:FOLDER=VALUES needs whole numbers after the =, got {values!r}.") from None
     if kind == "deeplab" or kind in NETWORKS:
-        return DeepLabSegmenter(
-            "deeplabv3_resnet50" if kind == "deeplab" else kind, rest or "pretrained", device=device
-        )
+        return DeepLabSegmenter("deeplabv3_resnet50" if kind == "deeplab" else kind, rest or "pretrained", device=device)
     if kind.partition("@")[0] == "sam":
         prompt, _, checkpoint = name.removeprefix("sam").removeprefix(":").partition("@")
         chosen = prompt or "center"

@@ -44,9 +44,7 @@ class FileSegmenter:
             ValueError: the file is no grey or label image.
         """
         path = self._find(scene.image_name)
-        labels = (
-            read_array(path, "the mask") if path.suffix == ".npy" else np.array(decode(read_bytes(path), str(path)))
-        )
+        labels = read_array(path, "the mask") if path.suffix == ".npy" else np.array(decode(read_bytes(path), str(path)))
         if labels.ndim != 2 or labels.dtype.kind not in "biu" or 0 in labels.shape:
             raise ValueError(
                 f"{path} must be a mask [H, W] of one channel of whole numbers, got {labels.dtype} {list(labels.shape)}."

@@ -47,7 +47,11 @@ def comparable(probes: Iterable[ReverseProbe]) -> Agreement:
         return Agreement("nmi", "NMI", [])
     probe = probes[shares.index(most)]
     rows = len(probe.probes[0].split.test)
-    return Agreement("ami", "AMI", [
-        f"Compared by AMI: up to {most:.1f} points of NMI are chance agreement, with {probe.num_clusters} clusters on "
-        f"{rows} test rows."
-    ])  # fmt: skip
+    return Agreement(
+        "ami",
+        "AMI",
+        [
+            f"Compared by AMI: up to {most:.1f} points of NMI are chance agreement, with {probe.num_clusters} clusters on "
+            f"{rows} test rows."
+        ],
+    )

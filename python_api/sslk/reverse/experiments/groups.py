@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sslk.results.run import RunTable
+from sslk.concepts.table import ConceptError, ConceptTable
+from sslk.progress import Progress
+from sslk.results.run import Run, RunTable
 from sslk.reverse import figures
-from sslk.reverse.concepts.table import ConceptError, ConceptTable
 from sslk.reverse.experiments.agreement import Agreement, comparable
-from sslk.reverse.experiments.result import ExperimentResult, Picture, metric_columns, metric_row, spread, warnings_of
-from sslk.reverse.probe_settings import ProbeSettings
+from sslk.reverse.experiments.result import drawn, experiment, metric_columns, metric_row, spread, warnings_of
 from sslk.reverse.protocol import ReverseProbe, reverse_probes
 from sslk.reverse.quantizer import Clusterings
+from sslk.reverse.settings import ProbeSettings
 
 
 def cumulative(concepts: ConceptTable, order: Sequence[str], labels: str | None) -> dict[str, ConceptTable]:
@@ -38,8 +39,8 @@ def breakdown(
     *,
     order: Sequence[str] | None = None,
     labels: str | None = "labels",
-    progress: Callable[[int, int], None] | None = None,
-) -> ExperimentResult:
+    progress: Progress | None = None,
+) -> Run:
     """Validated information as groups of concepts are added one after the other, with and without the labels.
 
     Args:
@@ -71,19 +72,30 @@ def breakdown(
             findings += _drops(name, steps, probes)
         all_probes |= {f"{name}, {groups}": probe for groups, probe in probes.items()}
         if progress is not None:
-            progress(done + 1, len(encoders))
+            progress(done + 1, len(encoders), "probing")
     ticks = [axis[0], *(f"+ {step.split(' + ')[-1]}" for step in axis[1:])]
-    figure = figures.lines(ticks, series, "groups of concepts, cumulative", "I / H [%]")
     alt = "Normalised information of each encoder as groups of concepts are added."
     header = ["groups", *(f"{name} {what} [%]" for name in series for what in ("I/H", "std"))]
     data = [[step, *(value[i] for pair in series.values() for value in pair)] for i, step in enumerate(axis)]
     if not any("lowers" in finding for finding in findings):
         findings.insert(0, "No added group lowers the validated information by more than two standard errors.")
     table = RunTable("Cumulative groups", ["model", "groups", "concepts", *metric_columns()], rows)
-    return ExperimentResult(
-        "Information by groups of concepts", findings + _once(warnings_of(all_probes)), summary, [table],
-        {"breakdown": Picture("Information as concepts are added", alt, figure, header, data)},
-    )  # fmt: skip
+    return experiment(
+        "Information by groups of concepts",
+        findings + _once(warnings_of(all_probes)),
+        summary,
+        [table],
+        [
+            drawn(
+                "breakdown",
+                "Information as concepts are added",
+                alt,
+                lambda: figures.lines(ticks, series, "groups of concepts, cumulative", "I / H [%]"),
+                header,
+                data,
+            )
+        ],
+    )
 
 
 def _drops(name: str, steps: Sequence[str], probes: Mapping[str, ReverseProbe]) -> list[str]:
@@ -109,8 +121,8 @@ def gain(
     settings: ProbeSettings | None = None,
     *,
     labels: str = "labels",
-    progress: Callable[[int, int], None] | None = None,
-) -> ExperimentResult:
+    progress: Progress | None = None,
+) -> Run:
     """Change in NMI when one group is added to the labels, group by group; in AMI where NMI is much chance (`comparable`).
 
     Args:
@@ -126,7 +138,7 @@ def gain(
     for done, (name, clusterings) in enumerate(encoders.items()):
         probes[name] = reverse_probes(clusterings, tables, settings)
         if progress is not None:
-            progress(done + 1, len(encoders))
+            progress(done + 1, len(encoders), "probing")
     by = comparable(probe for of_name in probes.values() for probe in of_name.values())
     in_nmi = _gains(probes, others, Agreement("nmi", "NMI", []), "reverse_table3")
     table, series, findings = in_nmi if by.metric == "nmi" else _gains(probes, others, by, None)
@@ -136,11 +148,17 @@ def gain(
         for group, mean in zip(others, means, strict=True)
     }
     alt = f"Change in {by.name} when each group is added to the labels, per encoder."
-    figure = figures.bars(others, series, f"change in {by.name} [points]")
-    picture = Picture("Gain of each group over the labels", alt, figure, table.columns, table.rows)
+    shown = drawn(
+        "gain",
+        "Gain of each group over the labels",
+        alt,
+        lambda: figures.bars(others, series, f"change in {by.name} [points]"),
+        table.columns,
+        table.rows,
+    )
     written = [table] if by.metric == "nmi" else [table, in_nmi[0]]
     title = "Gain of groups of concepts over the labels"
-    return ExperimentResult(title, findings + by.why, summary, written, {"gain": picture})
+    return experiment(title, findings + by.why, summary, written, [shown])
 
 
 def _gains(

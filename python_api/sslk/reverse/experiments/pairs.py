@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from sslk.results.run import RunTable
+from sslk.concepts.table import ConceptTable
+from sslk.results.run import Run, RunTable
 from sslk.reverse import figures
-from sslk.reverse.concepts.table import ConceptTable
-from sslk.reverse.experiments.result import ExperimentResult, Picture
-from sslk.reverse.probe_settings import ProbeSettings
+from sslk.reverse.experiments.result import drawn, experiment
 from sslk.reverse.protocol import ProbeResult, probe_clustering
 from sslk.reverse.quantizer import Clusterings
+from sslk.reverse.settings import ProbeSettings
 from sslk.reverse.split import stratified_split
 
 
@@ -92,7 +93,7 @@ def cluster_pairs(
     *,
     count: int = 4,
     examples: int = 9,
-) -> ExperimentResult:
+) -> Run:
     """Word clouds and example images of the pairs of clusters that a group of concepts separates; first clustering.
 
     Args:
@@ -107,7 +108,7 @@ def cluster_pairs(
     table = concepts.join(clusterings.samples)
     clusters = clusterings.assignments[0].long()
     found = separated_pairs(clusters, clusterings.num_clusters, table, group, count, settings or ProbeSettings())
-    pictures, rows, findings = {}, [], []
+    pictures, rows, findings = [], [], []
     for number, pair in enumerate(found, 1):
         sides = []
         for cluster in (pair.first, pair.second):
@@ -120,17 +121,15 @@ def cluster_pairs(
             f"{group}, {100 * pair.after:.0f} % with it"
         )
         findings.append(f"{text[0].upper()}{text[1:]}; {', '.join(towards[0])} against {', '.join(towards[1])}.")
-        figure = figures.cluster_pair(
-            (sides[0], sides[1]), pair.words, (f"cluster {pair.first}", f"cluster {pair.second}"), text
-        )
+        names = f"cluster {pair.first}", f"cluster {pair.second}"
+        draw = partial(figures.cluster_pair, (sides[0], sides[1]), pair.words, names, text)
         alt = f"Images of clusters {pair.first} and {pair.second} and the {group} words that tell them apart."
         data = [[word, pair.words[word]] for word in ranked[::-1]]
-        pictures[f"pair_{number}"] = Picture(f"Pair {number}", alt, figure, ["concept", "weighted difference"], data)
-        rows.append(
-            [pair.first, pair.second, 100 * pair.before, 100 * pair.after, ", ".join(towards[0]), ", ".join(towards[1])]
-        )
+        header = ["concept", "weighted difference"]
+        pictures.append(drawn(f"pair_{number}", f"Pair {number}", alt, draw, header, data))
+        rows.append([pair.first, pair.second, 100 * pair.before, 100 * pair.after, ", ".join(towards[0]), ", ".join(towards[1])])
     if not found:
         findings = [f"No two clusters are confused less when {group} is added."]
     columns = ["first", "second", "confused without [%]", "confused with [%]", "for the first", "for the second"]
     title = f"Cluster pairs that {group} tells apart"
-    return ExperimentResult(title, findings, {"pairs": len(found)}, [RunTable(title, columns, rows)], pictures)
+    return experiment(title, findings, {"pairs": len(found)}, [RunTable(title, columns, rows)], pictures)

@@ -1,19 +1,17 @@
-"""What an experiment returns: findings, tables and figures, ready to be saved as a run."""
+"""What an experiment returns: a `Run`; and the columns that its tables share."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
-
-from sslk.files.tables import write_rows
-from sslk.results.run import Run, RunFigure, RunTable
+from sslk.results.figure import Picture, picture
+from sslk.results.provenance import provenance
+from sslk.results.run import Run, RunTable, Value
 from sslk.reverse.protocol import ReverseProbe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Name in a table, attribute of the metrics, factor.
 COLUMNS = (
@@ -31,52 +29,19 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A figure and the numbers it shows, as columns."""
-
-    title: str
-    alt: str
-    figure: Figure
-    columns: list[str] = field(default_factory=list)
-    rows: list[list[Any]] = field(default_factory=list)
+def experiment(
+    title: str, findings: list[str], summary: Mapping[str, Value], tables: list[RunTable], figures: Sequence[Picture] = ()
+) -> Run:
+    """The outcome of one experiment as a `Run`; who knows where its inputs came from adds that to its provenance."""
+    return Run("reverse", title, findings, provenance({}), summary, tables, list(figures))
 
 
-@dataclass(frozen=True, eq=False)
-class ExperimentResult:
-    """The outcome of one experiment.
-
-    Attributes:
-        title: one line.
-        findings: sentences with numbers and their spread.
-        summary: headline numbers by name.
-        tables: numbers with their units.
-        pictures: by file name.
-    """
-
-    title: str
-    findings: list[str]
-    summary: dict[str, float | int | str | None]
-    tables: list[RunTable]
-    pictures: dict[str, Picture] = field(default_factory=dict)
-
-    def save(self, folder: str | os.PathLike[str], provenance: dict[str, Any]) -> Run:
-        """Write figures (PNG), their data (CSV) and `results.json`, which `sslk report` reads."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        figures = []
-        for name, picture in self.pictures.items():
-            picture.figure.savefig(path / f"{name}.png", dpi=110)
-            plt.close(picture.figure)
-            data = None
-            if picture.columns:
-                data = f"{name}.csv"
-                with (path / data).open("w", newline="", encoding="utf-8") as file:
-                    write_rows(file, [picture.columns, *picture.rows])
-            figures.append(RunFigure(picture.title, f"{name}.png", picture.alt, data))
-        run = Run("reverse", self.title, self.findings, provenance, self.summary, self.tables, figures)
-        run.save(path)
-        return run
+def drawn(
+    name: str, title: str, alt: str, draw: Callable[[], Figure], header: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> Picture:
+    """A figure, and the numbers it shows as rows."""
+    columns = {text: [row[place] for row in rows] for place, text in enumerate(header)}
+    return picture(name, title, alt, draw, columns, "png")
 
 
 def spread(values: Any, factor: float = 1.0) -> str:
@@ -92,9 +57,7 @@ def metric_columns() -> list[str]:
 
 def metric_row(probe: ReverseProbe) -> list[float]:
     """Mean and standard deviation over the clusterings of every metric."""
-    return [
-        factor * value for _, metric, factor in COLUMNS for value in (probe.mean(metric), probe.std(metric))
-    ]  # fmt: skip
+    return [factor * value for _, metric, factor in COLUMNS for value in (probe.mean(metric), probe.std(metric))]
 
 
 def agreement_summary(probes: Mapping[str, ReverseProbe]) -> dict[str, float | int | str | None]:

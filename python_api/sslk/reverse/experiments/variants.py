@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sslk.results.run import RunTable
+from sslk.concepts.table import ConceptTable
+from sslk.progress import Progress
+from sslk.results.run import Run, RunTable
 from sslk.reverse import figures
-from sslk.reverse.concepts.table import ConceptTable
 from sslk.reverse.experiments.agreement import comparable
 from sslk.reverse.experiments.result import (
-    ExperimentResult,
-    Picture,
     agreement_summary,
+    drawn,
+    experiment,
     metric_columns,
     metric_row,
     run_table,
     spread,
     warnings_of,
 )
-from sslk.reverse.probe_settings import ProbeSettings
 from sslk.reverse.protocol import ReverseProbe, reverse_probe
-from sslk.reverse.quantizer import Clusterings, KMeansSettings, quantize
+from sslk.reverse.quantizer import Clusterings, quantize
+from sslk.reverse.settings import KMeansSettings, ProbeSettings
 
 
 def vary_clusters(
@@ -34,8 +36,8 @@ def vary_clusters(
     kmeans: KMeansSettings | None = None,
     settings: ProbeSettings | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
-) -> ExperimentResult:
+    progress: Progress | None = None,
+) -> Run:
     """The protocol at several K.
 
     Args:
@@ -62,7 +64,7 @@ def vary_clusters(
             rows.append([name, k, *metric_row(probes[name][k])])
             done += 1
             if progress is not None:
-                progress(done, len(features) * len(clusters))
+                progress(done, len(features) * len(clusters), "clustering and probing")
     by = comparable(probe for of_name in probes.values() for probe in of_name.values())
     labels = {"nmi": ("NMI [%]", 100.0), by.metric: (f"{by.name} [%]", 100.0), "information": ("I [nats]", 1.0)}
     curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {metric: {} for metric in labels}
@@ -77,21 +79,18 @@ def vary_clusters(
             f"{spread(ends[1].values('information'))} nats."
         )
     findings += by.why
-    pictures = {}
+    pictures = []
     for metric, (label, _) in labels.items():
-        figure = figures.lines(list(clusters), curves[metric], "clusters K", label)
         data = [[k, *(side[i] for pair in curves[metric].values() for side in pair)] for i, k in enumerate(clusters)]
         header = ["K", *(f"{name} {what}" for name in features for what in (label, "std"))]
-        pictures[f"vary_k_{metric}"] = Picture(
-            f"{label} over K", f"{label} of each encoder over K.", figure, header, data
-        )
+        draw = partial(figures.lines, list(clusters), curves[metric], "clusters K", label)
+        alt = f"{label} of each encoder over K."
+        pictures.append(drawn(f"vary_k_{metric}", f"{label} over K", alt, draw, header, data))
     table = RunTable("Numbers of clusters", ["model", "K", *metric_columns()], rows)
-    return ExperimentResult("Reverse probing at several numbers of clusters", findings, {}, [table], pictures)
+    return experiment("Reverse probing at several numbers of clusters", findings, {}, [table], pictures)
 
 
-def self_labels(
-    assignments: Mapping[str, Clusterings], concepts: ConceptTable, settings: ProbeSettings | None = None
-) -> ExperimentResult:
+def self_labels(assignments: Mapping[str, Clusterings], concepts: ConceptTable, settings: ProbeSettings | None = None) -> Run:
     """The protocol on assignments that an encoder comes with, in place of k-means.
 
     Args:
@@ -100,18 +99,26 @@ def self_labels(
         settings: of the predictor.
     """
     probes = {name: reverse_probe(found, concepts, settings) for name, found in assignments.items()}
-    findings = [f"{name}: NMI {spread(probe.values('nmi'), 100)} %, AMI {spread(probe.values('ami'), 100)} %, I/H "
-                f"{spread(probe.values('normalized_information'), 100)} %." for name, probe in probes.items()]  # fmt: skip
+    findings = [
+        f"{name}: NMI {spread(probe.values('nmi'), 100)} %, AMI {spread(probe.values('ami'), 100)} %, I/H "
+        f"{spread(probe.values('normalized_information'), 100)} %."
+        for name, probe in probes.items()
+    ]
     findings += comparable(probes.values()).why
     summary = agreement_summary(probes)
     table = run_table("Given assignments", "assignment", probes)
-    return ExperimentResult("Reverse probing of given assignments", findings + warnings_of(probes), summary, [table])
+    return experiment("Reverse probing of given assignments", findings + warnings_of(probes), summary, [table])
 
 
 def labels_from_concepts(
-    labels: Tensor, samples: Tensor, concepts: ConceptTable, settings: ProbeSettings | None = None, *, repeats: int = 5,
+    labels: Tensor,
+    samples: Tensor,
+    concepts: ConceptTable,
+    settings: ProbeSettings | None = None,
+    *,
+    repeats: int = 5,
     exclude: str | None = "labels",
-) -> ExperimentResult:  # fmt: skip
+) -> Run:
     """The data set's labels as targets: how well concepts tell the class, whatever the encoder.
 
     Args:
@@ -128,8 +135,11 @@ def labels_from_concepts(
         tables |= {group: concepts.select([group]) for group in kept}
     targets = Clusterings.given(torch.stack([labels] * repeats), samples, "labels of the data set")
     probes = {name: reverse_probe(targets, table, settings) for name, table in tables.items()}
-    findings = [f"Concepts of {name}: class top-1 {spread(p.values('top1'), 100)} %, NMI {spread(p.values('nmi'), 100)} %, "
-                f"AMI {spread(p.values('ami'), 100)} %; ± over {repeats} splits." for name, p in probes.items()]  # fmt: skip
+    findings = [
+        f"Concepts of {name}: class top-1 {spread(p.values('top1'), 100)} %, NMI {spread(p.values('nmi'), 100)} %, "
+        f"AMI {spread(p.values('ami'), 100)} %; ± over {repeats} splits."
+        for name, p in probes.items()
+    ]
     summary: dict[str, float | int | str | None] = {"class top-1 [%]": 100 * probes["all"].mean("top1")}
     table = run_table("Class from concepts", "groups", probes)
-    return ExperimentResult("Class labels from concepts", findings + warnings_of(probes), summary, [table])
+    return experiment("Class labels from concepts", findings + warnings_of(probes), summary, [table])

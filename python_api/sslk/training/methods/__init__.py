@@ -21,16 +21,4 @@ METHODS: dict[str, type[Method]] = {
     "barlow-twins": BarlowTwins,
 }
 
-__all__ = [
-    "BYOL",
-    "DINO",
-    "METHODS",
-    "BarlowTwins",
-    "Method",
-    "MoCo",
-    "MomentumMethod",
-    "SimCLR",
-    "SimSiam",
-    "SwAV",
-    "VICReg",
-]
+__all__ = ["BYOL", "DINO", "METHODS", "BarlowTwins", "Method", "MoCo", "MomentumMethod", "SimCLR", "SimSiam", "SwAV", "VICReg"]

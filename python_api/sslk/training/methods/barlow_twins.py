@@ -21,12 +21,7 @@ class BarlowTwins(Method):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        num_features: int,
-        hidden_dim: int = 8192,
-        output_dim: int = 8192,
-        redundancy: float = 5e-3,
+        self, backbone: nn.Module, num_features: int, hidden_dim: int = 8192, output_dim: int = 8192, redundancy: float = 5e-3
     ) -> None:
         super().__init__(backbone, num_features)
         self.projection_head = BarlowTwinsProjectionHead(num_features, hidden_dim, output_dim)

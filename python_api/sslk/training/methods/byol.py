@@ -23,12 +23,7 @@ class BYOL(MomentumMethod):
     head_names: ClassVar[tuple[str, ...]] = (*MomentumMethod.head_names, "prediction_head")
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        num_features: int,
-        hidden_dim: int = 4096,
-        output_dim: int = 256,
-        momentum: float = 0.996,
+        self, backbone: nn.Module, num_features: int, hidden_dim: int = 4096, output_dim: int = 256, momentum: float = 0.996
     ) -> None:
         heads = [BYOLProjectionHead(num_features, hidden_dim, output_dim) for _ in range(2)]
         super().__init__(backbone, num_features, heads[0], heads[1], momentum, 1.0)

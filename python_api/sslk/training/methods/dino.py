@@ -43,9 +43,7 @@ class DINO(MomentumMethod):
     ) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*weight_norm.*", category=FutureWarning)  # lightly's matter
-            heads = [
-                DINOProjectionHead(num_features, hidden_dim, bottleneck_dim, output_dim, batch_norm) for _ in range(2)
-            ]
+            heads = [DINOProjectionHead(num_features, hidden_dim, bottleneck_dim, output_dim, batch_norm) for _ in range(2)]
         super().__init__(backbone, num_features, heads[0], heads[1], momentum, 1.0)
         self.criterion = DINOLoss(
             output_dim,

@@ -19,12 +19,7 @@ class SimCLR(Method):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        num_features: int,
-        hidden_dim: int = 2048,
-        output_dim: int = 128,
-        temperature: float = 0.2,
+        self, backbone: nn.Module, num_features: int, hidden_dim: int = 2048, output_dim: int = 128, temperature: float = 0.2
     ) -> None:
         super().__init__(backbone, num_features)
         self.projection_head = SimCLRProjectionHead(num_features, hidden_dim, output_dim)

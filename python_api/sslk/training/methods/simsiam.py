@@ -22,12 +22,7 @@ class SimSiam(Method):
     head_names = ("projection_head", "prediction_head")
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        num_features: int,
-        hidden_dim: int = 2048,
-        output_dim: int = 2048,
-        prediction_dim: int = 512,
+        self, backbone: nn.Module, num_features: int, hidden_dim: int = 2048, output_dim: int = 2048, prediction_dim: int = 512
     ) -> None:
         super().__init__(backbone, num_features)
         self.projection_head = SimSiamProjectionHead(num_features, hidden_dim, output_dim)

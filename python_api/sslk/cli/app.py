@@ -1,0 +1,198 @@
+"""Which commands there are, and how one is found, given its options, run, and its failure told."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+from importlib import metadata
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from sslk.cli.config_file import ConfigFileError, split_config
+
+# Command -> function and its line of help; the functions are imported when they are asked for.
+COMMANDS = {
+    "demo": ("evaluate:demo", "Q-Score end to end on the embedded images and encoder, with a page of pictures"),
+    "evaluate": ("evaluate:evaluate", "Several models with every protocol, one report"),
+    "store extract": ("store:extract", "Write the features of a data set under a model into a store"),
+    "store info": ("store:info", "Say what a feature store holds"),
+    "store verify": ("store:verify", "Check every shard of a feature store"),
+    "store merge": ("store:merge", "Merge feature stores of one model into one"),
+    "store export": ("store:export", "Write a feature store as NumPy files"),
+    "qscore discover": ("qscore:discover", "Find the discriminative features of a store"),
+    "qscore score": ("qscore:score", "Q-Score of every sample of a feature store"),
+    "qscore failure": ("qscore:failure", "Q-Score as a predictor of failures, with intervals"),
+    "qscore sides": ("qscore:sides", "One-sided against two-sided Q-Score for signed features"),
+    "qscore before-after": ("qscore:before_after", "What further training changed, per sample"),
+    "qscore compression": ("qscore:compression", "Probes on subsets of the features, as one batch"),
+    "qscore thresholds": ("qscore:thresholds", "Sweep eps and the percentiles of Q-Score"),
+    "probe linear": ("probe:linear", "Grid of linear classifiers on frozen features, in one pass"),
+    "probe knn": ("probe:knn", "k nearest neighbours on frozen features"),
+    "probe kfold": ("probe:kfold", "k-fold linear evaluation, all folds at once"),
+    "probe head": ("probe:head", "A supervised encoder's own classifier"),
+    "probe transfer": ("probe:transfer", "Linear evaluation on a list of data sets"),
+    "train finetune": ("train:finetune", "Train an encoder further, with and without the Q-Score penalty"),
+    "train lambdas": ("train:lambdas", "Two-stage search for the regulariser's weights"),
+    "masked build": ("masked:build", "Find the foreground of every image of a data set"),
+    "masked preview": ("masked:preview", "Draw images with their masks"),
+    "masked study": ("masked:study", "Compare representations of images with parts removed"),
+    "interpret heatmaps": ("interpret:heatmaps", "Draw what discriminative features look at"),
+    "interpret miou": ("interpret:miou", "Agreement of heatmaps with core and spurious masks"),
+    "interpret atlas": ("interpret:atlas", "Write a browsable page about the features"),
+    "interpret gallery": ("interpret:gallery", "Draw galleries of heatmaps"),
+    "concepts build": ("concepts:build", "Ask experts which concepts every image shows"),
+    "concepts classify": ("concepts:classify", "Concepts from stored features"),
+    "concepts info": ("concepts:info", "Say what a concept table holds"),
+    "concepts merge": ("concepts:merge", "Put concept tables side by side"),
+    "reverse study": ("reverse:study", "Reverse-probe encoders, by one of ten experiments"),
+    "report page": ("report:page", "Put finished runs on one page"),
+    "report watch": ("report:watch", "Serve the page, and reload it as runs finish"),
+    "report compare": ("report:compare", "A run's table beside a paper's"),
+}
+
+GROUPS = {
+    "store": "Feature stores",
+    "qscore": "Q-Score: discriminative features, scores, failures",
+    "probe": "Probes on frozen features",
+    "train": "Further training with the Q-Score regulariser",
+    "masked": "Images with parts removed",
+    "interpret": "What features look at",
+    "concepts": "Tables of concepts that images show",
+    "reverse": "Quantized reverse probing",
+    "report": "Pages from runs",
+}
+
+_EPILOGUE = """\
+`sslk COMMAND --help` explains a command's options. Every command takes --config FILE, which reads them from YAML,
+--print-config, which writes such a file, and --verbose, which adds log messages and tracebacks.
+Exit status: 0 done, 1 failed, 2 wrong usage."""
+
+
+def make_app(words: Iterable[str] = ()) -> App:
+    """The command line; the command named by the first two words shows its whole help, the others their line."""
+    common: dict[str, Any] = {
+        "version_flags": ["--version", "-V"],
+        "version": lambda: metadata.version("ssl-kernels"),
+        "help_format": "plaintext",
+        "default_parameter": Parameter(consume_multiple=True),
+    }
+    app = App(name="sslk", help="Measure and improve self-supervised representations.", help_epilogue=_EPILOGUE, **common)
+    groups = {name: App(name=name, help=text, **common) for name, text in GROUPS.items()}
+    for branch in groups.values():
+        app.command(branch)
+    named = " ".join(words)
+    for name, (target, text) in COMMANDS.items():
+        group, _, verb = name.rpartition(" ")
+        parent = groups[group] if group else app
+        asked = named == name or (not group and named.partition(" ")[0] == name)
+        parent.command(f"sslk.cli.{target}", name=verb, **({} if asked else {"help": text}))
+    app.register_install_completion_command()
+    return app
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run one command; returns 0, 1 when it failed, 2 for wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # the name of a file may be no UTF-8
+    try:
+        status = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()  # here, where a reader that is gone is no error yet
+    except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _run(words: list[str]) -> int:
+    verbose, printing = "--verbose" in words, "--print-config" in words
+    words = [word for word in words if word not in ("--verbose", "--print-config")]
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0] if words[:1] and words[0] in COMMANDS else ""
+    said = f"sslk {name}".strip()
+    app = make_app(words[:2])
+    try:
+        words, config = split_config(words)
+        if config is not None:
+            app.config = (config,)
+        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+        if printing:
+            print(_settings(command, bound), end="")
+            return 0
+        command(*bound.args, **bound.kwargs)
+        if name and {"--help", "-h"} & set(words):
+            print("\nExamples:", *(f"  $ {line}" for line in examples(find(app, name))), sep="\n")
+    except (CycloptsError, ConfigFileError) as error:
+        text = re.sub(r"\s+", " ", str(error)).strip()
+        print(f"{said}: {text}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{said}: interrupted; the same command goes on from here where the command can.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # an OSError, but not a failure: run's
+        raise
+    except ImportError as error:
+        extra = "; `pip install 'ssl-kernels[protocols]'` brings what the protocols need" if _foreign(error) else ""
+        print(f"{said}: {error}{extra}", file=sys.stderr)
+        return _failed(verbose)
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        print(f"{said}: {error}", file=sys.stderr)
+        return _failed(verbose)
+    return 0
+
+
+def find(app: App, name: str) -> App:
+    """The command of that name."""
+    for word in name.split():
+        app = app[word]
+    return app
+
+
+def examples(command: App) -> list[str]:
+    """The examples of a command's docstring."""
+    lines = (inspect.getdoc(command.default_command) or "").splitlines()
+    return [line.strip().removeprefix("$ ") for line in lines if line.strip().startswith("$ ")]
+
+
+def _settings(command: Any, bound: inspect.BoundArguments) -> str:
+    """Every option and its value as YAML that --config reads."""
+    from dataclasses import asdict, is_dataclass
+    from typing import get_type_hints
+
+    import yaml
+
+    from sslk.cli.console import FLAT
+
+    bound.apply_defaults()
+    hints = get_type_hints(command, include_extras=True)
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        flat = FLAT in getattr(hints.get(name), "__metadata__", ())
+        found |= plain if flat else {name: plain}
+    return yaml.safe_dump(_listed(found), sort_keys=False, allow_unicode=True)
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, and no options that are not given."""
+    if isinstance(value, dict):
+        return {key: _listed(part) for key, part in value.items() if part is not None}
+    return [_listed(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _foreign(error: ImportError) -> bool:
+    return isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith(("sslk", "ssl_kernels"))
+
+
+def _failed(verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    return 1

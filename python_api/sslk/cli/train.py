@@ -1,0 +1,145 @@
+"""`sslk train`: further training with and without the Q-Score regulariser."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from sslk.cli.console import FLAT, Output
+from sslk.data.source import DataSource
+from sslk.models.source import ModelSource
+from sslk.quality.settings import LambdaSettings
+from sslk.training.config import ARMS, Arm, MethodName, TrainingConfig
+
+if TYPE_CHECKING:
+    from sslk.quality.ablation import Train
+    from sslk.training.start import TrainingStart
+
+Options = dict[str, int | float | bool | str]
+
+
+def finetune(
+    *,
+    method: MethodName,
+    out: str,
+    arms: list[Arm | Literal["all"]] = ["all"],  # noqa: B006 (never written to)
+    model: str = "embedded",
+    checkpoint_format: str | None = None,
+    data: str = "sample",
+    split: str = "train",
+    test_data: str | None = None,
+    test_split: str = "test",
+    root: str | None = None,
+    discriminative: str | None = None,
+    further_trained: bool = False,
+    options: Options | None = None,
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008 (frozen)
+    output: Annotated[Output, FLAT] = Output(),  # noqa: B008
+) -> None:
+    """Train an encoder further with a self-supervised method, with and without the Q-Score regulariser.
+
+    Examples:
+        $ sslk train finetune --method simclr --out runs/simclr --training.epochs 2 --training.learning-rate 0.3
+        $ sslk train finetune --method byol --model cifar:compact@byol.safetensors --arms qscore --out runs/byol
+        $ torchrun --nproc-per-node 8 -m sslk.cli train finetune --method dino --model timm:resnet50@pretrained --data imagenet --out runs/dino
+
+    Args:
+        method: simclr, swav, moco, byol, dino, simsiam, vicreg or barlow-twins.
+        out: folder for checkpoints, logs, models and results; the same command goes on with what it holds.
+        arms: baseline (no penalty), lasso, qscore, or all, one after the other from the same start.
+        model: the encoder, NAME or NAME@CHECKPOINT; the method's heads are taken from its checkpoint where they are in it.
+        checkpoint_format: layout of the checkpoint; detected by default.
+        data: training images: sample, npz:PATH, folder:PATH, cifar10, imagenet, ...
+        split: split of the training images.
+        test_data: images for the evaluation; the same set by default.
+        test_split: split of the images for the evaluation; none for no evaluation by a probe.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        discriminative: file of `sslk qscore discover` for the encoder that training starts from, refused for another; found
+            on the training images by default.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
+        options: settings of the method, such as --options.hidden_dim 512.
+        training: settings of the training.
+    """  # noqa: E501
+    from sslk.distributed import world
+    from sslk.training import finetune_study
+
+    chosen = list(ARMS) if "all" in arms else [arm for arm in ARMS if arm in arms]
+    start = _start(
+        method, ModelSource(model, checkpoint_format), DataSource(data, split, root), discriminative, further_trained, options
+    )
+    test = None if test_split == "none" else DataSource(test_data or data, test_split, root).load()
+    with output.progress() as update:
+        run = finetune_study(start, out, training, arms=chosen, test=test, progress=update)
+    if world()[0] == 0:
+        output.leave(run, out)
+
+
+def lambdas(
+    *,
+    out: str,
+    train: str | None = None,
+    method: MethodName | None = None,
+    model: str = "embedded",
+    checkpoint_format: str | None = None,
+    data: str = "sample",
+    split: str = "train",
+    validation_share: float = 0.2,
+    root: str | None = None,
+    discriminative: str | None = None,
+    options: Options | None = None,
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    search: Annotated[LambdaSettings, FLAT] = LambdaSettings(),  # noqa: B008
+    output: Annotated[Output, FLAT] = Output(),  # noqa: B008
+) -> None:
+    """Search the regulariser's weights as the paper does: lambda1 at lambda2 = 0, then lambda2 at the best lambda1.
+
+    Examples:
+        $ sslk train lambdas --method simclr --training.epochs 2 --training.learning-rate 0.05 --out runs/lambdas
+        $ sslk train lambdas --train my_training:train --lambda1 0 1e-4 1e-3 --seeds 0 1 2 --out runs/lambdas
+
+    Args:
+        out: folder of the run; finished trainings are kept in journal.json, an interrupted search goes on.
+        train: MODULE:FUNCTION in place of a method, called as function(lambda1, lambda2, seed); it trains further and
+            returns the accuracy of a probe on validation data.
+        method: simclr, swav, moco, byol, dino, simsiam, vicreg or barlow-twins: the arm qscore of `sslk train finetune`.
+        model: the encoder it starts from, NAME or NAME@CHECKPOINT.
+        checkpoint_format: layout of the checkpoint; detected by default.
+        data: labelled images; a share of them is held out to judge by, none are test images.
+        split: split of these images.
+        validation_share: share of the images held out.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        discriminative: file of `sslk qscore discover` for this encoder; found on the images that train by default.
+        options: settings of the method, such as --options.hidden_dim 512.
+        training: settings of the training; lambda1, lambda2 and seed are those of each training instead.
+    """
+    from sslk.training import lambda_study, train_function
+
+    if (train is None) == (method is None):
+        raise ValueError("give either --method, to train as `sslk train finetune` does, or --train MODULE:FUNCTION.")
+    start: TrainingStart | Train
+    if method is not None:
+        images = DataSource(data, split, root)
+        start = _start(method, ModelSource(model, checkpoint_format), images, discriminative, False, options)
+    else:
+        start = train_function(str(train))
+    with output.progress() as update:
+        run = lambda_study(start, out, training, search, validation_share=validation_share, progress=update)
+    output.leave(run, out)
+
+
+def _start(
+    method: MethodName,
+    model: ModelSource,
+    data: DataSource,
+    discriminative: str | None,
+    further_trained: bool,
+    options: Options | None,
+) -> TrainingStart:
+    from sslk.quality import load_set
+    from sslk.training import load_start
+
+    start = load_start(method, model, data.load(), further_trained=further_trained, options=options)
+    if discriminative is None:
+        return start
+    found = load_set(discriminative, start.backbone, further_trained=further_trained)
+    return replace(start, discriminative=found)

@@ -1,1 +1,0 @@
-"""What the `sslk` command runs: one typed function per sub-command, thin over the Python API."""

@@ -1,0 +1,30 @@
+"""A data set as it is written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sslk.data.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """A data set by name.
+
+    Attributes:
+        data: name of a published data set, folder:PATH, npz:PATH, hf:NAME, camvid:PATH, tiny-imagenet:PATH or sample.
+        split: of the data set.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
+    """
+
+    data: str
+    split: str = "test"
+    root: str | None = None
+
+    def load(self) -> Dataset:
+        """Open the data set."""
+        from sslk.data.load import load_dataset
+
+        return load_dataset(self.data, self.split, root=self.root)

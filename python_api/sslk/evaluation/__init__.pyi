@@ -1,0 +1,10 @@
+from .demo import demo_study as demo_study
+from .plan import Step as Step
+from .plan import make_plan as make_plan
+from .run import Evaluation as Evaluation
+from .settings import DemoSettings as DemoSettings
+from .settings import EvaluationSettings as EvaluationSettings
+from .several import Evaluated as Evaluated
+from .several import Plan as Plan
+from .several import evaluate as evaluate
+from .several import plan_evaluation as plan_evaluation

@@ -1,0 +1,11 @@
+from .extraction import extract as extract
+from .maintain import StoreInfo as StoreInfo
+from .maintain import store_export as store_export
+from .maintain import store_info as store_info
+from .maintain import store_merge as store_merge
+from .maintain import store_verify as store_verify
+from .manifest import StoreError as StoreError
+from .manifest import StoreSpec as StoreSpec
+from .reader import Batch as Batch
+from .store import FeatureStore as FeatureStore
+from .writer import StoreWriter as StoreWriter

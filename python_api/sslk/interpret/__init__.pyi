@@ -1,0 +1,10 @@
+from .by_name import data_and_masks as data_and_masks
+from .heatmaps import Heatmaps as Heatmaps
+from .heatmaps import feature_heatmaps as feature_heatmaps
+from .heatmaps import heatmap_batches as heatmap_batches
+from .studies import atlas_study as atlas_study
+from .studies import forget_parts as forget_parts
+from .studies import gallery_study as gallery_study
+from .studies import heatmap_study as heatmap_study
+from .studies import miou_study as miou_study
+from .vit import attention_rollout as attention_rollout

@@ -1,0 +1,1 @@
+from .build import build_atlas as build_atlas

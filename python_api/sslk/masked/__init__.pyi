@@ -1,0 +1,14 @@
+from .extract import MaskedBackbone as MaskedBackbone
+from .extract import extract_variants as extract_variants
+from .extract import variant_features as variant_features
+from .images import MaskedImages as MaskedImages
+from .images import choose_images as choose_images
+from .masks import Masks as Masks
+from .masks import build_masks as build_masks
+from .preview import preview_masks as preview_masks
+from .segmenters import segmenter as segmenter
+from .settings import StudySettings as StudySettings
+from .similarity import compare_variants as compare_variants
+from .study import masked_study as masked_study
+from .variants import VARIANTS as VARIANTS
+from .variants import VariantRenderer as VariantRenderer

@@ -1,0 +1,10 @@
+from .annotated import BoxSegmenter as BoxSegmenter
+from .annotated import LabelMapSegmenter as LabelMapSegmenter
+from .by_name import SEGMENTER_NAMES as SEGMENTER_NAMES
+from .by_name import segmenter as segmenter
+from .deeplab import DeepLabSegmenter as DeepLabSegmenter
+from .files import FileSegmenter as FileSegmenter
+from .grabcut import GrabCutSegmenter as GrabCutSegmenter
+from .scene import Scene as Scene
+from .scene import Segmenter as Segmenter
+from .segment_anything import SegmentAnything as SegmentAnything

@@ -1,0 +1,10 @@
+from .activation import ActivationRate as ActivationRate
+from .cca import CCA as CCA
+from .column_l1 import ColumnL1 as ColumnL1
+from .failure import FailureAUPRC as FailureAUPRC
+from .failure import FailureAUROC as FailureAUROC
+from .heatmap_iou import HeatmapIoU as HeatmapIoU
+from .linear_cka import LinearCKA as LinearCKA
+from .moments import FeatureMoments as FeatureMoments
+from .qscore import QScoreSummary as QScoreSummary
+from .similarity import Similarity as Similarity

@@ -1,0 +1,1 @@
+"""Q-Score as studies: each takes stores and settings, and returns a `Run`."""

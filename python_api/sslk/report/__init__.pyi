@@ -1,0 +1,6 @@
+from .beside_paper import Comparison as Comparison
+from .beside_paper import compare as compare
+from .collect import find_runs as find_runs
+from .page import render_page as render_page
+from .page import write_page as write_page
+from .watch import serve as serve

@@ -1,0 +1,12 @@
+from .groups import breakdown as breakdown
+from .groups import gain as gain
+from .order import ranking as ranking
+from .other_data import shifted_test as shifted_test
+from .other_data import transfer as transfer
+from .pairs import ClusterPair as ClusterPair
+from .pairs import cluster_pairs as cluster_pairs
+from .pairs import separated_pairs as separated_pairs
+from .plane import toy as toy
+from .variants import labels_from_concepts as labels_from_concepts
+from .variants import self_labels as self_labels
+from .variants import vary_clusters as vary_clusters

@@ -1,0 +1,3 @@
+from .bootstrap import Interval as Interval
+from .bootstrap import bootstrap_areas as bootstrap_areas
+from .bootstrap import percentile_interval as percentile_interval

@@ -1,0 +1,12 @@
+from .callback import QScoreCallback as QScoreCallback
+from .config import ARMS as ARMS
+from .config import TrainingConfig as TrainingConfig
+from .finetune import ArmResult as ArmResult
+from .finetune import finetune as finetune
+from .methods import METHODS as METHODS
+from .search import lambda_trainer as lambda_trainer
+from .search import train_function as train_function
+from .start import TrainingStart as TrainingStart
+from .start import load_start as load_start
+from .studies import finetune_study as finetune_study
+from .studies import lambda_study as lambda_study
