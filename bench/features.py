@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from sslk.features import FeatureStore, StoreSpec, StoreWriter, extract
 from sslk.features.manifest import shard_name
+from sslk.features.settings import ExtractSettings
 
 
 class Images(Dataset):
@@ -60,7 +61,7 @@ def bench_extract(images: int, batch_size: int, workers: int, repetitions: int) 
         bare, bare_cpu = time.perf_counter() - start, time.process_time() - cpu
         with tempfile.TemporaryDirectory() as folder:
             start, cpu = time.perf_counter(), time.process_time()
-            extract(model, data, Path(folder) / "s", batch_size=batch_size, workers=workers, shard_rows=images // 2)
+            extract(model, data, Path(folder) / "s", ExtractSettings(batch_size, images // 2, workers))
             whole, whole_cpu = time.perf_counter() - start, time.process_time() - cpu
         if repetition:  # the first warms up
             ratios.append(bare / whole)
@@ -110,7 +111,7 @@ def bench_stream(gigabytes: float, dtype: str, repetitions: int, folder: Path) -
     ratios, cpu_ratios, before = [], [], anonymous_megabytes()
     peak = before
 
-    def watch(done: int, rows: int) -> None:
+    def watch(done: int, rows: int, stage: str) -> None:
         nonlocal peak
         peak = max(peak, anonymous_megabytes())
 

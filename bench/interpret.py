@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sslk.interpret.heatmaps import HeatmapSettings
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -80,7 +82,7 @@ def bench_gradcam(
         return [cam(input_tensor=x[i : i + 1], targets=[ClassifierOutputTarget(j)])[0] for i, j in part]
 
     def ours():
-        return feature_heatmaps(backbone, x, discriminative=chosen[0], eps=chosen[1])
+        return feature_heatmaps(backbone, x, settings=HeatmapSettings(eps=chosen[1]), discriminative=chosen[0])
 
     def minmax(heat):
         heat = heat - heat.min()
@@ -127,7 +129,7 @@ def bench_extract(model: str, images: int, size: int, rounds: int) -> None:
                 backbone(part)
 
     def heat():
-        for _ in heatmap_batches(backbone, parts, discriminative=mask, eps=2.5):
+        for _ in heatmap_batches(backbone, parts, settings=HeatmapSettings(eps=2.5), discriminative=mask):
             pass
 
     ratios = []
@@ -167,7 +169,7 @@ def bench_atlas(features: int, images: int, folder: Path) -> None:
     """Random images and representations; the model is the compact CIFAR network, of another width if need be."""
     from sslk.data import Dataset
     from sslk.features import StoreSpec, StoreWriter
-    from sslk.interpret.atlas import build_atlas
+    from sslk.interpret.atlas import AtlasInputs, build_atlas
     from sslk.models import Backbone, EvaluationTransform
     from sslk.quality.discriminative import DiscriminativeFeatures
 
@@ -195,7 +197,7 @@ def bench_atlas(features: int, images: int, folder: Path) -> None:
 
     start = time.perf_counter()
     transform = EvaluationTransform((32, 32), (0.5,) * 3, (0.5,) * 3)
-    built = build_atlas(FeatureStore(folder / "store"), model, data, found, folder / "atlas", transform)
+    built = build_atlas(AtlasInputs(FeatureStore(folder / "store"), model, data, found, transform), folder / "atlas")
     size = sum(file.stat().st_size for file in (folder / "atlas").rglob("*") if file.is_file()) / 1e6
     print(
         f"{len(built.cards)} features over {images} images written in {time.perf_counter() - start:.0f} s, {size:.0f} MB, "

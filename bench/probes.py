@@ -24,7 +24,7 @@ from sslk.features import FeatureStore
 from sslk.probes.batched import fit_linear_probes
 from sslk.probes.kfold import stratified_folds
 from sslk.probes.linear import linear_probe
-from sslk.probes.settings import LinearSettings
+from sslk.probes.settings import FitSettings, LinearSettings
 from sslk.quality.settings import REDUCTIONS, CompressionSettings
 from sslk.quality.subsets import compression, standardized, subset_masks, training_rows
 
@@ -68,7 +68,9 @@ def bench_compression(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
         inputs, targets = train[rows][:, columns].numpy(), y[:cut][rows].numpy()
         model, seconds, tolerance, gap, least = sklearn_at_equal_loss(inputs, targets)
         times.append(seconds), tolerances.append(tolerance), gaps.append(gap)
-        alone = fit_linear_probes(torch.from_numpy(inputs), torch.from_numpy(targets), l2=L2, standardize=False)
+        alone = fit_linear_probes(
+            torch.from_numpy(inputs), torch.from_numpy(targets), settings=FitSettings(standardize=False), l2=L2
+        )
         own_gaps.append(float(alone.loss[0]) - least)
         differences.append(100 * abs(model.score(test[:, columns].numpy(), y[cut:].numpy()) - float(study.top1[s, r, seed])))
     loop = statistics.mean(times) * study.top1.numel()
@@ -155,7 +157,7 @@ if __name__ == "__main__":
     torch.set_num_threads(options.threads)
     features, labels = load(options.store, options.rows)
     print(f"{list(features.shape)} {'stores' if options.store else 'synthetic'}, {options.threads} threads")
-    for study in (grid, kfold, compression):
-        if study.__name__ in options.only:
+    for study in (grid, kfold, bench_compression):
+        if study.__name__.removeprefix("bench_") in options.only:
             found = {key: np.round(value, 7).tolist() for key, value in study(features, labels).items()}
             print(study.__name__, json.dumps(found), flush=True)

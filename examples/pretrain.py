@@ -23,7 +23,7 @@ from sslk.results.provenance import provenance
 from sslk.training.checkpoints import save_method
 from sslk.training.config import TrainingConfig
 from sslk.training.heads import build_method
-from sslk.training.run import steps_done, train
+from sslk.training.run import Carrying, steps_done, train
 from sslk.training.views import TensorViews, images_in_memory
 
 # Heads for 256 features, and peak learning rates of SGD for batches of 256.
@@ -82,7 +82,7 @@ def main() -> None:
             identity = {"method": name, "options": options, "data": [dataset.name, dataset.fingerprint, len(images)]}
             with Output().progress() as update:
                 told = renamed(update, f"{name}, epoch {until} of {args.epochs}")
-                logs = train(method, views, len(images), folder, config, identity=identity, stop_epoch=until, progress=told)
+                logs = train(method, views, folder, config, carrying=Carrying(identity, until), progress=told)
             info = provenance({"command": "examples/pretrain.py", "config": vars(config)})
             save_method(
                 method,

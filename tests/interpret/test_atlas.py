@@ -15,11 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from sslk.concepts import ConceptError, ConceptTable, read_concepts
 from sslk.features import FeatureStore, StoreWriter
-from sslk.interpret.atlas import build_atlas
+from sslk.interpret.atlas import AtlasInputs, build_atlas
 from sslk.interpret.atlas.statistics import coactivation_groups, collect
 from sslk.interpret.concept_scores import concept_scores
 from sslk.interpret.overlay import overlay
 from sslk.interpret.pca import principal_directions
+from sslk.interpret.settings import AtlasSettings
 from tests.interpret.scene import CLASSES, TRANSFORM, make_scene
 from tests.interpret.small import gradcam, scaled
 from tests.ops import oracle
@@ -42,10 +43,8 @@ def concepts(scene):
 @pytest.fixture(scope="module")
 def atlas(scene, concepts, tmp_path_factory):
     out = tmp_path_factory.mktemp("atlas")
-    built = build_atlas(
-        scene.store, scene.model, scene.data, scene.found, out, TRANSFORM, concepts=concepts, top=4, tail_features=1
-    )
-    return built
+    inputs = AtlasInputs(scene.store, scene.model, scene.data, scene.found, TRANSFORM, concepts)
+    return build_atlas(inputs, out, AtlasSettings(top=4, tail_features=1))
 
 
 def test_statistics_equal_loops_over_all_rows(scene):
@@ -129,11 +128,11 @@ def test_pictures_hold_the_top_images_above_their_gradcam(atlas, scene):
 
 
 def test_wrong_inputs_are_named(scene, concepts, tmp_path):
-    arguments = (scene.store, scene.model, scene.data, scene.found, tmp_path, TRANSFORM)
+    arguments = (scene.store, scene.model, scene.data, scene.found, TRANSFORM)
     with pytest.raises(ValueError, match="one row per image, got 3 for 90"):
-        build_atlas(*arguments, concepts=concepts.take(torch.arange(3)))
+        AtlasInputs(*arguments, concepts.take(torch.arange(3)))
     with pytest.raises(ValueError, match="top must be at least 1"):
-        build_atlas(*arguments, top=0)
+        build_atlas(AtlasInputs(*arguments), tmp_path, AtlasSettings(top=0))
     assert not list(tmp_path.iterdir())
 
 

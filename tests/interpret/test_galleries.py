@@ -9,6 +9,7 @@ from sklearn.decomposition import PCA
 import sslk
 from sslk.interpret import galleries
 from sslk.interpret.correctness import out_of_fold_correct, read_correct
+from sslk.interpret.heatmaps import HeatmapSettings
 from sslk.interpret.overlay import overlay
 from sslk.interpret.pca import principal_directions
 from tests.interpret.scene import TRANSFORM, make_scene
@@ -44,7 +45,7 @@ def test_maps_of_a_direction_are_gradcam_of_its_coordinate():
     found = principal_directions(model(x).detach(), 3, normalize=False)
     head = found.head().double()
     torch.testing.assert_close(head(model(x)), found.transform(model(x)))
-    maps = sslk.feature_heatmaps(model, x, features=[0, 2], head=head)
+    maps = sslk.feature_heatmaps(model, x, settings=HeatmapSettings(head=head), features=[0, 2])
     layer = model.get_submodule(model.feature_layer)
     for i in range(4):
         for k, direction in enumerate([0, 2]):

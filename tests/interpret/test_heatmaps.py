@@ -11,6 +11,7 @@ from torch import nn
 
 import sslk
 from sslk.interpret import heatmap_batches
+from sslk.interpret.heatmaps import HeatmapSettings
 from sslk.models import load_backbone
 from tests.interpret.small import cnn, gradcam, images, scaled, unpooled
 from tests.ops import oracle
@@ -71,7 +72,10 @@ def test_combined_map_is_the_mean_over_the_active_discriminative_features(make, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = sslk.feature_heatmaps(
-            model, x, discriminative=discriminative, eps=0.2, two_sided=two_sided, batch_size=4, size=(20, 18)
+            model,
+            x,
+            settings=HeatmapSettings(eps=0.2, two_sided=two_sided, batch_size=4, size=(20, 18)),
+            discriminative=discriminative,
         )
     wanted, counts = combined_oracle(model, model.get_submodule(found.layer), x, discriminative, 0.2, two_sided, (20, 18))
     assert found.counts.tolist() == counts.tolist() and counts.max() > 1
@@ -81,11 +85,11 @@ def test_combined_map_is_the_mean_over_the_active_discriminative_features(make, 
 
 def test_empty_sets_give_no_map_and_are_counted():
     model, x = cnn(), images(4) * torch.arange(1, 5).view(4, 1, 1, 1)
-    nothing = sslk.feature_heatmaps(model, x, discriminative=EVERY, eps=3.3)
+    nothing = sslk.feature_heatmaps(model, x, settings=HeatmapSettings(eps=3.3), discriminative=EVERY)
     assert nothing.counts.tolist() == [0] * 4 and not nothing.has_map.any() and nothing.combined.abs().sum() == 0
     active = oracle.active_set(model(x), 1.0)
     feature = int(((active.sum(0) > 0) & (active.sum(0) < 4)).nonzero()[0])
-    some = sslk.feature_heatmaps(model, x, discriminative=torch.arange(12) == feature, eps=1.0)
+    some = sslk.feature_heatmaps(model, x, settings=HeatmapSettings(eps=1.0), discriminative=torch.arange(12) == feature)
     assert some.counts.tolist() == active[:, feature].int().tolist()
     assert some.has_map.tolist() == (some.counts > 0).tolist() and 0 < some.has_map.sum() < 4
     assert some.combined.amax((1, 2)).tolist() == some.has_map.double().tolist()
@@ -96,11 +100,11 @@ def test_linear_heads_have_the_closed_form_and_others_go_through_captum():
     linear = nn.Linear(12, 4).double()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = sslk.feature_heatmaps(model, x, features=[0, 3], head=linear)
+        found = sslk.feature_heatmaps(model, x, settings=HeatmapSettings(head=linear), features=[0, 3])
     layer = model.get_submodule(found.layer)
     deep = nn.Sequential(linear, nn.Tanh())
     with pytest.warns(UserWarning, match="the head is not linear"):
-        general = sslk.feature_heatmaps(model, x, features=[0, 3], head=deep)
+        general = sslk.feature_heatmaps(model, x, settings=HeatmapSettings(head=deep), features=[0, 3])
     assert (found.method, general.method) == ("closed form", "GradCAM")
     for i in range(3):
         for k, j in enumerate([0, 3]):
@@ -113,7 +117,7 @@ def test_linear_heads_have_the_closed_form_and_others_go_through_captum():
 def test_another_layer_takes_the_general_path_and_says_so():
     model, x = cnn(), images(3)
     with pytest.warns(UserWarning, match=r"small: the closed form does not apply \(the layer is another one\); using G"):
-        found = sslk.feature_heatmaps(model, x, features=[2], layer="1")
+        found = sslk.feature_heatmaps(model, x, settings=HeatmapSettings(layer="1"), features=[2])
     assert (found.method, found.layer) == ("GradCAM", "net.1")
     wanted = scaled(gradcam(model, model.get_submodule("net.1"), x[1], 2), (16, 16))
     torch.testing.assert_close(found.per_feature[1, 0].double(), wanted, rtol=1e-5, atol=1e-6)
@@ -127,10 +131,10 @@ def test_a_plain_module_keeps_its_modes_and_gets_no_gradient():
     modes = [module.training for module in net.modules()]
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     x = images(3)
-    found = sslk.feature_heatmaps(net, x, [1], EVERY, eps=1.0)
+    found = sslk.feature_heatmaps(net, x, [1], EVERY, settings=HeatmapSettings(eps=1.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        other = sslk.feature_heatmaps(net, x, [1], EVERY, eps=1.0, layer="0")
+        other = sslk.feature_heatmaps(net, x, [1], EVERY, settings=HeatmapSettings(eps=1.0, layer="0"))
     assert modes == [module.training for module in net.modules()]
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
@@ -151,7 +155,7 @@ def test_nothing_of_a_batch_outlives_it(layer):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        stream = heatmap_batches(model, batches(), discriminative=EVERY, eps=1.0, layer=layer)
+        stream = heatmap_batches(model, batches(), settings=HeatmapSettings(eps=1.0, layer=layer), discriminative=EVERY)
         counts = []
         for number, found in enumerate(stream):
             alive.append(weakref.ref(found.combined))
@@ -172,9 +176,9 @@ def test_nothing_of_a_batch_outlives_it(layer):
         ({"features": [0.5]}, "list of feature numbers"),
         ({"features": []}, "list of feature numbers"),
         ({"discriminative": torch.ones(9, dtype=torch.bool)}, "D=9 features but these have D=12"),
-        ({"features": [0], "layer": "layer4"}, "layer must be the dotted name"),
-        ({"features": [0], "layer": "6"}, "must put out a feature map"),
-        ({"features": [0], "batch_size": 0}, "batch_size must be at least 1"),
+        ({"features": [0], "settings": HeatmapSettings(layer="layer4")}, "layer must be the dotted name"),
+        ({"features": [0], "settings": HeatmapSettings(layer="6")}, "must put out a feature map"),
+        ({"features": [0], "settings": HeatmapSettings(batch_size=0)}, "batch_size must be at least 1"),
     ],
 )
 def test_bad_input_is_named(arguments, message):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sslk.data import Dataset
 from sslk.interpret.masks import MaskFolder
-from sslk.interpret.miou import mask_agreement
+from sslk.interpret.miou import AgreementSettings, mask_agreement
 from sslk.interpret.salient_imagenet import read_answers, salient_imagenet
 from sslk.models import EvaluationTransform
 from tests.interpret.test_miou import Float32
@@ -64,7 +64,7 @@ def test_folder_joins_masks_of_one_kind_and_names_images_by_their_ends(tmp_path)
         masks,
         torch.ones(12, dtype=torch.bool),
         EvaluationTransform((16, 16), (0.5,) * 3, (0.5,) * 3),
-        eps=0.5,
+        settings=AgreementSettings(eps=0.5),
     )
     assert found.without_mask == {"core": 2, "spurious": 2, "texture": 2}
 

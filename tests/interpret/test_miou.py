@@ -1,6 +1,7 @@
 """mIoU against its equation in exact sums, what is missing counted, intervals and controls."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from PIL import Image
 
 from sslk.data import Annotation, Dataset
 from sslk.interpret.controls import center_prior, random_features
-from sslk.interpret.heatmaps import feature_heatmaps
+from sslk.interpret.heatmaps import HeatmapSettings, feature_heatmaps
 from sslk.interpret.masks import BoxMasks, ClassMasks
-from sslk.interpret.miou import MAPS, mask_agreement
+from sslk.interpret.miou import MAPS, AgreementSettings, mask_agreement
 from sslk.metrics import HeatmapIoU
 from sslk.models import EvaluationTransform
 from sslk.statistics.intervals import group_difference, mean_interval, paired_difference
@@ -64,13 +65,10 @@ def test_miou_equals_the_equation_on_cropped_masks(threshold):
         ClassMasks(data, ["core"], void=["void"], per_class=True),
         EVERY,
         TRANSFORM,
-        eps=1.0,
-        threshold=threshold,
-        batch_size=4,
-        keep_representations=True,
+        settings=AgreementSettings(eps=1.0, threshold=threshold, batch_size=4, keep_representations=True),
     )
     x = torch.stack([TRANSFORM(data[i][0]) for i in range(len(data))])
-    heat = feature_heatmaps(model, x, discriminative=EVERY, eps=1.0)
+    heat = feature_heatmaps(model, x, settings=HeatmapSettings(eps=1.0), discriminative=EVERY)
     wanted = {"core": [], "spurious": []}
     for i in range(len(data)):
         crop = masks[i][:, 4:20]
@@ -124,7 +122,9 @@ def test_wrong_updates_are_refused():
 def test_split_by_correctness_and_comparisons():
     data, _ = scenes(unannotated=(), outside=())
     correct = np.arange(11) % 3 == 0
-    found = mask_agreement(Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, correct=correct, eps=0.5, batch_size=5)
+    found = mask_agreement(
+        Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, settings=AgreementSettings(eps=0.5, batch_size=5)
+    ).with_correct(correct)
     values = found.overlaps["discriminative", "core"]
     assert found.miou(correct=True).value == pytest.approx(np.nanmean(values[correct]))
     assert found.miou(correct=False).value == pytest.approx(np.nanmean(values[~correct]))
@@ -139,7 +139,7 @@ def test_split_by_correctness_and_comparisons():
     with pytest.raises(KeyError, match="no overlaps of 'discriminative' with 'shadow'"):
         found.miou("shadow")
     with pytest.raises(ValueError, match="one value per image, got 3 for 11"):
-        mask_agreement(Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM, correct=[True] * 3)
+        found.with_correct([True] * 3)
     data.transform = TRANSFORM
     with pytest.raises(ValueError, match="must give untransformed images"):
         mask_agreement(Float32(), data, ClassMasks(data, ["core"]), EVERY, TRANSFORM)
@@ -148,8 +148,8 @@ def test_split_by_correctness_and_comparisons():
 def test_workers_and_batches_do_not_change_the_numbers():
     data, _ = scenes()
     model, source = Float32(), ClassMasks(data, ["core"])
-    one = mask_agreement(model, data, source, EVERY, TRANSFORM, eps=0.5, batch_size=11)
-    two = mask_agreement(model, data, source, EVERY, TRANSFORM, eps=0.5, batch_size=11, workers=1)
+    one = mask_agreement(model, data, source, EVERY, TRANSFORM, settings=AgreementSettings(eps=0.5, batch_size=11))
+    two = mask_agreement(model, data, source, EVERY, TRANSFORM, settings=AgreementSettings(eps=0.5, batch_size=11, workers=1))
     for key in one.overlaps:
         np.testing.assert_array_equal(one.overlaps[key], two.overlaps[key])
 
@@ -195,7 +195,7 @@ def test_boxes_become_masks_of_their_pixels():
         ClassMasks(data, ["dog"])
 
 
-def interrupted(parts, after, **options):
+def interrupted(parts, after):
     """Run until `after` images are done and die there."""
 
     def progress(done, total, stage):
@@ -210,12 +210,9 @@ def interrupted(parts, after, **options):
             ClassMasks(data, ["core"]),
             EVERY,
             TRANSFORM,
-            eps=0.5,
-            batch_size=2,
-            keep_representations=True,
+            settings=AgreementSettings(eps=0.5, batch_size=2, keep_representations=True),
             parts=parts,
             progress=progress,
-            **options,
         )
 
 
@@ -223,12 +220,12 @@ def test_an_interrupted_run_goes_on_with_the_same_numbers(tmp_path, monkeypatch)
     monkeypatch.setattr("sslk.interpret.parts.Parts.due", True)
     data, _ = scenes()
     source, model = ClassMasks(data, ["core"]), Float32()
-    options = {"eps": 0.5, "batch_size": 2, "keep_representations": True}
-    whole = mask_agreement(model, data, source, EVERY, TRANSFORM, **options)
+    settings = AgreementSettings(eps=0.5, batch_size=2, keep_representations=True)
+    whole = mask_agreement(model, data, source, EVERY, TRANSFORM, settings)
     interrupted(tmp_path / "p", 6)
     seen = []
     calls = model.net.register_forward_hook(lambda *_: seen.append(1))
-    again = mask_agreement(model, data, source, EVERY, TRANSFORM, parts=tmp_path / "p", **options)
+    again = mask_agreement(model, data, source, EVERY, TRANSFORM, settings, parts=tmp_path / "p")
     calls.remove()
     # Parts of 2, 4 and 6 images are there; the layers are looked at with two passes over noise.
     assert len(seen) <= 3 + 3
@@ -242,7 +239,7 @@ def test_parts_of_other_settings_or_weights_are_not_taken(tmp_path, monkeypatch)
     monkeypatch.setattr("sslk.interpret.parts.Parts.due", True)
     data, _ = scenes()
     source = ClassMasks(data, ["core"])
-    options = {"eps": 0.5, "batch_size": 2, "keep_representations": True}
+    settings = AgreementSettings(eps=0.5, batch_size=2, keep_representations=True)
     other = Float32()
     with torch.no_grad():
         other.net[0].weight.mul_(-1)
@@ -252,8 +249,9 @@ def test_parts_of_other_settings_or_weights_are_not_taken(tmp_path, monkeypatch)
         ("threshold", Float32(), {"threshold": 0.3}),
     ):
         interrupted(tmp_path / name, 6)
-        fresh = mask_agreement(model, data, source, EVERY, TRANSFORM, **options | change)
-        found = mask_agreement(model, data, source, EVERY, TRANSFORM, parts=tmp_path / name, **options | change)
+        changed = replace(settings, **change)
+        fresh = mask_agreement(model, data, source, EVERY, TRANSFORM, changed)
+        found = mask_agreement(model, data, source, EVERY, TRANSFORM, changed, parts=tmp_path / name)
         for key in fresh.overlaps:
             np.testing.assert_array_equal(found.overlaps[key], fresh.overlaps[key])
 

@@ -10,6 +10,7 @@ from torchvision.models import VisionTransformer
 
 import sslk
 from sslk.interpret import attention_rollout
+from sslk.interpret.heatmaps import HeatmapSettings
 from sslk.interpret.raw_maps import resize_and_scale
 from sslk.models import Backbone
 from sslk.models.huggingface import HuggingFaceEncoder
@@ -92,7 +93,7 @@ def test_gradient_x_token_is_the_derivative_of_scaling_a_patch_token(name):
     model, x = Backbone(net.float(), name=name, input_size=(32, 32)), IMAGES.double()
     net.double()
     with pytest.warns(UserWarning, match="using gradient x token at"):
-        found = sslk.feature_heatmaps(model, x, features=[3, 11], size=(4, 4))
+        found = sslk.feature_heatmaps(model, x, settings=HeatmapSettings(size=(4, 4)), features=[3, 11])
     assert found.method == "gradient x token" and not any(p.grad is not None for p in model.parameters())
     prefix = 0 if name == "timm-mean" else 1
     layer, step = model.get_submodule(found.layer), 1e-5

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from sslk.probes import batched
 from sslk.probes.batched import fit_linear_probes
+from sslk.probes.settings import FitSettings
 
 
 def clusters(n, d=24, classes=(3, 7, 40, 41), seed=0, dtype=torch.float64):
@@ -39,7 +40,9 @@ def test_every_probe_is_at_the_minimum_of_its_own_objective():
     x, y = clusters(400)
     feature_masks, sample_masks = masks(24, 400)
     l2 = torch.tensor([1e-3, 1e-2, 1e-4, 1e-3])
-    probes = fit_linear_probes(x, y, l2=l2, feature_masks=feature_masks, sample_masks=sample_masks, tolerance=1e-9)
+    probes = fit_linear_probes(
+        x, y, settings=FitSettings(tolerance=1e-9), l2=l2, feature_masks=feature_masks, sample_masks=sample_masks
+    )
     targets = torch.searchsorted(probes.classes, y)
     for g in range(4):
         rows, columns = sample_masks[g], feature_masks[g]
@@ -61,7 +64,12 @@ def test_predictions_are_those_of_scikit_learn(dtype, device):
     x_test, _ = clusters(500, seed=1)
     feature_masks, sample_masks = masks(24, 600)
     found = fit_linear_probes(
-        x.to(device, dtype), y, feature_masks=feature_masks, sample_masks=sample_masks, l2=1e-3, tolerance=1e-5
+        x.to(device, dtype),
+        y,
+        settings=FitSettings(tolerance=1e-5),
+        feature_masks=feature_masks,
+        sample_masks=sample_masks,
+        l2=1e-3,
     )
     predicted = found.predict(x_test.to(device, dtype)).cpu()
     for g in range(4):
@@ -76,10 +84,16 @@ def test_predictions_are_those_of_scikit_learn(dtype, device):
 def test_one_probe_does_not_depend_on_its_neighbours():
     x, y = clusters(300)
     feature_masks, sample_masks = masks(24, 300)
-    together = fit_linear_probes(x, y, feature_masks=feature_masks, sample_masks=sample_masks, tolerance=1e-8)
+    together = fit_linear_probes(
+        x, y, settings=FitSettings(tolerance=1e-8), feature_masks=feature_masks, sample_masks=sample_masks
+    )
     for g in range(4):
         alone = fit_linear_probes(
-            x, y, feature_masks=feature_masks[g : g + 1], sample_masks=sample_masks.roll(-g, 0)[:1], tolerance=1e-8
+            x,
+            y,
+            settings=FitSettings(tolerance=1e-8),
+            feature_masks=feature_masks[g : g + 1],
+            sample_masks=sample_masks.roll(-g, 0)[:1],
         )
         torch.testing.assert_close(alone.logits(x)[0], together.logits(x)[g], rtol=1e-4, atol=1e-4)
 
@@ -87,12 +101,17 @@ def test_one_probe_does_not_depend_on_its_neighbours():
 def test_groups_that_do_not_fit_in_memory_give_the_same(monkeypatch):
     x, y = clusters(300)
     feature_masks, sample_masks = masks(24, 300)
-    whole = fit_linear_probes(x, y, feature_masks=feature_masks, sample_masks=sample_masks, tolerance=1e-9)
+    whole = fit_linear_probes(x, y, settings=FitSettings(tolerance=1e-9), feature_masks=feature_masks, sample_masks=sample_masks)
     monkeypatch.setattr(batched, "MEMORY_BYTES", 3 * (22 * 4 * 25 * 8 + 25 * 25 * 8))
     monkeypatch.setattr(batched, "LOGIT_BYTES", 4096)
     done = []
     parts = fit_linear_probes(
-        x, y, feature_masks=feature_masks, sample_masks=sample_masks, tolerance=1e-9, progress=lambda *state: done.append(state)
+        x,
+        y,
+        settings=FitSettings(tolerance=1e-9),
+        feature_masks=feature_masks,
+        sample_masks=sample_masks,
+        progress=lambda *state: done.append(state),
     )
     torch.testing.assert_close(parts.logits(x), whole.logits(x), rtol=1e-4, atol=1e-5)
     assert torch.equal(parts.predict(x), whole.predict(x)) and done[-1] == (4, 4, "training probes")
@@ -103,7 +122,7 @@ def test_class_absent_from_a_fold_constant_and_duplicate_features():
     x[:, 3] = 5.0
     x[:, 4] = x[:, 5]
     rows = torch.stack([y != 40, torch.ones(300, dtype=torch.bool)])
-    found = fit_linear_probes(x.float(), y, sample_masks=rows, l2=0.0, max_iterations=60)
+    found = fit_linear_probes(x.float(), y, settings=FitSettings(max_iterations=60), sample_masks=rows, l2=0.0)
     assert found.weight.isfinite().all()
     assert (found.predict(x.float())[0] != 40).all()
     assert torch.equal(found.predict(x[:0].float()), torch.zeros(2, 0, dtype=torch.int64))
@@ -166,7 +185,7 @@ def test_converged_means_the_loss_of_the_optimum(l2):
 
 def test_a_probe_that_was_stopped_has_not_converged():
     x, y, _, _ = wide_photos()
-    assert not fit_linear_probes(x, y, max_iterations=3).converged.any()
+    assert not fit_linear_probes(x, y, settings=FitSettings(max_iterations=3)).converged.any()
     # float32 cannot reach this, however long it tries; float64 reaches nearly as much.
-    assert not fit_linear_probes(x, y, tolerance=1e-14, max_iterations=300).converged.any()
-    assert fit_linear_probes(x.double(), y, l2=1e-2, tolerance=1e-8).converged.all()
+    assert not fit_linear_probes(x, y, settings=FitSettings(tolerance=1e-14, max_iterations=300)).converged.any()
+    assert fit_linear_probes(x.double(), y, settings=FitSettings(tolerance=1e-8), l2=1e-2).converged.all()

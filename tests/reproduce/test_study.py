@@ -11,7 +11,7 @@ from examples.reproduce.controls import supervised, untrained
 from examples.reproduce.encoders import METHODS, controls, find_encoders, missing_methods
 from examples.reproduce.page import write_page
 from examples.reproduce.reverse import ATTRIBUTES
-from examples.reproduce.steps import StudyConfig, make_steps
+from examples.reproduce.steps import StudyConfig, arms, make_steps
 from examples.reproduce.subset import CIFAR10_CLASSES, write_subset
 from sslk.concepts import ClassAttributes
 from sslk.models import load_backbone
@@ -80,7 +80,7 @@ def test_steps_come_after_those_they_need(tmp_path):
         assert set(step.needs) <= seen, step.name
         assert step.name not in seen
         seen.add(step.name)
-    assert sum(step.command == "finetune" for step in steps) == 3
+    assert sum(step.call is arms for step in steps) == 3
 
 
 def test_the_command_lists_its_steps_and_refuses_what_does_not_fit(data, capsys):

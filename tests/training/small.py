@@ -73,7 +73,7 @@ def train_small(name: str, folder: Path, arm: str = "qscore", **changes: Any) ->
     """Train one small method; returns it."""
     config, images = small_config(**changes), small_images()
     method = small_method(name)
-    train(method, small_views(images, config), len(images), folder, config, arm, small_set())  # type: ignore[arg-type]
+    train(method, small_views(images, config), folder, config, arm, small_set())  # type: ignore[arg-type]
     return method
 
 
@@ -88,5 +88,5 @@ def train_logging(name: str, folder: Path, log: Path, pause: float) -> None:
         time.sleep(pause)
 
     trained = small_method(name)
-    train(trained, small_views(images, config), len(images), folder, config, "qscore", small_set(), progress=on_step)
+    train(trained, small_views(images, config), folder, config, "qscore", small_set(), progress=on_step)
     torch.save(trained.state_dict(), folder / "final.pt")

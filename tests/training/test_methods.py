@@ -14,7 +14,7 @@ from sslk.training.heads import build_method
 from sslk.training.methods import METHODS, MomentumMethod
 from sslk.training.methods.swav import SwAV
 from sslk.training.optimizer import build_optimizer
-from sslk.training.run import train
+from sslk.training.run import Carrying, train
 from sslk.training.transforms import image_transform
 from sslk.training.views import Batches, ImageViews
 from tests.ops import oracle
@@ -154,7 +154,7 @@ def test_missing_head_is_said_at_the_start(name, missing):
 def test_head_warm_up_leaves_the_encoder_alone(tmp_path):
     config, images, method = small_config(epochs=1), small_images(), small_method("byol")
     before = {key: value.clone() for key, value in method.state_dict().items()}
-    train(method, small_views(images, config), len(images), tmp_path, config, frozen=True)
+    train(method, small_views(images, config), tmp_path, config, carrying=Carrying(frozen=True))
     after = method.state_dict()
     encoder = [key for key in before if key.startswith("backbone.")]
     assert all(torch.equal(before[key], after[key]) for key in encoder)  # running statistics of batch norm too
@@ -166,7 +166,7 @@ def test_an_encoder_that_was_loaded_for_evaluation_trains_in_training_mode(tmp_p
     config, images, method = small_config(epochs=1), small_images(), small_method("byol")
     method.eval()
     before = method.backbone[1].running_mean.clone()
-    train(method, small_views(images, config), len(images), tmp_path, config)
+    train(method, small_views(images, config), tmp_path, config)
     assert not torch.equal(method.backbone[1].running_mean, before)
     assert not torch.equal(method.backbone_momentum[1].running_mean, before)
 
@@ -175,7 +175,7 @@ def test_arms_see_the_same_batches_and_differ_by_their_penalty(tmp_path):
     logs = {}
     for arm in ARMS:
         config, images, method = small_config(epochs=1, lasso=1e-3), small_images(), small_method("vicreg")
-        logs[arm] = train(method, small_views(images, config), len(images), tmp_path / arm, config, arm, small_set())
+        logs[arm] = train(method, small_views(images, config), tmp_path / arm, config, arm, small_set())
     assert len({log[0]["loss"] for log in logs.values()}) == 1
     assert len({log[0]["mean_q"] for log in logs.values()}) == 1
     assert logs["baseline"][0]["penalty"] == 0 and logs["baseline"][0]["column_term"] > 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sslk.training.checkpoints import NonFiniteError
-from sslk.training.run import train
+from sslk.training.run import Carrying, train
 from tests.training.small import small_config, small_images, small_method, small_set, small_views, train_logging, train_small
 
 
@@ -56,7 +56,7 @@ def test_stopping_and_going_on_changes_nothing(tmp_path, name):
     for folder, stops in ((tmp_path / "whole", [None]), (tmp_path / "parts", [1, None])):
         for stop in stops:
             method = small_method(name)
-            train(method, small_views(images, config), len(images), folder, config, "qscore", small_set(), stop_epoch=stop)
+            train(method, small_views(images, config), folder, config, "qscore", small_set(), Carrying(stop_epoch=stop))
         states.append(method.state_dict())
     for key, value in states[0].items():
         assert torch.equal(states[1][key], value), key
@@ -87,7 +87,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
                 method.projection_head.layers[0].weight.fill_(float("nan"))
 
     with pytest.raises(NonFiniteError, match=r"not finite (at|after) step 4.*last good checkpoint is .*last.ckpt"):
-        train(method, views, len(images), tmp_path, config, "qscore", small_set(), progress=poison)
+        train(method, views, tmp_path, config, "qscore", small_set(), progress=poison)
     kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 4 and all(v.isfinite().all() for v in kept["state_dict"].values())
 
@@ -95,7 +95,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path):
 def test_weights_that_become_infinite_are_not_saved(tmp_path):
     config, images = small_config(learning_rate=1e30, optimizer="sgd"), small_images()
     with pytest.raises(NonFiniteError, match=r"not finite (at|after) step \d+"):
-        train(small_method("vicreg"), small_views(images, config), len(images), tmp_path, config, "baseline", small_set())
+        train(small_method("vicreg"), small_views(images, config), tmp_path, config, "baseline", small_set())
     if (tmp_path / "last.ckpt").exists():
         kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
         assert all(v.isfinite().all() for v in kept["state_dict"].values())
@@ -105,7 +105,7 @@ def test_logs_hold_every_step_once_after_an_interruption(tmp_path):
     images, config = small_images(), small_config()
     for stop in (1, 2, None):
         method = small_method("simsiam")
-        rows = train(method, small_views(images, config), len(images), tmp_path, config, "qscore", small_set(), stop_epoch=stop)
+        rows = train(method, small_views(images, config), tmp_path, config, "qscore", small_set(), Carrying(stop_epoch=stop))
     assert [row["step"] for row in rows] == list(range(9))
     assert rows[0].keys() >= {
         "loss",

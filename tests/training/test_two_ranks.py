@@ -29,7 +29,7 @@ def three_steps(name: str, arm: str, folder: str) -> tuple[dict[str, torch.Tenso
     images, method = small_images(), without_batch_statistics(small_method(name))
     if isinstance(method, MomentumMethod):
         method.reset_momentum()
-    log = train(method, small_views(images, config), len(images), _path(folder, name, arm), config, arm, small_set())
+    log = train(method, small_views(images, config), _path(folder, name, arm), config, arm, small_set())
     return {key: value.detach().clone() for key, value in method.state_dict().items()}, log
 
 

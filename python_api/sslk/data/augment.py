@@ -1,6 +1,7 @@
 """SimCLR's augmentations on whole batches of small images, fast enough for two CPU cores."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class BatchSimCLRTransform(nn.Module):
         strength: Colour jitter strength s: brightness, contrast and saturation factors come from 1 +- 0.8 s, the hue
             turns by up to +-0.2 s of a full circle (Chen et al. 2020, appendix A; 0.5 is their choice for CIFAR-10).
         gray_p: Probability of greyscale.
-        mean, std: Per-channel normalisation, for images in [0, 1].
+        normalization: Mean and deviation per channel, for images in [0, 1].
 
     >>> view = BatchSimCLRTransform(24)(torch.zeros(8, 3, 32, 32, dtype=torch.uint8))
     >>> view.shape, view.dtype
@@ -53,15 +54,14 @@ class BatchSimCLRTransform(nn.Module):
         jitter_p: float = 0.8,
         strength: float = 0.5,
         gray_p: float = 0.2,
-        mean: tuple[float, ...] = CIFAR10_MEAN,
-        std: tuple[float, ...] = CIFAR10_STD,
+        normalization: tuple[Sequence[float], Sequence[float]] = (CIFAR10_MEAN, CIFAR10_STD),
     ) -> None:
         super().__init__()
         self.size, self.scale, self.ratio = size, scale, ratio
         self.flip_p, self.jitter_p, self.strength, self.gray_p = flip_p, jitter_p, strength, gray_p
         # Constants, not state: they move with .to(device) but stay out of the state dict.
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(normalization[0]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalization[1]).view(1, 3, 1, 1), persistent=False)
         yiq = torch.tensor(_RGB_TO_YIQ, dtype=torch.float64)
         self.register_buffer("to_yiq", yiq.float(), persistent=False)
         self.register_buffer("from_yiq", torch.linalg.inv(yiq).float(), persistent=False)

@@ -80,8 +80,8 @@ class Dataset(torch.utils.data.Dataset):
         classes: Class names by label.
         transform: Applied to every image.
         annotate: index -> `Annotation`, for sets with masks or boxes.
-        content: Checksum of the pixels, for images that have no file names to tell sets apart.
-        checksum: index -> checksum of an image's file, for images that may be replaced under their name.
+        checksum: Of the pixels, for images that have no file names to tell sets apart; or index -> checksum of an image's
+            file, for images that may be replaced under their name.
 
     Attributes:
         skipped: Names of the images left out by `without_unreadable`.
@@ -104,8 +104,7 @@ class Dataset(torch.utils.data.Dataset):
         *,
         transform: Callable[[Image.Image], Any] | None = None,
         annotate: Callable[[int], Annotation] | None = None,
-        content: str = "",
-        checksum: Callable[[int], str] | None = None,
+        checksum: str | Callable[[int], str] = "",
     ) -> None:
         if len(image_names) == 0:
             raise ValueError(f"data set {name!r} holds no images")
@@ -118,7 +117,6 @@ class Dataset(torch.utils.data.Dataset):
         self._read = read
         self._image_names = image_names
         self._annotate = annotate
-        self._content = content
         self._checksum = checksum
         if labels is not None and len(labels) and int(np.max(labels)) >= 2**63:
             raise ValueError(f"labels of data set {name!r} must be below 2^63, got {np.max(labels)}.")
@@ -156,9 +154,9 @@ class Dataset(torch.utils.data.Dataset):
 
         The checksums of files are taken at each call, so that an image that was replaced is noticed.
         """
-        digest = hashlib.sha256(self._content.encode())
+        digest = hashlib.sha256(self._checksum.encode() if isinstance(self._checksum, str) else b"")
         for source in self._kept.tolist():
-            checksum = f" {self._checksum(source)}" if self._checksum is not None else ""
+            checksum = "" if isinstance(self._checksum, str) else f" {self._checksum(source)}"
             digest.update(f"{self._image_names[source]}{checksum}\n".encode())
         return digest.hexdigest()
 

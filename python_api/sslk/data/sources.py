@@ -115,7 +115,7 @@ def array_dataset(name: str, path: Path) -> Dataset:
     classes = [str(i) for i in range(count)] if named is None else [str(name) for name in named]
     names = [f"{path.name}[{i}]" for i in range(len(images))]
     content = f"{zlib.crc32(np.ascontiguousarray(images).data):08x}"
-    return Dataset(name, ArraySource(images).read, names, labels, classes, content=content)
+    return Dataset(name, ArraySource(images).read, names, labels, classes, checksum=content)
 
 
 def folder_dataset(name: str, path: Path, split: str) -> Dataset:

@@ -78,7 +78,7 @@ def _train(
     method, _ = build_method("simclr", load_embedded()[0], found.num_features, head)
     views = TensorViews(images, config.batch_size, config.view_size or 32, CIFAR10_MEAN, CIFAR10_STD)
     with tempfile.TemporaryDirectory() as folder:  # a demo is over in minutes: it need not be resumed
-        log = train(method, views, len(images), Path(folder), config, arm, found, progress=progress)
+        log = train(method, views, Path(folder), config, arm, found, progress=progress)
     return method.backbone.eval(), {name: [row[name] for row in log] for name in ("loss", "penalty")}
 
 

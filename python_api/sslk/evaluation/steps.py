@@ -15,10 +15,12 @@ from sslk.masked import StudySettings, masked_study
 from sslk.models.source import ModelSource
 from sslk.probes import ProbeOutputs, knn_study, linear_study
 from sslk.probes.settings import KnnSettings, LinearSettings
+from sslk.probes.source import described
 from sslk.progress import Progress
 from sslk.quality import discover as find_features
 from sslk.quality import failure_study, load_set, qscore, write_scores
 from sslk.quality.settings import BootstrapSettings
+from sslk.results.provenance import provenance
 from sslk.results.run import Run
 from sslk.reverse import KMeansSettings, ProbeSettings, ReverseInputs, reverse_study
 from sslk.statistics.bootstrap import mean_interval
@@ -55,7 +57,8 @@ def score(label: str, store: str, discriminative: str, data: DataSource, out: st
         "empty_share": scores.empty_share,
     }
     finding = f"The mean Q-Score of {len(finite)} images is {mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]."
-    _leave(Run("qscore", "Q-Scores", [finding, f"Setting: {found.summary()}."], {}, summary), label, out)
+    origin = provenance({"command": "qscore score", "test": described(opened)})
+    _leave(Run("qscore", "Q-Scores", [finding, f"Setting: {found.summary()}."], origin, summary), label, out)
 
 
 def linear(label: str, train: str, test: str, out: str, seed: int, device: str | None, *, progress: Progress | None) -> None:

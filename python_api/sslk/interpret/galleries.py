@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sslk.data import Dataset
 from sslk.features import FeatureStore
-from sslk.interpret.heatmaps import feature_heatmaps
+from sslk.interpret.heatmaps import HeatmapSettings, feature_heatmaps
 from sslk.interpret.overlay import overlay
 from sslk.interpret.pca import principal_directions
 from sslk.models import EvaluationTransform
@@ -131,7 +131,8 @@ def class_gallery(
     least = outside.topk(min(features, int(alive.sum())), largest=False).indices.tolist()
     name = store.spec.classes[label] if label < len(store.spec.classes) else str(label)
     lines = [(f"discriminative {j}", j) for j in best] + [(f"low {j}", j) for j in least]
-    drawn = [_top_images(model, dataset, transform, rows[:, j], indices, j, None, text, columns) for text, j in lines]
+    source = model, dataset, transform
+    drawn = [_top_images(source, rows[:, j], indices, (j, None), text, columns) for text, j in lines]
     return draw_gallery(drawn, f"{name}: discriminative and lowly activating features")
 
 
@@ -152,15 +153,13 @@ def pca_gallery(
         indices.append(batch.indices)
     values, numbers = torch.cat(coordinates), torch.cat(indices)
     head = found.head().to(next(model.parameters()).device)
+    source = model, dataset, transform
     drawn = [
         _top_images(
-            model,
-            dataset,
-            transform,
+            source,
             values[:, k],
             numbers,
-            k,
-            head,
+            (k, head),
             f"direction {k + 1}\n{100 * float(found.explained[k]):.1f} % of variance",
             columns,
         )
@@ -183,20 +182,19 @@ def _rows_of_class(store: FeatureStore, label: int) -> tuple[Tensor, Tensor]:
 
 
 def _top_images(
-    model: nn.Module,
-    dataset: Dataset,
-    transform: EvaluationTransform,
+    source: tuple[nn.Module, Dataset, EvaluationTransform],
     values: Tensor,
     indices: Tensor,
-    column: int,
-    head: nn.Module | None,
+    output: tuple[int, nn.Module | None],
     label: str,
     columns: int,
 ) -> GalleryRow:
+    """The images with the largest values, and beside each what the output (of a head, if any) looks at."""
+    (model, dataset, transform), (column, head) = source, output
     best = values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:columns]
     chosen = indices[best].tolist()
     batch, pixels = load_images(dataset, chosen, transform)
-    found = feature_heatmaps(model, batch.to(next(model.parameters()).device), features=[column], head=head)
+    found = feature_heatmaps(model, batch.to(next(model.parameters()).device), [column], settings=HeatmapSettings(head=head))
     assert found.per_feature is not None
     shown = overlay(pixels, found.per_feature[:, 0].cpu().numpy())
     captions = [

@@ -16,6 +16,28 @@ from sslk.quality.score import resolve_set
 
 
 @dataclass(frozen=True, eq=False)
+class HeatmapSettings:
+    """How maps are drawn.
+
+    Attributes:
+        eps: threshold in standard deviations; as stored in the set by default, 4 for a bare mask.
+        two_sided: large negative deviations count too; as stored in the set by default, not for a bare mask.
+        layer: dotted name of another layer to look at.
+        head: module on the representations whose outputs take the place of the features, such as a classifier; the closed
+            form holds for `nn.Linear`.
+        size: height and width of the maps; those of the images by default.
+        batch_size: images per forward pass.
+    """
+
+    eps: float | None = None
+    two_sided: bool | None = None
+    layer: str | None = None
+    head: nn.Module | None = None
+    size: tuple[int, int] | None = None
+    batch_size: int = 64
+
+
+@dataclass(frozen=True, eq=False)
 class Heatmaps:
     """Heatmaps of a batch of images, in [0, 1]; each map that is not empty has the maximum 1.
 
@@ -53,13 +75,7 @@ def feature_heatmaps(
     images: Tensor,
     features: Sequence[int] | Tensor | None = None,
     discriminative: DiscriminativeFeatures | Tensor | None = None,
-    *,
-    eps: float | None = None,
-    two_sided: bool | None = None,
-    layer: str | None = None,
-    head: nn.Module | None = None,
-    size: tuple[int, int] | None = None,
-    batch_size: int = 64,
+    settings: HeatmapSettings = HeatmapSettings(),
 ) -> Heatmaps:
     """What features look at: GradCAM of every feature, in closed form where features are pooled channels.
 
@@ -75,12 +91,7 @@ def feature_heatmaps(
         features: indices of features, one map each per image.
         discriminative: the set S (what `sslk.discover` returned, or a bool mask `[D]`): one map per image, of the
             features in both `L_i` and S. At least one of `features` and `discriminative` is needed.
-        eps, two_sided: as stored in the set by default; 4 and False for a bare mask.
-        layer: dotted name of another layer to look at.
-        head: module on the representations whose outputs take the place of the features, such as a classifier; the
-            closed form holds for `nn.Linear`.
-        size: height and width of the maps; those of the images by default.
-        batch_size: images per forward pass.
+        settings: thresholds, layer, head, size of the maps.
 
     Returns:
         Maps in [0, 1], resized bilinearly. For more images than fit in memory see `heatmap_batches`.
@@ -101,21 +112,9 @@ def feature_heatmaps(
         raise ValueError(f"images must be floating-point [N, C, H, W], normalised, got {images.dtype} {list(images.shape)}.")
     if not len(images):
         raise ValueError("images must hold at least one image, got none.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-    parts = list(
-        heatmap_batches(
-            model,
-            images.split(batch_size),
-            features,
-            discriminative,
-            eps=eps,
-            two_sided=two_sided,
-            layer=layer,
-            head=head,
-            size=size,
-        )
-    )
+    if settings.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}.")
+    parts = list(heatmap_batches(model, images.split(settings.batch_size), features, discriminative, settings))
 
     def joined(name: str) -> Tensor | None:
         return None if getattr(parts[0], name) is None else torch.cat([getattr(part, name) for part in parts])
@@ -135,12 +134,7 @@ def heatmap_batches(
     batches: Iterable[Tensor],
     features: Sequence[int] | Tensor | None = None,
     discriminative: DiscriminativeFeatures | Tensor | None = None,
-    *,
-    eps: float | None = None,
-    two_sided: bool | None = None,
-    layer: str | None = None,
-    head: nn.Module | None = None,
-    size: tuple[int, int] | None = None,
+    settings: HeatmapSettings = HeatmapSettings(),
 ) -> Iterator[Heatmaps]:
     """`feature_heatmaps` of batches of images, one after the other: memory for one batch, any number of images.
 
@@ -155,13 +149,13 @@ def heatmap_batches(
     method: MapMethod | None = None
     for images in batches:
         if method is None:
-            method = map_method(model, tuple(images.shape[1:]), layer=layer, head=head)
+            method = map_method(model, tuple(images.shape[1:]), layer=settings.layer, head=settings.head)
         with evaluating(method.model):
             raw = method(images)
-            shape = size or (images.shape[-2], images.shape[-1])
+            shape = settings.size or (images.shape[-2], images.shape[-1])
             combined = counts = per_feature = None
             if discriminative is not None:
-                active, signs = active_features(raw.features, discriminative, eps, two_sided)
+                active, signs = active_features(raw.features, discriminative, settings.eps, settings.two_sided)
                 combined, counts = combine(raw, active, signs, shape), active.sum(1)
             if features is not None:
                 per_feature = _per_feature(raw, _check_indices(features, raw.features.shape[1]), shape)

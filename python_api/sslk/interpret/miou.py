@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -34,6 +34,28 @@ from sslk.statistics.intervals import group_difference, mean_interval, paired_di
 MAPS = ("discriminative", "random features", "centre prior", "uniform")
 
 
+@dataclass(frozen=True)
+class AgreementSettings:
+    """How agreement is measured.
+
+    Attributes:
+        eps, two_sided, layer: as in `HeatmapSettings`.
+        threshold: in units of heat, which is in [0, 1].
+        keep_representations: also keep `[N, D]`.
+        batch_size, workers: of the loading.
+        seed: of the random features.
+    """
+
+    eps: float | None = None
+    two_sided: bool | None = None
+    layer: str | None = None
+    threshold: float = 0.0
+    keep_representations: bool = False
+    batch_size: int = 64
+    workers: int = 0
+    seed: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class MaskAgreement:
     """How well heatmaps agree with masks, image by image.
@@ -58,6 +80,18 @@ class MaskAgreement:
     method: str
     representations: Tensor | None = None
     correct: np.ndarray | None = None
+
+    def with_correct(self, correct: Sequence[bool] | np.ndarray | Tensor | None) -> MaskAgreement:
+        """The same with what is known of a classifier: whether it is right on each image, bool `[N]`.
+
+        Raises:
+            ValueError: another length.
+        """
+        if correct is None:
+            return replace(self, correct=None)
+        if len(correct) != self.images:
+            raise ValueError(f"correct must hold one value per image, got {len(correct)} for {self.images}.")
+        return replace(self, correct=np.asarray(correct).astype(bool))
 
     @property
     def kinds(self) -> list[str]:
@@ -102,7 +136,7 @@ class MaskAgreement:
         if correct is None:
             return values
         if self.correct is None:
-            raise ValueError("correct is unknown: give it to mask_agreement, or set it with dataclasses.replace.")
+            raise ValueError("correct is unknown: set it with `with_correct`.")
         return values[self.correct == correct]
 
 
@@ -112,16 +146,8 @@ def mask_agreement(
     masks: MaskSource,
     discriminative: DiscriminativeFeatures | Tensor,
     transform: EvaluationTransform,
+    settings: AgreementSettings = AgreementSettings(),
     *,
-    correct: Sequence[bool] | np.ndarray | Tensor | None = None,
-    eps: float | None = None,
-    two_sided: bool | None = None,
-    threshold: float = 0.0,
-    layer: str | None = None,
-    keep_representations: bool = False,
-    batch_size: int = 64,
-    workers: int = 0,
-    seed: int = 0,
     parts: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> MaskAgreement:
@@ -139,47 +165,49 @@ def mask_agreement(
         dataset: of PIL images: its own `transform` must be None.
         masks: called with index, height and width; see `sslk.interpret.masks`. A mask that has not the image's size
             must have the size of the model's input.
-        discriminative, eps, two_sided, layer: as for `feature_heatmaps`.
+        discriminative: as for `feature_heatmaps`.
         transform: of images and masks into the model's input.
-        correct: bool `[N]`, whether a classifier is right on each image.
-        threshold: in units of heat, which is in [0, 1].
-        keep_representations: also return `[N, D]`.
-        batch_size, workers: of the loading.
-        seed: of the random features.
+        settings: thresholds, layer, loading.
         parts: folder in which finished batches are kept; after a kill the same call goes on behind them and ends with
             the same numbers. Parts of a call with other arguments are removed; pixels and mask files are not compared.
         progress: called with the images done and to do, after every batch.
 
     Raises:
-        ValueError: the data set has a transform, `correct` has another length, a mask has another size than allowed, or
+        ValueError: the data set has a transform, a mask has another size than allowed, or
             `parts` is given and the masks have no repr that names them.
     """
     if dataset.transform is not None:
         raise ValueError("dataset must give untransformed images here, its transform must be None; pass transform=.")
-    if correct is not None and len(correct) != len(dataset):
-        raise ValueError(f"correct must hold one value per image, got {len(correct)} for {len(dataset)}.")
     kinds = masks.kinds
     device = next(model.parameters()).device
-    method = map_method(model, (3, *transform.size), layer=layer)
-    generator = torch.Generator().manual_seed(seed)
-    metrics = {(name, kind): HeatmapIoU(threshold).to(device) for name in MAPS for kind in kinds}
+    method = map_method(model, (3, *transform.size), layer=settings.layer)
+    generator = torch.Generator().manual_seed(settings.seed)
+    metrics = {(name, kind): HeatmapIoU(settings.threshold).to(device) for name in MAPS for kind in kinds}
     prior = center_prior(*transform.size).to(device)
     kept: list[Tensor] = []
     store: Parts | None = None
     if parts is not None:
-        settings = eps, two_sided, transform, threshold, keep_representations, batch_size, seed
-        store = Parts(parts, _identity(method, dataset, masks, discriminative, settings))
+        told = (
+            settings.eps,
+            settings.two_sided,
+            transform,
+            settings.threshold,
+            settings.keep_representations,
+            settings.batch_size,
+            settings.seed,
+        )
+        store = Parts(parts, _identity(method, dataset, masks, discriminative, told))
         for part in store.finished:
             _restore(metrics, kept, generator, part)
     done = saved = len(next(iter(metrics.values())).values())
     held = len(kept)
     rest = Subset(_Annotated(dataset, masks, transform), range(done, len(dataset)))
-    loader = DataLoader(rest, batch_size, num_workers=loading_processes(workers))
+    loader = DataLoader(rest, settings.batch_size, num_workers=loading_processes(settings.workers))
     with evaluating(method.model):
         for images, regions in loader:
             images, regions = images.to(device), regions.to(device)
             raw = method(images)
-            active, signs = active_features(raw.features, discriminative, eps, two_sided)
+            active, signs = active_features(raw.features, discriminative, settings.eps, settings.two_sided)
             heat = combine(raw, active, signs, transform.size)
             has_map = heat.flatten(1).amax(1, keepdim=True)[..., None] > 0
             at_random = random_features(raw.features, active, generator)
@@ -192,7 +220,7 @@ def mask_agreement(
             }
             for (name, kind), metric in metrics.items():
                 metric.update(shown[name], regions[:, kinds.index(kind)])
-            if keep_representations:
+            if settings.keep_representations:
                 kept.append(raw.features.float().cpu())
             done += len(images)
             if store is not None and (store.due or done == len(dataset)):
@@ -206,10 +234,9 @@ def mask_agreement(
         without_mask={kind: int(metrics["discriminative", kind].without_mask) for kind in kinds},
         without_map=int(first.without_map),
         images=len(dataset),
-        threshold=threshold,
+        threshold=settings.threshold,
         method=method.name,
         representations=torch.cat(kept) if kept else None,
-        correct=None if correct is None else np.asarray(correct).astype(bool),
     )
 
 

@@ -67,11 +67,13 @@ class AtlasSettings:
 
     Attributes:
         top: images per feature.
-        tail_features: features of each tail, for contrast.
+        tail_features: features of each tail, for contrast, evenly spread over their activation percentages.
+        min_correlation: of features that form a group.
     """
 
     top: int = 8
     tail_features: int = 8
+    min_correlation: float = 0.3
 
 
 Gallery = Literal["samples", "classes", "pca", "compare"]

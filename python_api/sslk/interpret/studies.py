@@ -18,13 +18,13 @@ from sslk.data import Dataset
 from sslk.features import FeatureStore
 from sslk.interpret import galleries
 from sslk.interpret.agreement_run import agreement_run
-from sslk.interpret.atlas import build_atlas
+from sslk.interpret.atlas import AtlasInputs, build_atlas
 from sslk.interpret.by_name import limited
 from sslk.interpret.comparison import misclassified_before
 from sslk.interpret.correctness import out_of_fold_correct, read_correct
 from sslk.interpret.heatmaps import feature_heatmaps
 from sslk.interpret.masks import MaskSource
-from sslk.interpret.miou import MaskAgreement, mask_agreement
+from sslk.interpret.miou import AgreementSettings, MaskAgreement, mask_agreement
 from sslk.interpret.overlay import overlay
 from sslk.interpret.settings import AtlasSettings, Gallery, GallerySettings, MiouSettings
 from sslk.models import Backbone, evaluation_transform
@@ -134,23 +134,26 @@ def miou_study(
     measured: dict[str, MaskAgreement] = {}
     for place, (arm, backbone) in enumerate(arms.items()):
         check_set(found, backbone, further_trained=further_trained or place > 0)
+        asked = AgreementSettings(
+            threshold=settings.threshold,
+            keep_representations=settings.correct == "folds",
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            seed=settings.seed,
+        )
         agreement = mask_agreement(
             backbone,
             images,
             masks,
             found,
             evaluation_transform(backbone),
-            threshold=settings.threshold,
-            seed=settings.seed,
-            keep_representations=settings.correct == "folds",
-            batch_size=settings.batch_size,
-            workers=settings.workers,
+            asked,
             parts=None if out is None else Path(out) / PARTS / arm,
             progress=renamed(progress, f"heatmaps {arm}" if split else "heatmaps"),
         )
         told = settings.correct_after if place and settings.correct_after else settings.correct
         correct = _correct(told, agreement, images, numbers, settings.seed)
-        measured[arm] = dataclasses.replace(agreement, correct=correct, representations=None)
+        measured[arm] = dataclasses.replace(agreement.with_correct(correct), representations=None)
     first = next(iter(arms.values()))
     origin: dict[str, Any] = {
         "command": "interpret miou",
@@ -193,17 +196,8 @@ def atlas_study(
         ValueError: set, images, concepts or weights do not belong to the store.
     """
     check_weights(store, backbone)
-    built = build_atlas(
-        store,
-        backbone,
-        images,
-        found,
-        out,
-        evaluation_transform(backbone),
-        concepts=concepts,
-        **vars(settings),
-        progress=progress,
-    )
+    inputs = AtlasInputs(store, backbone, images, found, evaluation_transform(backbone), concepts)
+    built = build_atlas(inputs, out, settings, progress=progress)
     group = built.group[: len(built.features)]
     alone = int((group < 0).sum())
     rows = [

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sslk.probes.lbfgs import Objective, minimize
+from sslk.probes.settings import FitSettings
 from sslk.probes.softmax_loss import SoftmaxLoss, SubspacePreconditioner
 from sslk.progress import Progress
 
@@ -87,9 +88,7 @@ def fit_linear_probes(
     l2: float | Tensor = 3e-2,
     feature_masks: Tensor | None = None,
     sample_masks: Tensor | None = None,
-    standardize: bool = True,
-    max_iterations: int = 1000,
-    tolerance: float = 1e-4,
+    settings: FitSettings = FitSettings(),  # noqa: B008 (frozen)
     device: str | torch.device | None = None,
     progress: Progress | None = None,
 ) -> LinearClassifiers:
@@ -111,10 +110,7 @@ def fit_linear_probes(
             grid that `kfold_probe` and `compression` choose from on held-out rows.
         feature_masks: bool `[G, D]`, the features each probe may use; all by default.
         sample_masks: bool `[G, N]`, the rows each probe is trained on; all by default.
-        standardize: give every feature zero mean and unit deviation over the probe's own rows; constant ones stay 0.
-        max_iterations: evaluations of loss and gradient at most.
-        tolerance: a probe is done when its loss is within this of the least possible, in nats: the bound is
-            `|dW|^2 / (2 l2)` for the weights, and the gradient times the distance for biases and where l2 is 0.
+        settings: standardisation, and when a probe is done.
         device: where to compute; where the features are by default.
         progress: called with the probes done and G.
 
@@ -144,7 +140,7 @@ def fit_linear_probes(
     sample_masks = _checked_mask("sample_masks", sample_masks, len(x))
     groups = _common_length(l2=len(penalties), feature_masks=len(feature_masks), sample_masks=len(sample_masks))
 
-    mean, scale = _standardization(x, standardize)
+    mean, scale = _standardization(x, settings.standardize)
     x = torch.cat([(x.to(mean) - mean) / scale, mean.new_ones(len(x), 1)], dim=1)  # the last column is the bias
     per_probe = (2 * HISTORY + 6) * len(classes) * x.shape[1] * x.itemsize + x.shape[1] ** 2 * x.itemsize
     at_once = max(1, MEMORY_BYTES // per_probe)
@@ -158,7 +154,7 @@ def fit_linear_probes(
             len(classes),
             _part(penalties, chosen).to(x),
             _part(sample_masks, chosen).to(device),
-            standardize and not bool(sample_masks.all()),
+            settings.standardize and not bool(sample_masks.all()),
             LOGIT_BYTES,
         )
         masks = _part(feature_masks, chosen).to(device).expand(count, -1)
@@ -167,7 +163,12 @@ def fit_linear_probes(
         objective = Objective(loss, precondition, free)
         report = partial(_report, progress, start, groups)
         result = minimize(
-            objective, loss.begin(count), history=HISTORY, max_iterations=max_iterations, tolerance=tolerance, progress=report
+            objective,
+            loss.begin(count),
+            history=HISTORY,
+            max_iterations=settings.max_iterations,
+            tolerance=settings.tolerance,
+            progress=report,
         )
         found.append((loss.raw(result.position), result))
     weights = torch.cat([weight for weight, _ in found])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from sslk.probes.batched import fit_linear_probes
 from sslk.probes.outputs import ProbeOutputs, balanced_accuracy
 from sslk.probes.rows import Labelled, labelled, loaded, origin_of
-from sslk.probes.settings import KFoldSettings
+from sslk.probes.settings import FitSettings, KFoldSettings
 from sslk.progress import Progress
 
 
@@ -68,7 +67,7 @@ def kfold_probe(
     rows = labelled(data, "train")
     features, labels = loaded(rows)
     folds, l2, seed = settings.folds, settings.l2, settings.seed
-    limits: dict[str, Any] = {"tolerance": settings.tolerance, "max_iterations": settings.max_iterations}
+    fit = FitSettings(tolerance=settings.tolerance, max_iterations=settings.max_iterations)
     fold = stratified_folds(labels, folds, seed)
     train = torch.stack([fold != f for f in range(folds)])
     total = folds * (1 if len(l2) == 1 else 1 + len(l2))
@@ -87,7 +86,7 @@ def kfold_probe(
             labels,
             l2=torch.tensor(l2, dtype=torch.float64).repeat(folds),
             sample_masks=inner.repeat_interleave(len(l2), 0),
-            **limits,
+            settings=fit,
             device=device,
             progress=report(0),
         ).predict(features)
@@ -100,7 +99,7 @@ def kfold_probe(
         labels,
         l2=torch.tensor(chosen, dtype=torch.float64),
         sample_masks=train,
-        **limits,
+        settings=fit,
         device=device,
         progress=report(total - folds),
     )

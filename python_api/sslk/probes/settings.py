@@ -68,3 +68,19 @@ class KFoldSettings:
     seed: int = 0
     tolerance: float = 1e-4
     max_iterations: int = 1000
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How many logistic regressions are trained at once.
+
+    Attributes:
+        standardize: give every feature zero mean and unit deviation over the probe's own rows; constant ones stay 0.
+        tolerance: a probe is done when its loss is within this of the least possible, in nats: the bound is
+            `|dW|^2 / (2 l2)` for the weights, and the gradient times the distance for biases and where l2 is 0.
+        max_iterations: evaluations of loss and gradient at most.
+    """
+
+    standardize: bool = True
+    tolerance: float = 1e-4
+    max_iterations: int = 1000

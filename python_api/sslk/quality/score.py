@@ -122,9 +122,10 @@ def qscore(
         mask, eps, two_sided = resolve_set(discriminative, source.num_features, eps, two_sided)
         warn_if_unreachable(eps, source.num_features)
         on = torch.device(device or "cpu")
+        on_device = mask.to(on)
         scores, counted, done = torch.empty(len(source), dtype=torch.float32), 0, 0
         for batch in feature_batches(source, on):
-            part, per_row = ssl_kernels.qscore_counts(batch, mask.to(on), eps, normalize, two_sided)
+            part, per_row = ssl_kernels.qscore_counts(batch, on_device, eps, normalize, two_sided)
             scores[done : done + len(part)] = part
             counted += int(per_row.sum())
             done += len(part)

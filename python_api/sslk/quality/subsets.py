@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sslk.probes.batched import fit_linear_probes
 from sslk.probes.rows import Labelled, loaded, rows_of
+from sslk.probes.settings import FitSettings
 from sslk.progress import Progress
 from sslk.quality.settings import SELECTIONS, CompressionSettings, Selection
 
@@ -158,9 +159,7 @@ def compression(
             l2=torch.tensor(l2, dtype=torch.float64).repeat(len(masks)),
             feature_masks=masks.repeat_interleave(len(l2), 0),
             sample_masks=rows.repeat_interleave(len(l2), 0),
-            standardize=False,
-            tolerance=settings.tolerance,
-            max_iterations=settings.max_iterations,
+            settings=FitSettings(False, settings.tolerance, settings.max_iterations),
             progress=partial(_report, progress, done, total),
         )
         done += len(probes)

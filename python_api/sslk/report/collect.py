@@ -94,7 +94,7 @@ def group_runs(runs: Sequence[LoadedRun]) -> tuple[list[Group], list[str]]:
     for loaded in runs:
         settings = _settings(loaded.run)
         data = {key: value for key, value in settings.items() if key.rpartition(".")[2] in _DATA}
-        groups.setdefault(loaded.run.kind, {}).setdefault(json.dumps(data, sort_keys=True), []).append(loaded)
+        groups.setdefault(_protocol(loaded.run), {}).setdefault(json.dumps(data, sort_keys=True), []).append(loaded)
     made, notes = [], []
     for kind, by_data in groups.items():
         made += [Group(kind, members, _differing(members)) for members in by_data.values()]
@@ -102,6 +102,12 @@ def group_runs(runs: Sequence[LoadedRun]) -> tuple[list[Group], list[str]]:
             parts = "; ".join(f"{', '.join(r.name for r in members)}: {data}" for data, members in by_data.items())
             notes.append(f"The {kind} runs are on different data and are not put into one table ({parts.replace(chr(34), '')}).")
     return made, notes
+
+
+def _protocol(run: Run) -> str:
+    """What a run is a run of: its kind, and where it stands in an evaluation which study of that kind."""
+    study = run.title.partition(": ")[2] if run.kind in ("qscore", "probe") else ""
+    return f"{run.kind}, {study[0].lower()}{study[1:]}" if study else run.kind
 
 
 def summaries(group: Group) -> RunTable:

@@ -31,7 +31,7 @@ from sslk.training.checkpoints import load_method, save_method
 from sslk.training.config import ARMS, Arm, TrainingConfig
 from sslk.training.heads import build_method
 from sslk.training.methods import METHODS, Method, MomentumMethod
-from sslk.training.run import train
+from sslk.training.run import Carrying, train
 from sslk.training.start import TrainingStart
 from sslk.training.transforms import image_transform
 from sslk.training.views import Batches, ImageViews, TensorViews, images_in_memory
@@ -116,17 +116,12 @@ def finetune(
         "data": [data.name, data.fingerprint],
     }
 
-    def run(model: Method, folder: Path, stage: str, **settings: Any) -> list[dict[str, float]]:
-        return train(
-            model,
-            views,
-            len(data),
-            folder,
-            identity=identity,
-            trainer_options=trainer_options,
-            progress=renamed(progress, stage),
-            **settings,
-        )
+    def run(
+        model: Method, folder: Path, stage: str, config: TrainingConfig, arm: Arm = "baseline", frozen: bool = False
+    ) -> list[dict[str, float]]:
+        carrying = Carrying(identity, None, frozen, trainer_options or {})
+        found = None if frozen else discriminative
+        return train(model, views, folder, config, arm, found, carrying, progress=renamed(progress, stage))
 
     before = copy.deepcopy(backbone)
     if discriminative is None:
@@ -141,7 +136,7 @@ def finetune(
         begun = build()
         if config.head_warmup_epochs and fresh:
             warm = replace(config, epochs=config.head_warmup_epochs, learning_rate=config.head_learning_rate)
-            run(begun, out / "heads", "warming up heads", config=warm, frozen=True)
+            run(begun, out / "heads", "warming up heads", warm, frozen=True)
             if isinstance(begun, MomentumMethod):
                 begun.reset_momentum()
         if world()[0] == 0:
@@ -153,7 +148,7 @@ def finetune(
     for arm in arms:
         model = build()
         load_method(model, out / START)
-        log = run(model, out / arm, arm, config=config, arm=arm, discriminative=discriminative)
+        log = run(model, out / arm, arm, config, arm)
         if world()[0] == 0:
             save_method(model, out / arm / MODEL, {"method": method, "arm": arm, "config": asdict(config), **identity})
         trained = copy.deepcopy(backbone)

@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,33 @@ from sslk.training.views import Batches, ImageViews, TensorViews
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner and its hints about devices
 
 
+@dataclass(frozen=True)
+class Carrying:
+    """How a run is carried out.
+
+    Attributes:
+        identity: what else must be equal for a resumed run (weights, data), JSON.
+        stop_epoch: end here for now; the schedules still run over `config.epochs`.
+        frozen: train the heads alone.
+        trainer_options: further arguments of `pytorch_lightning.Trainer`, such as `devices`.
+    """
+
+    identity: dict[str, Any] = field(default_factory=dict)
+    stop_epoch: int | None = None
+    frozen: bool = False
+    trainer_options: dict[str, Any] = field(default_factory=dict)
+
+
 def train(
     method: Method,
     views: TensorViews | ImageViews,
-    count: int,
     folder: Path,
     config: TrainingConfig,
     arm: Arm = "baseline",
     discriminative: DiscriminativeFeatures | None = None,
+    carrying: Carrying = Carrying(),
     *,
-    identity: dict[str, Any] | None = None,
-    stop_epoch: int | None = None,
-    frozen: bool = False,
     progress: Progress | None = None,
-    trainer_options: dict[str, Any] | None = None,
 ) -> list[dict[str, float]]:
     """Train `method` in place, from the start or from where `folder` stands; interrupted at any moment, it goes on.
 
@@ -53,16 +66,12 @@ def train(
     Args:
         method: encoder and heads at the start of the run; holds the trained weights afterwards.
         views: gives the batches.
-        count: images in the set.
         folder: of this run: `config.json`, `last.ckpt`, `logs/`, `tensorboard/`.
         config: settings.
         arm: which penalty is added to the method's loss.
         discriminative: the set S of the encoder at the start.
-        identity: what else must be equal for a resumed run (weights, data), JSON.
-        stop_epoch: end here for now; the schedules still run over `config.epochs`.
-        frozen: train the heads alone.
+        carrying: what else decides, and where to stop.
         progress: called with the optimiser steps done and all.
-        trainer_options: further arguments of `pytorch_lightning.Trainer`, such as `devices`.
 
     Returns:
         The logs, one dictionary per logged step.
@@ -71,6 +80,7 @@ def train(
         ValueError: the folder holds another run (naming the first setting that differs), or see `Batches`.
         NonFiniteError: the loss or a weight became NaN; names the step and the last good checkpoint.
     """
+    count, stop_epoch = len(views), carrying.stop_epoch
     per_epoch = count // config.batch_size
     steps = config.epochs * per_epoch // config.accumulate
     until = steps if stop_epoch is None else min(steps, stop_epoch * per_epoch // config.accumulate)
@@ -80,7 +90,7 @@ def train(
         max_steps=until,
         precision=config.precision,
         sync_batchnorm=torch.cuda.is_available(),
-        **{**_places(), **(trainer_options or {})},
+        **{**_places(), **carrying.trainer_options},
         accumulate_grad_batches=config.accumulate,
         use_distributed_sampler=False,
         enable_checkpointing=False,
@@ -93,11 +103,11 @@ def train(
     if until < 1:
         raise ValueError(f"accumulate must leave at least one step, got {config.accumulate} for {len(batches)} batches.")
     method.train()  # encoders are loaded for evaluation, and Lightning leaves modes as they are
-    module = TrainingModule(method, views, arm, config, steps, folder, discriminative, frozen)
+    module = TrainingModule(method, views, arm, config, steps, folder, discriminative, carrying.frozen)
     if config.compile:
         method.backbone.compile()
     folder.mkdir(parents=True, exist_ok=True)
-    claim(folder, {"arm": arm, "config": asdict(config), **(identity or {})}, trainer.is_global_zero)
+    claim(folder, {"arm": arm, "config": asdict(config), **carrying.identity}, trainer.is_global_zero)
     done = steps_done(folder)
     trainer.callbacks.append(KeepState(folder, config.checkpoint_every, until))  # type: ignore[attr-defined]
     if progress is not None:

@@ -118,9 +118,13 @@ class TensorViews(nn.Module):
     ) -> None:
         super().__init__()
         self.images, self.batch_size = images, batch_size
-        augment = BatchSimCLRTransform(size, mean=mean, std=std)
-        local = BatchSimCLRTransform(size // 2, LOCAL_SCALE, mean=mean, std=std)
+        augment = BatchSimCLRTransform(size, normalization=(mean, std))
+        local = BatchSimCLRTransform(size // 2, LOCAL_SCALE, normalization=(mean, std))
         self.augments = nn.ModuleList([augment, augment, *[local] * local_views])
+
+    def __len__(self) -> int:
+        """Images in the set."""
+        return len(self.images)
 
     def batches(self, keys: Iterator[tuple[Tensor, Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         """Images uint8 `[n, 3, H, W]` and random numbers `[views, 11, n]`."""
@@ -146,6 +150,10 @@ class ImageViews(nn.Module):
     def __init__(self, dataset: TorchDataset[Any], transform: Callable[[Any], list[Tensor]], workers: int = 4) -> None:
         super().__init__()
         self.items, self.workers = _SeededItems(dataset, transform), workers
+
+    def __len__(self) -> int:
+        """Images in the set."""
+        return len(self.items.dataset)  # type: ignore[arg-type]
 
     def batches(self, keys: Iterator[tuple[Tensor, Tensor, int]]) -> Iterator[list[Tensor]]:
         samples = (

@@ -20,6 +20,7 @@ from sslk.interpret.atlas.statistics import AtlasStatistics, coactivation_groups
 from sslk.interpret.atlas.thumbnails import SIDE, write_pictures
 from sslk.interpret.concept_scores import concept_scores
 from sslk.interpret.maps import map_method
+from sslk.interpret.settings import AtlasSettings
 from sslk.models import EvaluationTransform
 from sslk.progress import Progress
 from sslk.quality.discriminative import DiscriminativeFeatures
@@ -52,18 +53,39 @@ class Atlas:
     features: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class AtlasInputs:
+    """What an atlas is about; its parts must belong together.
+
+    Attributes:
+        store: the representations of the data set under the model.
+        model: as for `feature_heatmaps`.
+        dataset: of untransformed images, the one the store was extracted from.
+        discriminative: the set S; features are active at its eps.
+        transform: into the model's input.
+        concepts: which images have which concepts.
+
+    Raises:
+        ValueError: the set, the data set or the concepts do not belong to the store.
+        StoreError: the store is incomplete or damaged.
+    """
+
+    store: FeatureStore
+    model: nn.Module
+    dataset: Dataset
+    discriminative: DiscriminativeFeatures
+    transform: EvaluationTransform
+    concepts: ConceptTable | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.store.require(), self.dataset, self.discriminative, self.concepts)
+
+
 def build_atlas(
-    store: FeatureStore,
-    model: nn.Module,
-    dataset: Dataset,
-    discriminative: DiscriminativeFeatures,
+    inputs: AtlasInputs,
     out: str | os.PathLike[str],
-    transform: EvaluationTransform,
+    settings: AtlasSettings = AtlasSettings(),  # noqa: B008 (frozen)
     *,
-    concepts: ConceptTable | None = None,
-    top: int = 8,
-    tail_features: int = 8,
-    min_correlation: float = 0.3,
     progress: Progress | None = None,
 ) -> Atlas:
     """Write a page about every discriminative feature of a model on a data set, and some of both tails for contrast.
@@ -73,33 +95,27 @@ def build_atlas(
     pictures as they come into view; it needs no server and no network.
 
     Args:
-        store: the representations of the data set under the model.
-        model: as for `feature_heatmaps`.
-        dataset: of untransformed images, the one the store was extracted from.
-        discriminative: the set S; features are active at its eps.
+        inputs: store, model, images, set and concepts.
         out: folder; `index.html` and `pictures/` are written into it.
-        transform: into the model's input.
-        concepts: which images have which concepts.
-        top: images per feature.
-        tail_features: how many features of each tail, evenly spread over their activation percentages.
-        min_correlation: see `coactivation_groups`.
+        settings: what it shows.
         progress: called with the features drawn and to draw.
 
     Raises:
-        ValueError: the set, the data set or the concepts do not belong to the store.
-        StoreError: the store is incomplete or damaged.
+        ValueError: no image is to be shown.
     """
-    store.require()
-    _check(store, dataset, discriminative, concepts, top)
+    store, model, dataset, transform = inputs.store, inputs.model, inputs.dataset, inputs.transform
+    discriminative, concepts, top = inputs.discriminative, inputs.concepts, settings.top
+    if top < 1:
+        raise ValueError(f"top must be at least 1, got {top}.")
     inside = discriminative.mask.nonzero().squeeze(1)
     tails = {
-        "lower tail": _spread(discriminative, discriminative.lower_tail, tail_features),
-        "upper tail": _spread(discriminative, discriminative.upper_tail, tail_features),
+        "lower tail": _spread(discriminative, discriminative.lower_tail, settings.tail_features),
+        "upper tail": _spread(discriminative, discriminative.upper_tail, settings.tail_features),
     }
     features = torch.cat([inside, *tails.values()])
     kinds = ["discriminative"] * len(inside) + [name for name, part in tails.items() for _ in part]
     statistics = collect(store, discriminative, features, top=top)
-    group, phi = coactivation_groups(statistics.together[: len(inside), : len(inside)], statistics.rows, min_correlation)
+    group, phi = coactivation_groups(statistics.together[: len(inside), : len(inside)], statistics.rows, settings.min_correlation)
     sizes = np.bincount(group)
     group = np.where(sizes[group] > 1, group, -1)
     group = np.concatenate([group, np.full(len(features) - len(inside), -1)])
@@ -128,7 +144,7 @@ def build_atlas(
         layer=method.layer,
         side=SIDE,
         top=min(top, statistics.rows),
-        min_correlation=min_correlation,
+        min_correlation=settings.min_correlation,
         labelled=store.has_labels,
         concepts=concepts is not None,
     )
@@ -216,7 +232,7 @@ def _spread(found: DiscriminativeFeatures, mask: Tensor, count: int) -> Tensor:
     return rows[torch.linspace(0, len(rows) - 1, count).round().long()] if count else rows[:0]
 
 
-def _check(store: FeatureStore, dataset: Dataset, found: DiscriminativeFeatures, concepts: ConceptTable | None, top: int) -> None:
+def _check(store: FeatureStore, dataset: Dataset, found: DiscriminativeFeatures, concepts: ConceptTable | None) -> None:
     if found.num_features != store.num_features:
         raise ValueError(
             f"discriminative was found for D={found.num_features} features but the store has D={store.num_features}: "
@@ -231,5 +247,3 @@ def _check(store: FeatureStore, dataset: Dataset, found: DiscriminativeFeatures,
         raise ValueError("dataset must give untransformed images here, its transform must be None.")
     if concepts is not None and len(concepts) != len(dataset):
         raise ValueError(f"concepts must have one row per image, got {len(concepts)} for {len(dataset)}.")
-    if top < 1:
-        raise ValueError(f"top must be at least 1, got {top}.")
