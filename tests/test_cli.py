@@ -15,6 +15,7 @@ from sslk.cli import main
 from sslk.cli.app import COMMANDS, GROUPS, make_app
 from sslk.data import load_dataset
 from tests.documented import documented_commands
+from tests.house import START_UPS
 
 
 def function_of(name: str):
@@ -141,6 +142,18 @@ def test_commands_import_settings_alone():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
+@pytest.mark.parametrize("words", START_UPS, ids=lambda words: " ".join(words[:2]))
+def test_commands_on_a_finished_store_begin_with_torch_alone(words, tmp_path):
+    """Libraries that take seconds to import are imported where they are used, behind the first look at the store."""
+    code = (
+        f"import sys; from sslk.cli import main; status = main({words!r}); "
+        "heavy = {'torchvision', 'torchmetrics', 'sklearn', 'scipy', 'matplotlib', 'lightly', 'timm', 'pytorch_lightning'}; "
+        "print(status, sorted(heavy & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout.splitlines()[-1] == "1 []", result.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -44,8 +44,8 @@ def build(
     asked = [expert_by_name(name, dataset, threshold=threshold, device=device) for name in experts]
     with Output(quiet=quiet).progress() as update:
         table = build_concepts(dataset, asked, out, batch_size=batch_size, on_error=on_error, progress=update)
-    left_out = len(table.about.get("left_out", []))
-    print(f"{out}: {table}" + (f"; {left_out} images left out" if left_out else ""))
+    left_out = table.about.get("left_out", [])
+    print(f"{out}: {table}" + (f"; {len(left_out)} images left out" if left_out else ""))
 
 
 def classify(

@@ -40,8 +40,9 @@ def build(
 
     dataset = data.load()
     with Output(quiet=quiet).progress() as update:
-        chosen = choose_images(dataset, images, seed)
-        masks = build_masks(dataset, by_name(segmenter, device), out, indices=chosen, progress=update)
+        masks = build_masks(
+            dataset, by_name(segmenter, device), out, indices=choose_images(dataset, images, seed), progress=update
+        )
     print(f"{out}: {masks.summary()}")
 
 

@@ -74,7 +74,6 @@ def score(
         device: where the kernels run.
     """
     from sslk.features import FeatureStore
-    from sslk.features.by_name import images_of
     from sslk.files.regular import require_file_name
     from sslk.quality import load_set, qscore, write_scores
     from sslk.statistics.small_data import empty_sets
@@ -83,7 +82,11 @@ def score(
         require_file_name(out)
     opened = FeatureStore(store).require()
     found = load_set(discriminative, opened, further_trained=further_trained)
-    image_name = None if data is None else images_of(opened, DataSource(data, split, root)).image_name
+    image_name = None
+    if data is not None:
+        from sslk.features.by_name import images_of
+
+        image_name = images_of(opened, DataSource(data, split, root)).image_name
     with output.progress() as update:
         scores = qscore(
             opened,

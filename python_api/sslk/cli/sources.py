@@ -64,12 +64,13 @@ def train_and_test(
         StoreError: a store is incomplete or has no labels.
     """
     from sslk.features import FeatureStore
-    from sslk.features.by_name import extract_pair
 
     if (train is not None or test is not None) == (extraction.model is not None):
         raise ValueError("give either --train and --test, feature stores, or --extraction.model and --extraction.data.")
     if train is not None and test is not None:
         return FeatureStore(train).require(labels=True), FeatureStore(test).require(labels=True)
+    from sslk.features.by_name import extract_pair
+
     model, root = extraction.source(), extraction.root
     settings = ExtractSettings(extraction.batch_size, None, extraction.workers, extraction.amp, None, device)
     return extract_pair(model, str(extraction.data), Path(out) / "features", settings, root=root, progress=progress)

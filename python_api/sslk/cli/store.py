@@ -32,7 +32,7 @@ def extract(
 
     with Output(quiet=quiet).progress() as update:
         store = extract_by_name(model, data, out, settings, progress=update)
-    print(f"{store.path}: {len(store)} samples of {store.num_features} features" + ("" if store.complete else " so far"))
+    print(store.summary())
 
 
 def info(store: str, *, json: bool = False) -> None:
@@ -78,8 +78,7 @@ def merge(stores: list[str], *, out: str) -> None:
     """
     from sslk.features import store_merge
 
-    merged = store_merge(stores, out)
-    print(f"{merged.path}: {len(merged)} samples of {merged.num_features} features")
+    print(store_merge(stores, out).summary())
 
 
 def export(store: str, *, out: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchvision import datasets
 
 from sslk.data.dataset import Dataset
 from sslk.data.sources import ItemSource
@@ -62,6 +61,8 @@ PUBLISHED_SETS: Mapping[str, PublishedSet] = {
 
 def published_dataset(name: str, split: str, root: Path, download: bool) -> Dataset:
     """One of `PUBLISHED_SETS`, its files below `root` as torchvision lays them out."""
+    from torchvision import datasets
+
     published = PUBLISHED_SETS[name]
     check_split(name, split, published.splits)
     reader = getattr(datasets, published.reader)
@@ -88,7 +89,7 @@ def imagenet_dataset(name: str, split: str, root: Path, class_list: Path | None)
     absent = [wnid for wnid in wnids or () if not (folder / wnid).is_dir()]
     if absent:
         raise ValueError(f"{len(absent)} classes of {class_list} have no folder in {folder}, the first is {absent[0]}")
-    items = _ListedFolders(folder, wnids)
+    items = _listed_folders(folder, wnids)
     return Dataset(
         f"{name}/{split}", ItemSource(items).read, [path for path, _ in items.samples], np.array(items.targets), items.classes
     )
@@ -100,17 +101,17 @@ def check_split(name: str, split: str, splits: Any) -> None:
         raise ValueError(f"data set {name!r} has the splits {', '.join(splits)}, got split={split!r}")
 
 
-class _ListedFolders(datasets.ImageFolder):
+def _listed_folders(root: Path, wnids: list[str] | None) -> Any:
     """An image folder restricted to some class folders, labels in the order given."""
+    from torchvision import datasets
 
-    def __init__(self, root: Path, wnids: list[str] | None) -> None:
-        self._wnids = wnids
-        super().__init__(str(root))
+    class ListedFolders(datasets.ImageFolder):
+        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+            if wnids is None:
+                return super().find_classes(directory)
+            return wnids, {wnid: i for i, wnid in enumerate(wnids)}
 
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        if self._wnids is None:
-            return super().find_classes(directory)
-        return self._wnids, {wnid: i for i, wnid in enumerate(self._wnids)}
+    return ListedFolders(str(root))
 
 
 def _read_class_list(path: Path) -> list[str]:

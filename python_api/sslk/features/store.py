@@ -99,6 +99,10 @@ class FeatureStore:
         """Whether rows have labels."""
         return self.spec.labels
 
+    def summary(self) -> str:
+        """Where it is and what it holds, in one line."""
+        return f"{self.path}: {len(self)} samples of {self.num_features} features" + ("" if self.complete else " so far")
+
     def __len__(self) -> int:
         return self.manifest.rows
 

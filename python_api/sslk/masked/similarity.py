@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, zip_longest
 
 import torch
 from torch import Tensor
@@ -103,14 +103,11 @@ def compare_variants(
     models, count = tuple(streams), len(variants)
     similarity = Similarity([widths[model] for model in models for _ in variants], ridge=ridge)
     samples = 0
-    try:
-        for parts in zip(*(stream() for stream in streams.values()), strict=True):
-            similarity.update(*chain.from_iterable(parts))
-            samples += len(parts[0][0])
-    except ValueError as error:
-        if "zip()" not in str(error):
-            raise
-        raise ValueError(f"streams must hold the same samples for every model, but lengths differ ({error}).") from None
+    for parts in zip_longest(*(stream() for stream in streams.values())):
+        if any(part is None for part in parts):
+            raise ValueError(f"streams must hold the same samples for every model, but one ends after {samples}.")
+        similarity.update(*chain.from_iterable(parts))
+        samples += len(parts[0][0])
     if samples < 4:
         raise ValueError(f"debiased CKA needs at least 4 samples, got {samples}.")
     answer = similarity.compute()

@@ -5,34 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from sslk.metrics.checks import check_features
-
-
-def batch_moments(x: Tensor) -> Tensor:
-    """Count, means and sums of squared deviations of `x` `[n, D]`, packed as float64 `[1 + 2D]`."""
-    x = x.detach().double()
-    count = torch.full((1,), len(x), dtype=torch.float64, device=x.device)
-    if not len(x):
-        return torch.cat([count, x.new_zeros(2 * x.shape[1])])
-    mean = x.mean(0)
-    return torch.cat([count, mean, (x - mean).square().sum(0)])
-
-
-def merge_moments(parts: Tensor) -> Tensor:
-    """Merge packed moments `[W, 1 + 2D]` into `[1 + 2D]` (Chan, Golub and LeVeque 1983); associative.
-
-    >>> x = torch.tensor([[1.0], [2.0], [6.0]])
-    >>> merge_moments(torch.stack([batch_moments(x[:1]), batch_moments(x[1:])])).tolist()
-    [3.0, 3.0, 14.0]
-    """
-    n, mean, deviation = _unpack(parts)
-    total = n.sum(0)
-    merged = (n * mean).sum(0) / total.clamp(min=1)
-    return torch.cat([total, merged, (deviation + n * (mean - merged).square()).sum(0)])
-
-
-def _unpack(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    width = (packed.shape[-1] - 1) // 2
-    return packed[..., :1], packed[..., 1 : 1 + width], packed[..., 1 + width :]
+from sslk.statistics.moments import batch_moments, mean_and_std, merge_moments
 
 
 class FeatureMoments(Metric):
@@ -69,5 +42,5 @@ class FeatureMoments(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`mean`, `std` and `rows`."""
-        n, mean, deviation = _unpack(self.moments)
-        return {"mean": mean, "std": (deviation / n.clamp(min=1)).sqrt(), "rows": n[0].long()}
+        mean, std = mean_and_std(self.moments)
+        return {"mean": mean, "std": std, "rows": self.moments[0].long()}

@@ -6,7 +6,7 @@ from torchmetrics import Metric
 
 import ssl_kernels
 from sslk.metrics.checks import check_features
-from sslk.metrics.moments import batch_moments, merge_moments
+from sslk.statistics.moments import batch_moments, merge_moments
 
 
 class QScoreSummary(Metric):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from sslk.probes.batched import fit_linear_probes
@@ -131,6 +130,8 @@ def stratified_folds(labels: Tensor, folds: int, seed: int, *, strict: bool = Tr
     Raises:
         ValueError: fewer than two folds, or (strict) a class with too few samples.
     """
+    from sklearn.model_selection import StratifiedKFold
+
     if folds < 2:
         raise ValueError(f"folds must be at least 2, got {folds}.")
     classes, counts = torch.unique(labels, return_counts=True)

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from sslk.data.workers import loading_processes
 from sslk.features.store import FeatureStore
-from sslk.metrics.moments import FeatureMoments
 from sslk.probes.source import joined, source_of
+from sslk.statistics.moments import batch_moments, mean_and_std, merge_moments
 
 READ_ROWS = 4096
 
@@ -212,11 +212,11 @@ def standardization(rows: Rows) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: a feature is NaN or infinite.
     """
-    moments = FeatureMoments(rows.num_features)
+    moments = torch.zeros(1 + 2 * rows.num_features, dtype=torch.float64)
     for block in rows.ordered():
-        moments.update(block.cpu())
-    found = moments.compute()
-    if not bool(torch.isfinite(found["mean"]).all()):
-        bad = int((~torch.isfinite(found["mean"])).sum())
+        moments = merge_moments(torch.stack([moments, batch_moments(block.cpu())]))
+    mean, std = mean_and_std(moments)
+    if not bool(torch.isfinite(mean).all()):
+        bad = int((~torch.isfinite(mean)).sum())
         raise ValueError(f"train_features must be finite, got NaN or infinity in {bad} of {rows.num_features} columns.")
-    return found["mean"].float(), torch.where(found["std"] > 0, found["std"], 1.0).float()
+    return mean.float(), torch.where(std > 0, std, 1.0).float()

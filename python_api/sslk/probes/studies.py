@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sslk.data import Dataset
 from sslk.features.store import FeatureStore
-from sslk.models import Backbone
-from sslk.probes.head import head_outputs, imagenet_columns
 from sslk.probes.kfold import kfold_probe
 from sslk.probes.knn import knn_probe
 from sslk.probes.linear import LinearProbe, linear_probe
-from sslk.probes.online import encoder_rows
 from sslk.probes.outputs import ProbeOutputs, accuracy_interval
 from sslk.probes.settings import KFoldSettings, KnnSettings, LinearSettings
 from sslk.probes.source import described, unlike_classes
@@ -23,6 +19,10 @@ from sslk.progress import Progress
 from sslk.results.provenance import provenance
 from sslk.results.run import Run, RunTable
 from sslk.statistics.small_data import small_data, tied_settings
+
+if TYPE_CHECKING:
+    from sslk.data import Dataset
+    from sslk.models import Backbone
 
 OUTPUTS = "outputs.safetensors"
 
@@ -76,6 +76,8 @@ def augmented_linear_study(
         device: where to compute.
         progress: called with the steps done and to do.
     """
+    from sslk.probes.online import encoder_rows
+
     rows = [encoder_rows(backbone, images, device or "cpu", workers) for images in (train, test)]
     probe = linear_probe(rows[0], rows[1], settings, device=device or "cpu", progress=progress)
     data = train.name.rpartition("/")[0] or train.name
@@ -171,6 +173,8 @@ def head_study(store: FeatureStore, backbone: Backbone, *, classes: str | None =
     Raises:
         ValueError: the encoder has no classifier, or is another one than that of the store.
     """
+    from sslk.probes.head import head_outputs, imagenet_columns
+
     store.require(labels=True)
     if backbone.classifier is None:
         raise ValueError(f"model must have a trained classifier, {backbone.name!r} has none: use `sslk probe linear`.")

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from torch import Tensor
 
 from sslk.features.store import FeatureStore
@@ -76,6 +75,8 @@ def failure_curves(scores: Tensor, correct: Tensor) -> FailureCurves:
     Raises:
         ValueError: shapes differ, scores are NaN, or all samples are correct or all wrong.
     """
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
     s, c = torch.as_tensor(scores).detach().cpu().double().numpy(), torch.as_tensor(correct).detach().cpu().numpy()
     if s.shape != c.shape or s.ndim != 1:
         raise ValueError(f"scores and correct must both be [N], got {list(s.shape)} and {list(c.shape)}.")

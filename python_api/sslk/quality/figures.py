@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.failure import FailurePrediction
 from sslk.results.style import BLUE, GREEN, GREY, RED, SERIES, new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def activation_percentages(found: DiscriminativeFeatures) -> Figure:
@@ -55,6 +58,8 @@ def class_heatmaps(
         panels: (L2-normalised features `[N, D]`, labels `[N]`, correct `[N]`) by title, e.g. before and after; all on
             one colour scale. A class without any sample on a side stays blank.
     """
+    from matplotlib import pyplot as plt
+
     columns = found.mask.nonzero().squeeze(1)
     columns = columns[found.activation_percent[columns].argsort(descending=True)]
     maps: list[tuple[str, np.ndarray]] = []
@@ -96,6 +101,8 @@ def _smooth(values: list[float], window: int = 5) -> np.ndarray:
 
 def extreme_samples(images: Tensor, scores: Tensor, labels: Tensor, class_names: tuple[str, ...], count: int = 12) -> Figure:
     """The samples with the highest and the lowest Q-Scores, with their classes and scores."""
+    from matplotlib import pyplot as plt
+
     order = scores.argsort(descending=True, stable=True)
     figure, axes = plt.subplots(2, count, figsize=(count * 1.05, 3.1), layout="constrained")
     for row, (chosen, name) in enumerate(((order[:count], "highest Q-Scores"), (order[-count:], "lowest Q-Scores"))):

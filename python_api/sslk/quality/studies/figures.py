@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from sslk.quality.ablation import LambdaSearch, SweepPoint
-from sslk.quality.before_after import BeforeAfter
-from sslk.quality.subsets import Compression
 from sslk.results.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SERIES, new_axes
-from sslk.statistics.bootstrap import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sslk.quality.ablation import LambdaSearch, SweepPoint
+    from sslk.quality.before_after import BeforeAfter
+    from sslk.quality.subsets import Compression
+    from sslk.statistics.bootstrap import Interval
 
 _COLORS = {"discriminative": BLUE, "random": ORANGE, "lower tail": PURPLE, "upper tail": RED, "pca": GREEN}
 _MARKERS = {"discriminative": "o", "random": "s", "lower tail": "v", "upper tail": "^", "pca": "D"}
