@@ -9,7 +9,7 @@ data=tiny-imagenet:$SSLK_DATA/tiny_imagenet_val.zip
 sslk concepts classify "$tiny" --out "$out/tiny-objects.st"
 sslk concepts build --data "$data" --split val --experts labels colour --out "$out/tiny-base.st" --quiet
 sslk concepts merge "$out/tiny-base.st" "$out/tiny-objects.st" --out "$out/tiny.st"
-sslk reverse study --experiment transfer "EfficientNet-Lite0=$tiny" --concepts "$out/tiny.st" --clusters 100 200 $kmeans --out "$out/transfer"
+sslk reverse study --experiment transfer "EfficientNet-Lite0=$tiny" --concepts "$out/tiny.st" --ks 100 200 $kmeans --out "$out/transfer"
 # A shift needs the same columns on both sides: colour and objects.
 sslk concepts build --data "npz:$images" --experts colour --out "$out/colour.st" --quiet
 sslk concepts merge "$out/colour.st" "$out/objects.st" --out "$out/shared.st"
@@ -20,7 +20,7 @@ sslk reverse study --experiment shifted "$supervised" --concepts "$out/shared.st
 # An assignment that the encoder comes with: its own most probable ImageNet class.
 python - "$out/objects.st" "$out/arg-max.csv" <<'P'
 import csv, sys
-from sslk.reverse.concepts import ConceptTable
+from sslk.concepts import ConceptTable
 table = ConceptTable.load(sys.argv[1])
 with open(sys.argv[2], "w", newline="") as file:
     csv.writer(file).writerows([("sample", "cluster"), *zip(table.samples.tolist(), table.columns.tolist())])

@@ -28,7 +28,7 @@ sslk reverse study $encoders --concepts "$out/base.st" $kmeans --probe.solver lb
   --out "$out/ranking-lbfgs"
 sslk reverse study --experiment labels "$stores/supervised" --concepts "$out/concepts.st" --out "$out/labels"
 sslk reverse study --experiment vary-k "SimCLR=$stores/simclr" "untrained=$stores/untrained" --concepts "$out/concepts.st" \
-  --clusters 20 50 100 200 --kmeans.clusterings 3 --kmeans.restarts 2 --quiet --out "$out/vary-k"
+  --ks 20 50 100 200 --kmeans.clusterings 3 --kmeans.restarts 2 --quiet --out "$out/vary-k"
 sslk reverse study --experiment pairs "$stores/simclr" --concepts "$out/concepts.st" --group colour --data "npz:$images" \
   --kmeans.clusters 100 --kmeans.clusterings 1 --kmeans.restarts 2 --quiet --out "$out/pairs"
 sslk reverse study --experiment toy --out "$out/toy"

@@ -42,9 +42,8 @@ def evaluate(
             print_plan(plan)
         return
 
-    announce = None if output.quiet else say_step
     with output.progress() as update:
-        done = carry_out(models, settings, out, announce=announce, progress=update)
+        done = carry_out(models, settings, out, announce=None if output.quiet else say_step, progress=update)
     if output.json:
         output.fields({"report": str(done.report), "steps": done.states, "errors": done.errors})
     else:

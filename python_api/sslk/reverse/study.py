@@ -86,7 +86,7 @@ def reverse_study(
     run = _EXPERIMENTS[experiment](study)
     seed = settings.seed if experiment == "toy" else probe.seed
     config = {**(inputs.recorded or {}), "kmeans": asdict(kmeans), "probe": asdict(probe), **asdict(settings)}
-    origin = {"command": f"reverse-probe {experiment}", "seed": seed, "config": config}
+    origin = {"command": f"reverse study {experiment}", "seed": seed, "config": config}
     return replace(run, provenance={**origin, **run.provenance})
 
 
