@@ -3,8 +3,8 @@
     python examples/pretrain.py --data npz:cifar10_train.npz --out DIR [--methods byol vicreg ...] [--epochs 20]
 
 The methods take turns, `--round` epochs at a time, so that after any time all have had about the same training. Every
-turn leaves `DIR/METHOD/model.safetensors` (encoder and heads, float16), which `sslk train finetune --model cifar:compact@FILE` continues from
-and `load_backbone("cifar:compact", weights=...)` reads. Killed at any moment, the same command goes on.
+turn leaves `DIR/METHOD/model.safetensors` (encoder and heads, float16): `sslk train finetune --model cifar:compact@FILE`
+continues from it, `load_backbone("cifar:compact", weights=...)` reads it. Killed at any moment, the same command goes on.
 """
 
 import argparse
