@@ -15,15 +15,7 @@ from ssl_kernels._load import build_info, cpu_isa, cuda_library_loaded, set_cpu_
 from ssl_kernels.kmeans import kmeans_assign  # noqa: E402
 from ssl_kernels.masking import circular_mask, heatmap_iou, masked_variants  # noqa: E402
 from ssl_kernels.regression import sparse_softmax_sgd_  # noqa: E402
-from ssl_kernels.rows import (  # noqa: E402
-    activating_mask,
-    activation_counts,
-    column_l1,
-    qscore,
-    qscore_counts,
-    qscore_penalty,
-    row_moments,
-)
+from ssl_kernels.rows import activating_mask, activation_counts, column_l1, qscore, qscore_counts, qscore_penalty, row_moments  # noqa: E402
 from ssl_kernels.similarity import cca_matrix, cka_matrix, linear_cka  # noqa: E402
 
 __all__ = [

@@ -172,7 +172,9 @@ window.addEventListener("load", async () => {
   out.percent = [...document.querySelectorAll("article")].map(n => +n.dataset.percent);
   set("group", "0", "change"); out.group = cards(); set("group", "", "change");
   const image = document.querySelector("article img");
-  image.scrollIntoView(); await image.decode(); out.width = image.naturalWidth;
+  image.scrollIntoView();
+  if (!image.complete) await new Promise(loaded => image.addEventListener("load", loaded)); // virtual time waits for it
+  out.width = image.naturalWidth;
   const result = document.createElement("pre"); result.id = "result"; result.textContent = JSON.stringify(out);
   document.body.append(result);
 });
