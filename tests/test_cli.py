@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from cyclopts import CycloptsError
 
 from sslk.cli import main
@@ -198,6 +199,33 @@ def test_options_from_yaml_and_back(tmp_path, capsys):
     words = ["probe", "linear", "--train", "a", "--test", "b", "--out", "c", "--learning-rates", "0.1", "0.3", "--print-config"]
     assert main(words) == 0
     assert "learning_rates:\n- 0.1\n- 0.3\n" in capsys.readouterr().out
+
+
+def test_numbers_are_taken_as_they_are_written(tmp_path, capsys):
+    """cyclopts by itself rounds 0.5 to 0 where a whole number may stand."""
+    file = tmp_path / "options.yaml"
+    words = ["train", "finetune", "--method", "simclr", "--out", "runs/x", "--print-config"]
+    given = {"temperature": "0.5", "momentum": "0.996", "small": "1e-3", "hidden_dim": "64", "flag": "true", "kind": "plain"}
+    assert main(words + [word for name, value in given.items() for word in (f"--options.{name}", value)]) == 0
+    file.write_text(capsys.readouterr().out)
+    want = {"temperature": 0.5, "momentum": 0.996, "small": 0.001, "hidden_dim": 64, "flag": True, "kind": "plain"}
+    assert yaml.safe_load(file.read_text())["options"] == want
+    assert main(["train", "finetune", "--config", str(file), "--print-config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["options"] == want
+    file.write_text("epochs: 1.6\n")
+    stores = ["--train", "a", "--test", "b", "--out", "c"]
+    for more in (["--epochs", "1.6"], ["--config", str(file)]):
+        assert main(["probe", "linear", *stores, *more]) == 2 and "1.6" in capsys.readouterr().err
+    assert main(["probe", "knn", *stores, "--neighbors", "5", "2.5"]) == 2 and "2.5" in capsys.readouterr().err
+
+
+def test_an_option_set_to_nothing_stays_so(tmp_path, capsys):
+    file = tmp_path / "options.yaml"
+    file.write_text("label_group: null\n")
+    for _ in range(2):
+        assert main(["reverse", "study", "--out", "x", "--config", str(file), "--print-config"]) == 0
+        file.write_text(capsys.readouterr().out)
+        assert yaml.safe_load(file.read_text())["label_group"] is None
 
 
 def test_from_images_to_scores(tmp_path, capsys):

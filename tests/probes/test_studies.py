@@ -16,6 +16,7 @@ from sslk.quality.before_after import before_after
 from sslk.quality.failure import failure_prediction
 from sslk.quality.settings import BootstrapSettings, CompressionSettings, DiscoverSettings
 from sslk.quality.signed import compare_sides, matching_eps, mean_active
+from sslk.quality.studies.compression import compression_study
 from sslk.quality.subsets import compression, subset_masks
 from sslk.report.beside_paper import compare
 from sslk.results.run import Run, RunTable
@@ -140,6 +141,17 @@ def test_two_sides_win_where_the_signal_is_negative(tmp_path):
     assert result.two_sided.mean_active == pytest.approx(result.one_sided.mean_active, rel=0.02)
     assert result.gain.low > 0.1 and result.auroc["two-sided"].value > 0.75
     assert result.negative_share == pytest.approx(float((x < 0).double().mean()))
+    with pytest.raises(ValueError, match="two_sided must not be given, as both sides are compared, got True"):
+        compare_sides(store, store, correct, DiscoverSettings(2.0, two_sided=True))
+
+
+@pytest.mark.parametrize("two_sided", [None, False, True])
+def test_compression_selects_by_the_sides_asked_for(two_sided, tmp_path):
+    x, y = features(200)
+    store = write_store(tmp_path / "s", x - 1, y, signed=True)
+    quick = CompressionSettings(selections=("discriminative",), reductions=(0, 50), seeds=1, l2=(1e-2,))
+    run = compression_study(store, store, quick, DiscoverSettings(1.0, two_sided=two_sided))
+    assert run.provenance["two_sided"] is (two_sided is not False)
 
 
 def test_sweep_equals_discover_and_score(tmp_path):

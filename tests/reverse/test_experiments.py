@@ -8,11 +8,15 @@ from PIL import Image
 
 from sslk.cli import main
 from sslk.concepts import ConceptError, ConceptTable
+from sslk.data import Dataset
+from sslk.features import FeatureStore
+from sslk.features.identity import data_hash
 from sslk.features.manifest import StoreSpec
 from sslk.features.writer import StoreWriter
 from sslk.results.run import Run
-from sslk.reverse import Clusterings, KMeansSettings, ProbeSettings, quantize
+from sslk.reverse import Clusterings, KMeansSettings, ProbeSettings, ReverseInputs, quantize, reverse_study
 from sslk.reverse import experiments as ex
+from sslk.reverse.settings import ExperimentSettings
 
 QUICK = ProbeSettings(epochs=20, batch_size=64, learning_rate=0.5)
 
@@ -167,6 +171,34 @@ def test_the_command_line_end_to_end(tmp_path, capsys):
     assert main(["700" if word == "6" else word for word in words]) == 1 and "K=700 for N=600" in capsys.readouterr().err
     assert main(["concepts", "info", str(tmp_path / "c.st"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["groups"] == {"labels": 3, "colour": 2, "noise": 4}
+
+
+def test_every_experiment_heeds_the_groups_and_the_images(tmp_path):
+    features, kind, _, table = world()
+    names, classes = [f"{i}.png" for i in range(600)], ("cat", "dog", "car")
+    images = Dataset("world", lambda i: Image.new("RGB", (8, 8)), names, kind.numpy(), classes)
+    sizes = {"samples": 600, "num_features": 6, "shard_rows": 600}
+    spec = StoreSpec("enc", "0" * 64, "world", data_hash(images), "none", classes=classes, **sizes)
+    with StoreWriter(tmp_path / "store", spec) as writer:
+        writer.write(0, features, kind, torch.arange(600))
+    store = FeatureStore(tmp_path / "store")
+    inputs = ReverseInputs({"enc": store}, table, images=images)
+    quick = KMeansSettings(clusters=6, clusterings=2, restarts=1)
+
+    def run(experiment, inputs=inputs, out=None, **settings):
+        return reverse_study(experiment, inputs, ExperimentSettings(**settings), quick, ProbeSettings(epochs=2), out=out)
+
+    for experiment in ("ranking", "breakdown", "gain", "labels", "pairs"):
+        with pytest.raises(ConceptError, match="got smell"):
+            run(experiment, groups=("smell",), group="colour")
+    with pytest.raises(ConceptError, match="got smell"):
+        run("vary-k", groups=("smell",), ks=(4,))
+    assert len(run("breakdown", label_group="none").tables[0].rows) == 3  # of a table without labels
+    run("pairs", group="colour", count=1, out=tmp_path / "out")
+    assert len(Clusterings.load(tmp_path / "out" / "clusterings" / "enc.safetensors").assignments) == 1  # the one it needs
+    other = Dataset("other", lambda i: Image.new("RGB", (8, 8)), [f"other-{name}" for name in names], None)
+    with pytest.raises(ValueError, match=r"data must be what .* was extracted from, world, got other"):
+        run("pairs", ReverseInputs({"enc": store}, table, images=other), group="colour")
 
 
 def test_a_table_of_shifted_classes_is_refused(tmp_path, capsys):

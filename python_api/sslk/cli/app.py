@@ -9,13 +9,16 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from sslk.cli.config_file import ConfigFileError, split_config
+from sslk.cli.console import FLAT, whole_numbers
 
 # Command -> function and its line of help; the functions are imported when they are asked for.
 COMMANDS = {
@@ -81,7 +84,7 @@ def make_app(words: Iterable[str] = ()) -> App:
         "version_flags": ["--version", "-V"],
         "version": lambda: metadata.version("ssl-kernels"),
         "help_format": "plaintext",
-        "default_parameter": Parameter(consume_multiple=True),
+        "default_parameter": Parameter(consume_multiple=True, negative_iterable=()),
     }
     app = App(name="sslk", help="Measure and improve self-supervised representations.", help_epilogue=_EPILOGUE, **common)
     groups = {name: App(name=name, help=text, **common) for name, text in GROUPS.items()}
@@ -121,13 +124,13 @@ def _run(words: list[str]) -> int:
     app = make_app(words[:2])
     try:
         words, config = split_config(words)
-        if config is not None:
-            app.config = (config,)
+        app.config = (whole_numbers,) if config is None else (config, whole_numbers)
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
         if printing:
             print(_settings(command, bound), end="")
             return 0
-        command(*bound.args, **bound.kwargs)
+        with _plain_warnings(said, verbose):
+            command(*bound.args, **bound.kwargs)
         if name and {"--help", "-h"} & set(words):
             print("\nExamples:", *(f"  $ {line}" for line in examples(find(app, name))), sep="\n")
     except (CycloptsError, ConfigFileError) as error:
@@ -149,6 +152,18 @@ def _run(words: list[str]) -> int:
     return 0
 
 
+@contextmanager
+def _plain_warnings(said: str, verbose: bool) -> Iterator[None]:
+    """Warnings as one sentence, without the line of source that gave them."""
+    usual = warnings.formatwarning
+    if not verbose:
+        warnings.formatwarning = lambda message, *_: f"{said}: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 def find(app: App, name: str) -> App:
     """The command of that name."""
     for word in name.split():
@@ -164,27 +179,28 @@ def examples(command: App) -> list[str]:
 
 def _settings(command: Any, bound: inspect.BoundArguments) -> str:
     """Every option and its value as YAML that --config reads."""
-    from dataclasses import asdict, is_dataclass
+    from dataclasses import asdict, fields, is_dataclass
     from typing import get_type_hints
 
     import yaml
-
-    from sslk.cli.console import FLAT
 
     bound.apply_defaults()
     hints = get_type_hints(command, include_extras=True)
     found: dict[str, Any] = {}
     for name, value in bound.arguments.items():
-        plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        plain = value
+        if is_dataclass(value) and not isinstance(value, type):
+            usual = {field.name: field.default for field in fields(value)}
+            plain = {key: part for key, part in asdict(value).items() if part is not None or usual[key] is not None}
         flat = FLAT in getattr(hints.get(name), "__metadata__", ())
-        found |= plain if flat else {name: plain}
+        found |= plain if flat else {} if plain is None else {name: plain}
     return yaml.safe_dump(_listed(found), sort_keys=False, allow_unicode=True)
 
 
 def _listed(value: Any) -> Any:
-    """Tuples as lists, and no options that are not given."""
+    """Tuples as lists."""
     if isinstance(value, dict):
-        return {key: _listed(part) for key, part in value.items() if part is not None}
+        return {key: _listed(part) for key, part in value.items()}
     return [_listed(part) for part in value] if isinstance(value, list | tuple) else value
 
 

@@ -30,9 +30,9 @@ def build(
         experts: labels, attributes:CSV, colour, label-maps, classifier:MODEL[@WEIGHTS[@NAMES]], detector:NAME,
             segmenter:NAME, clip:PROMPTS.json or text; GROUP= in front sets the group of the columns.
         out: file of the table.
-        threshold: of probability, confidence or share; by default the arg-max of classifiers, 0.5, and 0.1 for colour.
+        threshold: threshold of probability, confidence or share; by default the arg-max of classifiers, 0.5, and 0.1 for colour.
         batch_size: images an expert sees at once.
-        device: of classifiers.
+        device: device of classifiers.
         on_error: an expert that raises on an image ends the build, or the image is left out, counted and listed.
         quiet: show no progress.
     """
@@ -60,7 +60,7 @@ def classify(
         store: folder of a feature store of this model.
         out: file of the table.
         model: NAME or NAME@CHECKPOINT of the store's model; its weights must hold a classifier.
-        group: of the columns.
+        group: group of the columns.
         threshold: every class above this probability in place of the arg-max.
     """
     from sslk.concepts import classify_store

@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from cyclopts import Parameter
+from cyclopts import App, ArgumentCollection, CoercionError, Parameter, Token
 
 if TYPE_CHECKING:
     from sslk.results.run import Run, RunTable
 
 FLAT = Parameter(name="*")  # the fields of a settings dataclass as options of their own
+
+
+def scalar(kind: Any, tokens: Sequence[Token]) -> int | float | bool | str:
+    """A value whose type no signature tells: a whole number, a number, true or false, or a text.
+
+    >>> [scalar(None, [Token(value=text)]) for text in ("3", "0.5", "1e-3", "true", "cosine")]
+    [3, 0.5, 0.001, True, 'cosine']
+    """
+    text = tokens[0].value
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def whole_numbers(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse 1.6 where a whole number is needed, which cyclopts rounds.
+
+    Raises:
+        CoercionError: a value is no whole number.
+    """
+    for argument in arguments:
+        if _leaves(argument.hint) == {int}:
+            for token in argument.tokens:
+                try:
+                    whole = float(token.value).is_integer()
+                except ValueError:
+                    whole = True  # no number at all: the conversion says so
+                if not whole:
+                    raise CoercionError(argument=argument, token=token, target_type=int)
+
+
+def _leaves(hint: Any) -> set[Any]:
+    inner = get_args(hint)
+    return set().union(*map(_leaves, inner)) if inner else {hint} - {type(None), ...}
 
 
 @dataclass(frozen=True)

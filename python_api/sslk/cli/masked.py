@@ -31,8 +31,8 @@ def build(
         out: folder of the masks.
         segmenter: grabcut, grabcut:box, labels:CLASS,..., boxes, files:FOLDER, deeplab or sam; see docs/masked.md.
         images: size of a random sample; all images by default.
-        seed: of the sample.
-        device: of segmenters that are networks.
+        seed: seed of the sample.
+        device: device of segmenters that are networks.
         quiet: show no progress.
     """
     from sslk.masked import build_masks, choose_images

@@ -33,7 +33,7 @@ def linear(
     Args:
         out: folder of the run: results.json and outputs.safetensors, the answer for every test sample.
         train: folder of the training set's feature store.
-        test: folder of the test set's.
+        test: folder of the test set's feature store.
         augment: run the encoder on freshly cropped and flipped images in every epoch (needs extraction).
         device: where to compute.
     """
@@ -73,7 +73,7 @@ def knn(
     Args:
         out: folder of the run.
         train: folder of the training set's feature store.
-        test: folder of the test set's.
+        test: folder of the test set's feature store.
         device: where to compute.
     """
     from sslk.probes import knn_study
@@ -162,7 +162,7 @@ def transfer(
         data: names of data sets, or TRAIN+TEST for two that belong together.
         out: folder of the run.
         epochs: passes of the probe over the training set.
-        seed: of the probe.
+        seed: seed of the probe.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
         batch_size: images per forward pass.
         workers: loading processes.

@@ -237,7 +237,7 @@ def compression(
     Args:
         out: folder of the run.
         train: folder of the training set's feature store.
-        test: folder of the test set's.
+        test: folder of the test set's feature store.
         device: where to compute.
     """
     from sslk.quality import compression_study

@@ -16,8 +16,8 @@ def page(
 
     Args:
         runs: folders that commands wrote with --out, or folders that hold such folders.
-        out: the page.
-        title: of the page; that of the run where there is only one.
+        out: file of the page.
+        title: title of the page; that of the run where there is only one.
         max_megabytes: pictures and data that would make the page larger stay in their folders, and are named.
         quiet: print nothing.
     """
@@ -39,8 +39,8 @@ def watch(runs: list[str], *, title: str | None = None, port: int = 8000, quiet:
 
     Args:
         runs: folders that commands write with --out, or folders that hold such folders.
-        title: of the page; that of the run where there is only one.
-        port: of the server; 0 picks a free one.
+        title: title of the page; that of the run where there is only one.
+        port: port of the server; 0 picks a free one.
         quiet: print nothing.
     """
     from sslk.report import serve

@@ -21,7 +21,7 @@ def study(
     shifted_store: str | None = None,
     shifted_concepts: str | None = None,
     data: str | None = None,
-    split: str = "train",
+    split: str = "test",
     root: str | None = None,
     output: Annotated[Output, FLAT] = Output(),  # noqa: B008
 ) -> None:
@@ -43,10 +43,10 @@ def study(
         concepts: concept table of these images.
         kmeans: settings of the quantiser.
         probe: settings of the predictor.
-        assignments: for self-labels, a CSV of sample number and cluster, or clusterings that another run left.
-        shifted_store: for shifted, the store of the other data set under the same encoder.
-        shifted_concepts: for shifted, the concept table of the other data set, of the same columns.
-        data: for pairs, the data set, for the example images.
+        assignments: assignment of self-labels: a CSV of sample number and cluster, or clusterings that another run left.
+        shifted_store: store of the other data set of shifted, under the same encoder.
+        shifted_concepts: concept table of the other data set of shifted, of the same columns.
+        data: data set of the store, for the example images of pairs.
         split: split of that data set.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
     """

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from sslk.cli.console import FLAT, Output
+from cyclopts import Parameter
+
+from sslk.cli.console import FLAT, Output, scalar
 from sslk.data.source import DataSource
 from sslk.models.source import ModelSource
 from sslk.quality.settings import LambdaSettings
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from sslk.quality.ablation import Train
     from sslk.training.start import TrainingStart
 
-Options = dict[str, int | float | bool | str]
+Options = dict[str, Annotated[int | float | bool | str, Parameter(converter=scalar)]]
 
 
 def finetune(
@@ -41,7 +43,7 @@ def finetune(
     Examples:
         $ sslk train finetune --method simclr --out runs/simclr --training.epochs 2 --training.learning-rate 0.3
         $ sslk train finetune --method byol --model cifar:compact@byol.safetensors --arms qscore --out runs/byol
-        $ torchrun --nproc-per-node 8 -m sslk.cli train finetune --method dino --model timm:resnet50@pretrained --data imagenet --out runs/dino
+        $ torchrun --nproc-per-node 8 -m sslk.cli train finetune --method dino --model timm:resnet50@pretrained --data imagenet --test-split val --out runs/dino
 
     Args:
         method: simclr, swav, moco, byol, dino, simsiam, vicreg or barlow-twins.

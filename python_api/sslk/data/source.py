@@ -15,7 +15,7 @@ class DataSource:
 
     Attributes:
         data: name of a published data set, folder:PATH, npz:PATH, hf:NAME, camvid:PATH, tiny-imagenet:PATH or sample.
-        split: of the data set.
+        split: split of the data set.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
     """
 

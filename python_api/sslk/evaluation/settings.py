@@ -26,7 +26,7 @@ class EvaluationSettings:
         batch_size: images per forward pass.
         workers: loading processes.
         device: where to compute; a GPU where there is one.
-        seed: of everything random.
+        seed: seed of everything random.
     """
 
     data: str
@@ -61,7 +61,7 @@ class DemoSettings:
     Attributes:
         epochs: passes of further training per arm.
         learning_rate: peak learning rate of LARS in the further training.
-        seed: of everything random; the same seed gives the same numbers on the same machine.
+        seed: seed of everything random; the same seed gives the same numbers on the same machine.
     """
 
     epochs: int = 4

@@ -7,5 +7,6 @@ from .maintain import store_verify as store_verify
 from .manifest import StoreError as StoreError
 from .manifest import StoreSpec as StoreSpec
 from .reader import Batch as Batch
+from .settings import ExtractSettings as ExtractSettings
 from .store import FeatureStore as FeatureStore
 from .writer import StoreWriter as StoreWriter

@@ -10,7 +10,6 @@ from sslk.data import Dataset, load_dataset, splits_of
 from sslk.data.source import DataSource
 from sslk.distributed import best_device
 from sslk.features.extraction import extract
-from sslk.features.identity import data_hash
 from sslk.features.settings import ExtractSettings
 from sslk.features.store import FeatureStore
 from sslk.models import evaluation_transform
@@ -91,6 +90,5 @@ def images_of(store: FeatureStore, data: DataSource) -> Dataset:
         ValueError: another data set.
     """
     dataset = data.load()
-    if data_hash(dataset) != store.spec.data_hash:
-        raise ValueError(f"data must be what {store.path} was extracted from, {store.spec.dataset}, got {dataset.name}.")
+    store.require_images(dataset)
     return dataset

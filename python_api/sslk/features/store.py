@@ -5,10 +5,13 @@ import json
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from sslk.features.identity import data_hash, dataset_name
 from sslk.features.manifest import Manifest, ShardEntry, StoreError, StoreSpec, short
 from sslk.features.reader import Batch, concatenate, in_order, iterate
 from sslk.files.regular import require_regular_file
@@ -125,6 +128,17 @@ class FeatureStore:
         if labels and not self.has_labels:
             raise StoreError(f"{self.path} has no labels, which are needed here: extract from a labelled data set.")
         return self
+
+    def require_images(self, dataset: Dataset[Any]) -> None:
+        """Refuse a data set that the store was not extracted from.
+
+        Raises:
+            ValueError: another data set.
+        """
+        if data_hash(dataset) != self.spec.data_hash:
+            raise ValueError(
+                f"data must be what {self.path} was extracted from, {self.spec.dataset}, got {dataset_name(dataset)}."
+            )
 
     def shard(self, entry: ShardEntry) -> Batch:
         """Map one shard, checked, into memory. Writing to the tensors never reaches the file.

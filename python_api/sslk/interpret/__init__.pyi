@@ -2,6 +2,10 @@ from .by_name import data_and_masks as data_and_masks
 from .heatmaps import Heatmaps as Heatmaps
 from .heatmaps import feature_heatmaps as feature_heatmaps
 from .heatmaps import heatmap_batches as heatmap_batches
+from .settings import AtlasSettings as AtlasSettings
+from .settings import GallerySettings as GallerySettings
+from .settings import MaskSettings as MaskSettings
+from .settings import MiouSettings as MiouSettings
 from .studies import atlas_study as atlas_study
 from .studies import forget_parts as forget_parts
 from .studies import gallery_study as gallery_study

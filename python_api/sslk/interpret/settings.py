@@ -37,7 +37,7 @@ class MiouSettings:
         limit: only so many images, evenly spread over the data set; all by default.
         batch_size: images per forward pass.
         workers: loading processes.
-        seed: of the random features and the folds.
+        seed: seed of the random features and the folds.
     """
 
     correct: str | None = None
@@ -68,7 +68,7 @@ class AtlasSettings:
     Attributes:
         top: images per feature.
         tail_features: features of each tail, for contrast, evenly spread over their activation percentages.
-        min_correlation: of features that form a group.
+        min_correlation: least correlation of features that form a group.
     """
 
     top: int = 8
@@ -86,7 +86,7 @@ class GallerySettings:
     Attributes:
         labels: classes to draw; the first three by default.
         columns: images per row.
-        seed: of the random samples and the folds.
+        seed: seed of the random samples and the folds.
     """
 
     labels: tuple[int, ...] = (0, 1, 2)

@@ -96,7 +96,7 @@ def heatmap_study(
         "interpret",
         title,
         [f"{empty} of {len(numbers)} images have no active discriminative feature and no map."],
-        _origin(backbone, images),
+        _origin("heatmaps", backbone, images, eps=found.eps, chosen=numbers, features=list(features)),
         {"images": len(numbers), "without_map": empty, "method": maps.method, "layer": maps.layer},
         figures=[_photographs("heatmaps", title, figure)],
         files={"heatmaps.safetensors": lambda path: write_atomically(path, save(tensors))},
@@ -129,7 +129,7 @@ def miou_study(
         ValueError: the set belongs to another model, or correctness is asked for and cannot be told.
     """
     settings.check(len(arms))
-    name, split, total = images.name, len(arms) > 1, len(images)
+    name, split, total, regions = images.name, len(arms) > 1, len(images), repr(masks)
     images, masks, numbers = limited(images, masks, settings.limit)
     measured: dict[str, MaskAgreement] = {}
     for place, (arm, backbone) in enumerate(arms.items()):
@@ -160,6 +160,7 @@ def miou_study(
         "model": first.name,
         "data": name,
         "images": total,
+        "masks": regions,
         "weights": {arm: backbone.weights_hash[:12] for arm, backbone in arms.items()},
         **vars(settings),
         "eps": found.eps,
@@ -222,7 +223,7 @@ def atlas_study(
             f"{len(built.features)} discriminative features form {built.groups} groups that fire together; {alone} are alone.",
             f"The page is {built.page.name} in this folder.",
         ],
-        _origin(backbone, images),
+        _origin("atlas", backbone, images, eps=found.eps, **vars(settings)),
         {"features": len(built.cards), "groups": built.groups, "alone": alone},
         [RunTable("Features", columns, rows)],
         [_photographs("groups", title, figure)],
@@ -287,7 +288,7 @@ def gallery_study(
         "interpret",
         title,
         findings,
-        _origin(backbone, images),
+        _origin("gallery", backbone, images, kind=kind, **vars(settings)),
         {"pictures": len(figures)},
         figures=[_photographs(name, title, figure) for name, figure in figures.items()],
     )
@@ -311,8 +312,9 @@ def forget_parts(out: str | PathLike[str]) -> None:
     shutil.rmtree(Path(out) / PARTS, ignore_errors=True)
 
 
-def _origin(backbone: Backbone, images: Dataset) -> dict[str, Any]:
-    return provenance({"model": backbone.name, "weights": backbone.weights_hash[:12], "data": images.name})
+def _origin(command: str, backbone: Backbone, images: Dataset, **settings: Any) -> dict[str, Any]:
+    model = {"model": backbone.name, "weights": backbone.weights_hash[:12], "data": images.name}
+    return provenance({"command": f"interpret {command}", **model, **settings})
 
 
 def _photographs(name: str, title: str, figure: Figure) -> Picture:

@@ -14,19 +14,19 @@ class StudySettings:
         segmenter: finds the foreground: grabcut, grabcut:box, labels:CLASS,..., boxes, files:FOLDER, deeplab or sam; see
             docs/masked.md.
         variants: names, of the paper's five and of `sslk.masked.variants.OCCLUDERS`.
-        radius: of the disc, as a share of the shorter side; where disc and rest have equal areas by default.
+        radius: radius of the disc, as a share of the shorter side; where disc and rest have equal areas by default.
         images: sample of the data set, without replacement; all by default.
         on_bad_mask: images whose mask is empty or full in the centre crop, or came in another size, are kept or dropped.
-        folds: of the cross-validation; fewer where a class has fewer samples, 0 leaves it out.
+        folds: folds of the cross-validation; fewer where a class has fewer samples, 0 leaves it out.
         k: nearest neighbours that are looked at.
         neighbor_metric: metric in which they are near.
         neighbor_images: at most so many images are pooled for the neighbours.
         umap_share: share of the images for UMAP; 0 leaves it out.
-        resamples: of the bootstrap; 0 leaves the intervals out.
+        resamples: resamples of the bootstrap; 0 leaves the intervals out.
         ridge: added to the covariances of the canonical correlations.
         rbf_fraction: bandwidth of radial-kernel CKA as a share of the median distance; left out by default.
         rbf_images: at most so many images for it.
-        seed: of the sample, folds, bootstrap, UMAP and random weights.
+        seed: seed of the sample, folds, bootstrap, UMAP and random weights.
     """
 
     segmenter: str = "grabcut"

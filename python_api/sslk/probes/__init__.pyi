@@ -12,6 +12,7 @@ from .outputs import accuracy_interval as accuracy_interval
 from .outputs import balanced_accuracy as balanced_accuracy
 from .rows import EncoderRows as EncoderRows
 from .rows import Rows as Rows
+from .settings import FitSettings as FitSettings
 from .settings import KFoldSettings as KFoldSettings
 from .settings import KnnSettings as KnnSettings
 from .settings import LinearSettings as LinearSettings

@@ -20,10 +20,10 @@ class LinearSettings:
     Attributes:
         epochs: passes over the training set.
         batch_size: rows per step.
-        learning_rates: of the grid.
-        weight_decays: of the grid.
+        learning_rates: learning rates of the grid.
+        weight_decays: weight decays of the grid.
         validation_share: share of the training set that chooses the setting.
-        seed: of the split and the order.
+        seed: seed of the split and the order.
     """
 
     epochs: int = 100
@@ -42,7 +42,7 @@ class KnnSettings:
         neighbors: grid of k.
         temperatures: grid of temperatures.
         validation_share: share of the training set that chooses k and temperature.
-        seed: of the split.
+        seed: seed of the split.
     """
 
     neighbors: tuple[int, ...] = NEIGHBORS
@@ -56,9 +56,9 @@ class KFoldSettings:
     """Folds, and the penalties to choose from within each.
 
     Attributes:
-        folds: how many.
+        folds: number of folds.
         l2: penalties to choose from within each fold; scikit-learn's C is 1 / (l2 samples).
-        seed: of the folds.
+        seed: seed of the folds.
         tolerance: how far a probe's loss may lie above the least possible, in nats.
         max_iterations: evaluations of loss and gradient at most.
     """

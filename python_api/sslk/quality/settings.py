@@ -36,8 +36,8 @@ class BootstrapSettings:
     """Of the intervals.
 
     Attributes:
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples: resamples of the bootstrap.
+        seed: seed of the bootstrap.
     """
 
     resamples: int = 1000
@@ -102,7 +102,7 @@ class TransferTable:
     """How the table of a transfer is labelled, to be compared with a paper's.
 
     Attributes:
-        name: of the method; the model's name by default.
+        name: name of the method; the model's name by default.
         arm: column of the accuracies, baseline or qscore.
     """
 

@@ -98,14 +98,16 @@ def compare_sides(
         train: store the discriminative features are found on.
         test: store whose samples are scored.
         correct: bool `[N]`, whether a classifier was right, in the order of the test store's rows.
-        settings: of the one-sided set.
+        settings: of the one-sided set, `two_sided` not given.
         bootstrap: of the intervals.
         device: where the kernels run.
         progress: called after each of the four passes.
 
     Raises:
-        StoreError, ValueError: as for `discover`, `qscore` and `failure_curves`.
+        StoreError, ValueError: as for `discover`, `qscore` and `failure_curves`; or `two_sided` is given.
     """
+    if settings.two_sided is not None:
+        raise ValueError(f"two_sided must not be given, as both sides are compared, got {settings.two_sided}.")
 
     def report(done: int) -> None:
         if progress is not None:

@@ -14,15 +14,15 @@ class KMeansSettings:
     """Settings of the quantiser; the defaults are the paper's.
 
     Attributes:
-        clusters: K.
-        iterations: of Lloyd's algorithm, at most.
+        clusters: number of clusters K.
+        iterations: iterations of Lloyd's algorithm, at most.
         restarts: runs per clustering, of which the one of least inertia counts.
         clusterings: independent clusterings, over which results are averaged.
         start: K random rows, or k-means++.
         engine: `sslk` runs on `ssl_kernels.kmeans_assign`; `faiss` on faiss, on its GPU build where there is one.
         max_points: rows that k-means sees, a random sample where the data has more; None is all of them. Every row is
             assigned in the end. Results state the number.
-        seed: of starts and samples.
+        seed: seed of starts and samples.
     """
 
     clusters: int = 1000
@@ -50,13 +50,13 @@ class ProbeSettings:
 
     Attributes:
         solver: `sgd` as in the paper, or `lbfgs` to convergence on the training rows.
-        epochs: of SGD, at most; the one of least validation cross-entropy counts.
+        epochs: epochs of SGD, at most; the one of least validation cross-entropy counts.
         batch_size: rows per step.
         learning_rate: divided by 10 after 60 % and after 80 % of the epochs.
-        momentum: of SGD.
+        momentum: momentum of SGD.
         weight_decay: L2, on weights and biases, for both solvers.
-        iterations: of L-BFGS, at most.
-        seed: of splits and orders.
+        iterations: iterations of L-BFGS, at most.
+        seed: seed of splits and orders.
         device: where it runs.
     """
 
@@ -83,16 +83,17 @@ class ExperimentSettings:
     """What an experiment of reverse probing needs beside features and concepts.
 
     Attributes:
-        groups: groups of concepts that are used, all by default; for breakdown the order in which they are added.
+        groups: groups of concepts that are used, all by default, with that of the labels for gain and that of the pairs for
+            pairs; for breakdown the order in which they are added.
         label_group: the group of the labels, none for a table without: breakdown begins with it, gain adds to it, labels
             leaves it out.
         ks: numbers of clusters of vary-k (500 to 3000 by default) and of transfer (500 and 1000 by default).
         accuracy: CSV of model and linear-probe top-1 in percent, for the scatter of ranking.
-        title: of the other data set of shifted, or of the assignment of self-labels.
+        title: title of the other data set of shifted, or of the assignment of self-labels.
         repeats: splits of labels, over which results are averaged.
         group: the group of concepts of pairs.
-        count: how many pairs.
-        seed: of the points of toy.
+        count: number of pairs that pairs draws.
+        seed: seed of the points of toy.
     """
 
     groups: tuple[str, ...] = ()

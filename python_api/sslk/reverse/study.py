@@ -78,7 +78,7 @@ def reverse_study(
 
     Raises:
         ConceptError: the concepts are of other images, or a group is unknown.
-        ValueError: something that the experiment needs is missing.
+        ValueError: something that the experiment needs is missing, or the images are not those of the store.
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"experiment must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}.")
@@ -101,7 +101,11 @@ class _Study:
 
     @property
     def concepts(self) -> ConceptTable:
-        return _given(self.inputs.concepts, "concepts")
+        return self.select(_given(self.inputs.concepts, "concepts"))
+
+    def select(self, table: ConceptTable) -> ConceptTable:
+        """The groups of a table that are used."""
+        return table.select(list(self.settings.groups)) if self.settings.groups else table
 
     @property
     def labels(self) -> str | None:
@@ -155,19 +159,17 @@ def cluster_stores(
 
 
 def _ranking(study: _Study) -> Run:
-    groups, accuracy = study.settings.groups, study.settings.accuracy
-    table = study.concepts.select(list(groups)) if groups else study.concepts
-    known = read_accuracies(accuracy) if accuracy else None
-    return experiments.ranking(study.clusterings(), table, study.probe, accuracy=known, progress=study.progress)
+    known = read_accuracies(study.settings.accuracy) if study.settings.accuracy else None
+    return experiments.ranking(study.clusterings(), study.concepts, study.probe, accuracy=known, progress=study.progress)
 
 
 def _breakdown(study: _Study) -> Run:
     return experiments.breakdown(
         study.clusterings(),
-        study.concepts,
+        _given(study.inputs.concepts, "concepts"),
         study.probe,
         order=study.settings.groups or None,
-        labels=study.settings.label_group,
+        labels=study.labels,
         progress=study.progress,
     )
 
@@ -190,9 +192,9 @@ def _shifted(study: _Study) -> Run:
     first, (second, table) = study.only(), _given(study.inputs.shifted, "shifted")
     if first.spec.weights_hash != second.spec.weights_hash:
         raise ValueError(f"both stores must be of one encoder, got {first.spec.model} and {second.spec.model}.")
-    found, batch = next(iter(study.clusterings().values())), second.load()
+    found, batch, title = next(iter(study.clusterings().values())), second.load(), study.settings.title or "shifted"
     return experiments.shifted_test(
-        found, study.concepts, batch.features.float(), batch.indices, table, study.probe, title=study.settings.title or "shifted"
+        found, study.concepts, batch.features.float(), batch.indices, study.select(table), study.probe, title=title
     )
 
 
@@ -211,8 +213,8 @@ def _labels(study: _Study) -> Run:
 
 def _pairs(study: _Study) -> Run:
     group, images = _given(study.settings.group, "group"), _given(study.inputs.images, "data")
-    study.only()
-    found = next(iter(study.clusterings().values()))
+    study.only().require_images(images)
+    found = next(iter(replace(study, kmeans=replace(study.kmeans, clusterings=1)).clusterings().values()))
     return experiments.cluster_pairs(
         found, study.concepts, group, lambda number: images[number][0], study.probe, count=study.settings.count
     )
@@ -263,7 +265,13 @@ def read_inputs(
         None if assignments is None else read_assignment(assignments),
         None if shifted is None else (FeatureStore(shifted[0]), read_concepts(shifted[1])),
         images,
-        {"stores": list(stores), "concepts": concepts, "assignments": assignments},
+        {
+            "stores": list(stores),
+            "concepts": concepts,
+            "assignments": assignments,
+            "shifted": None if shifted is None else list(shifted),
+            "images": None if images is None else images.name,
+        },
     )
 
 

@@ -23,11 +23,14 @@ class TrainingConfig:
         accumulate: batches whose gradients are averaged before a step; the regulariser's batch is one of them.
         optimizer: `lars`, or `sgd`; biases and norms get neither decay nor layer-wise scaling.
         learning_rate: peak learning rate.
-        momentum, weight_decay: of the optimiser.
+        momentum: momentum of the optimiser.
+        weight_decay: weight decay of the optimiser, on weights.
         warmup_share: share of the steps in which the learning rate rises; then it follows a cosine to zero.
-        lambda1, lambda2: weights of the regulariser's two terms (arm `qscore`).
+        lambda1: weight of the regulariser's term that raises Q-Scores (arm `qscore`).
+        lambda2: weight of the regulariser's term that keeps the features' column norms small (arm `qscore`).
         lasso: weight of `sum |H|` over L2-normalised rows (arm `lasso`).
-        alpha, beta: fixed thresholds of the regulariser in place of the means over the batch.
+        alpha: fixed threshold of the Q-Scores in place of their mean over the batch.
+        beta: fixed threshold of the column norms in place of their mean over the batch.
         head_warmup_epochs: passes in which fresh heads are trained with the encoder frozen, before the arms begin.
         head_learning_rate: peak learning rate of these.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
@@ -38,7 +41,7 @@ class TrainingConfig:
         workers: processes that load and augment images; images kept in memory need none.
         checkpoint_every: steps between checkpoints; an interruption costs at most as many.
         log_every: steps between log entries.
-        seed: of fresh heads, the order of the images and their views; arms of one seed see the same batches.
+        seed: seed of fresh heads, the order of the images and their views; arms of one seed see the same batches.
 
     Raises:
         ValueError: a setting is out of range, naming it.

@@ -43,7 +43,7 @@ def compression_study(
         ValueError: as for `compression`.
     """
     test = joined(train.require(labels=True), test.require(labels=True))
-    found = discover(train, features.eps, features.lower, features.upper, device=device)
+    found = discover(train, **vars(features), device=device)
     study = compression(
         train, test, found.activation_percent, settings, band=(features.lower, features.upper), device=device, progress=progress
     )
@@ -113,6 +113,7 @@ def compression_study(
         "eps": found.eps,
         "lower": features.lower,
         "upper": features.upper,
+        "two_sided": found.two_sided,
         "tolerance": settings.tolerance,
     }
     table = RunTable(f"Top-1 on subsets, over {settings.seeds} seeds", columns, rows)

@@ -31,7 +31,7 @@ def sides_study(
         train: store the discriminative features are found on.
         test: the samples that are scored; features may be signed.
         outputs: a classifier's answers for them.
-        settings: of the one-sided set; the two-sided threshold is matched to its mean `|L_i|`.
+        settings: of the one-sided set, `two_sided` not given; the two-sided threshold is matched to its mean `|L_i|`.
         bootstrap: of the intervals.
         device: where the kernels run.
         progress: called after each of the four passes.
