@@ -194,7 +194,8 @@ def test_every_experiment_heeds_the_groups_and_the_images(tmp_path):
     with pytest.raises(ConceptError, match="got smell"):
         run("vary-k", groups=("smell",), ks=(4,))
     assert len(run("breakdown", label_group="none").tables[0].rows) == 3  # of a table without labels
-    run("pairs", group="colour", count=1, out=tmp_path / "out")
+    done = run("pairs", group="colour", count=1, out=tmp_path / "out")
+    assert done.provenance["config"]["kmeans"]["clusterings"] == 1
     assert len(Clusterings.load(tmp_path / "out" / "clusterings" / "enc.safetensors").assignments) == 1  # the one it needs
     other = Dataset("other", lambda i: Image.new("RGB", (8, 8)), [f"other-{name}" for name in names], None)
     with pytest.raises(ValueError, match=r"data must be what .* was extracted from, world, got other"):

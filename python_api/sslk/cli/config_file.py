@@ -38,7 +38,7 @@ class ConfigFile:
             for name in a.names
             if name.startswith("--")
         }
-        option_lines(self.file, {name for name in known if not name.startswith(("no_", "empty_"))})
+        option_lines(self.file, {name for name in known if not name.startswith("no_")})
         with open(self.file, encoding="utf-8") as stream:
             settings = yaml.safe_load(stream) or {}
         for word in reversed(commands):  # an option may have the name of a command

@@ -82,6 +82,8 @@ def reverse_study(
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"experiment must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}.")
+    if experiment == "pairs":  # of one clustering
+        kmeans = replace(kmeans, clusterings=1)
     study = _Study(inputs, settings, kmeans, probe, None if out is None else Path(out) / "clusterings", progress)
     run = _EXPERIMENTS[experiment](study)
     seed = settings.seed if experiment == "toy" else probe.seed
@@ -214,7 +216,7 @@ def _labels(study: _Study) -> Run:
 def _pairs(study: _Study) -> Run:
     group, images = _given(study.settings.group, "group"), _given(study.inputs.images, "data")
     study.only().require_images(images)
-    found = next(iter(replace(study, kmeans=replace(study.kmeans, clusterings=1)).clusterings().values()))
+    found = next(iter(study.clusterings().values()))
     return experiments.cluster_pairs(
         found, study.concepts, group, lambda number: images[number][0], study.probe, count=study.settings.count
     )
