@@ -174,14 +174,6 @@ def _(
     return h.new_empty(h.shape[0], dtype=checks.accumulation(h)), h.new_empty(h.shape[0], dtype=torch.int32)
 
 
-@torch.library.register_kernel("sslk::qscore_counts", "cuda")
-def _(
-    h: Tensor, discriminative: Tensor, eps: float = 4.0, normalize: bool = True, two_sided: bool = False
-) -> tuple[Tensor, Tensor]:
-    checks.qscore_counts(h, discriminative, eps, normalize, two_sided)
-    return _ops.qscore(h, discriminative, eps, normalize, two_sided), _ops.activation_counts(h, eps, two_sided)[1]
-
-
 @torch.library.register_fake("sslk::qscore_backward")
 def _(grad: Tensor, h: Tensor, discriminative: Tensor, eps: float, normalize: bool, two_sided: bool) -> Tensor:
     checks.qscore_backward(grad, h, discriminative, eps, normalize, two_sided)

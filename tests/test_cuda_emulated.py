@@ -120,6 +120,10 @@ def test_forward(simt: ctypes.CDLL, d: int, dtype: torch.dtype, misalign: int) -
         simt.simt_qscore(*arguments, pointer(q))
         want_q = reference.qscore(wide, discriminative, eps, normalize, two_sided)
         assert_rows_close(q, want_q, tolerance)
+        counted, active = torch.full_like(q, -3.0), torch.full((n,), -1, dtype=torch.int32)
+        simt.simt_qscore_counts(*arguments, pointer(counted), pointer(active))
+        assert_rows_close(counted, want_q, tolerance)
+        assert torch.equal(active, per_row)
 
         finite = wide.isfinite().all(dim=1) & (wide.abs().amax(dim=1) < 1e20)
         good = h[finite].contiguous()  # a NaN row would leave nothing to compare
@@ -279,3 +283,16 @@ def test_order_of_threads_does_not_change_a_bit(simt: ctypes.CDLL) -> None:
     for q, columns in results[1:]:
         assert torch.equal(q, results[0][0])
         assert torch.equal(columns, results[0][1])
+
+
+def test_counts_of_more_rows_than_the_counters_hold(simt: ctypes.CDLL) -> None:
+    """A team's counters have 12 bits: they are added up and cleared in time."""
+    d, teams = 8, 4 * 2 * 256 // 8
+    n = teams * 4200
+    h = torch.zeros(n, d)
+    h[:, 3] = 9.0
+    h[::2, 3], h[::2, 5] = 0.0, 9.0
+    features, per_row = torch.zeros(d, dtype=torch.int64), torch.full((n,), -1, dtype=torch.int32)
+    simt.simt_counts(rows(h), ctypes.c_double(1.0), ctypes.c_bool(False), pointer(features), pointer(per_row))
+    assert features.tolist() == [0, 0, 0, n // 2, 0, n // 2, 0, 0]
+    assert per_row.eq(1).all()

@@ -27,16 +27,16 @@ struct StatelessOp {
 
 // This thread's active items in a row that float32 could decide; false otherwise. total is the team's.
 template <typename T, typename Team, int kSlots>
-SSLK_DEVICE bool active_bits(Team& team, const HeldRow<T, Team, kSlots>& row, const ActivationArgs& a, uint32_t* bits,
+SSLK_DEVICE bool active_bits(Team& team, HeldRow<T, Team, kSlots>& row, const ActivationArgs& a, uint32_t* bits,
                              int* total) {
   FastRow stats;
   Selection selection;
-  if (!fast_row(team, row, &stats)) {
+  if (!fast_row<true>(team, row, &stats)) {
     return false;
   }
   *bits = select_fast(team, row, stats, row.layout.valid, a.eps, a.two_sided, &selection);
   *total = selection.count;
-  return selection.near == 0;
+  return !selection.near;
 }
 
 struct MaskOp : StatelessOp {
@@ -44,7 +44,7 @@ struct MaskOp : StatelessOp {
   uint8_t* mask;  // [N, D]
 
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State*) const {
+  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State*) const {
     uint32_t bits;
     int total;
     if (active_bits(team, row, args, &bits, &total)) {
@@ -64,6 +64,43 @@ struct MaskOp : StatelessOp {
   }
 };
 
+// A counter per item, bit by bit: word k holds bit k of all of them. To add a bit to each is an addition with carry.
+struct BitCounters {
+  static constexpr int kBits = 12, kFew = 4;
+  static constexpr int kMost = (1 << kBits) - 1;
+  uint32_t words[kBits];
+
+  SSLK_DEVICE void clear() {
+#pragma unroll
+    for (int k = 0; k < kBits; ++k) {
+      words[k] = 0;
+    }
+  }
+  template <int kFrom, int kTo>
+  SSLK_DEVICE uint32_t add(uint32_t carry) {
+#pragma unroll
+    for (int k = kFrom; k < kTo; ++k) {
+      const uint32_t sum = words[k] ^ carry;
+      carry &= words[k];
+      words[k] = sum;
+    }
+    return carry;
+  }
+  SSLK_DEVICE void add(uint32_t bits) {
+    if (const uint32_t carry = add<0, kFew>(bits)) {
+      add<kFew, kBits>(carry);
+    }
+  }
+  SSLK_DEVICE unsigned count(int item) const {
+    unsigned sum = 0;
+#pragma unroll
+    for (int k = 0; k < kBits; ++k) {
+      sum |= (words[k] >> item & 1) << k;
+    }
+    return sum;
+  }
+};
+
 // Counts per feature go to memory by integer atomics: the order does not matter to the sum.
 struct CountsOp {
   ActivationArgs args;
@@ -72,24 +109,23 @@ struct CountsOp {
 
   template <int kItems>
   struct State {
-    unsigned counts[kItems];
+    BitCounters counters;
+    int counted;
   };
 
   template <typename Team, typename T, int kSlots, typename State>
-  SSLK_DEVICE void begin(Team&, const Layout<T, kSlots>& layout, int64_t, State* state) const {
-#pragma unroll
-    for (int i = 0; i < layout.kItems; ++i) {
-      state->counts[i] = 0;
-    }
+  SSLK_DEVICE void begin(Team&, const Layout<T, kSlots>&, int64_t, State* state) const {
+    state->counters.clear();
+    state->counted = 0;
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
+  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
     uint32_t bits;
     int total;
     if (active_bits(team, row, args, &bits, &total)) {
-#pragma unroll
-      for (int i = 0; i < row.kItems; ++i) {
-        state->counts[i] += bits >> i & 1;
+      state->counters.add(bits);
+      if (++state->counted == BitCounters::kMost) {
+        add_counts(row.layout, state, features);
       }
       if (team.rank == 0) {
         rows[row.i] = total;
@@ -101,28 +137,30 @@ struct CountsOp {
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void after_row(Team&, const Layout&, State*) const {}
 
+  // To [D] in global or shared memory.
+  template <typename Layout, typename State, typename Count>
+  SSLK_DEVICE static void add_counts(const Layout& layout, State* state, Count* features) {
+#pragma unroll 1
+    for (int i = 0; i < layout.kItems; ++i) {
+      if (const unsigned count = state->counters.count(i)) {
+        atomicAdd(features + layout.column(i), static_cast<Count>(count));
+      }
+    }
+    state->counters.clear();
+    state->counted = 0;
+  }
   // The teams of a block meet in shared memory first.
   template <typename Team, typename T, int kSlots, typename State>
   SSLK_DEVICE void finish(Team&, const Layout<T, kSlots>& layout, int64_t d, State* state) const {
     if constexpr (Team::kWholeBlock) {
-#pragma unroll
-      for (int i = 0; i < layout.kItems; ++i) {
-        if (state->counts[i] != 0) {
-          atomicAdd(features + layout.column(i), static_cast<unsigned long long>(state->counts[i]));
-        }
-      }
+      add_counts(layout, state, features);
     } else {
       __shared__ unsigned counts[Team::kMaxColumns];
       for (int j = threadIdx.x; j < d; j += blockDim.x) {
         counts[j] = 0;
       }
       __syncthreads();
-#pragma unroll
-      for (int i = 0; i < layout.kItems; ++i) {
-        if (state->counts[i] != 0) {
-          atomicAdd(counts + layout.column(i), state->counts[i]);
-        }
-      }
+      add_counts(layout, state, counts);
       __syncthreads();
       for (int j = threadIdx.x; j < d; j += blockDim.x) {
         if (counts[j] != 0) {
@@ -168,9 +206,9 @@ struct MomentsOp : StatelessOp {
     }
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State*) const {
+  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State*) const {
     FastRow stats;
-    if (fast_row(team, row, &stats)) {
+    if (fast_row<true>(team, row, &stats)) {
       write<T>(team, row.i, stats.shift + stats.delta, stats.sigma, stats.norm);
     } else {
       long_row(team, row.x, static_cast<int64_t>(row.d), row.i);

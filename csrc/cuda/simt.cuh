@@ -47,6 +47,19 @@ SSLK_DEVICE void narrow(float x, bf16* out) { *out = __float2bfloat16_rn(x); }
 // hoisted out of the row loop, the predicates and addresses of every item would fill the register file.
 SSLK_DEVICE void recompute_from(uint32_t& value) { asm volatile("" : "+r"(value)); }
 
+// 1 / sqrt(x) and x / y within two units of the last place, for positive normal numbers.
+#ifdef SSLK_SIMT
+SSLK_DEVICE float fast_inverse_sqrt(float x) { return 1.0f / std::sqrt(x); }
+SSLK_DEVICE float fast_quotient(float x, float y) { return x / y; }
+#else
+SSLK_DEVICE float fast_inverse_sqrt(float x) {
+  float y;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+SSLK_DEVICE float fast_quotient(float x, float y) { return __fdividef(x, y); }
+#endif
+
 // The type sums and scores of memory type T come back in.
 template <typename T>
 struct accumulation {

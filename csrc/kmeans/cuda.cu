@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <array>
 
-#include "cuda/device.h"
 #include "kmeans/args.h"
 #include "kmeans/kernels.cuh"
 #include "rows/args.h"
+#include "rows/launch.cuh"
 
 namespace sslk {
 namespace {
@@ -36,9 +36,7 @@ struct PackedRows {
   void pack(const OnDeviceOf& device, const Rows& rows, const Tensor& shift) {
     const PackOp op{shift.const_data_ptr(), matrix.mutable_data_ptr(), static_cast<float*>(unscale.mutable_data_ptr()),
                     static_cast<double*>(squares.mutable_data_ptr())};
-    with_row_kernel<PackOp>(rows, device.multiprocessors(), [&](auto kernel, int64_t grid, int64_t block) {
-      launch(device, kernel, grid, block, rows, op);
-    });
+    launch_rows(device, rows, op);
   }
 };
 

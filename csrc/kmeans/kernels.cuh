@@ -16,11 +16,8 @@ template <typename T>
 using product_t = accumulation_t<T>;
 
 struct Range {
-  float largest, squares;
-  int not_finite;
-  SSLK_DEVICE void merge(const Range& other) {
-    largest = fmaxf(largest, other.largest), squares += other.squares, not_finite += other.not_finite;
-  }
+  float largest, squares;  // squares: NaN for a row that is not finite
+  SSLK_DEVICE void merge(const Range& other) { largest = fmaxf(largest, other.largest), squares += other.squares; }
 };
 
 // A power of two that brings `largest` into [2^13, 2^14), near the top of float16: elements too small for it there do
@@ -50,19 +47,22 @@ struct PackOp {
   }
   template <typename T, typename Team, int kSlots, typename State>
   SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
-    Range range{0.0f, 0.0f, 0};
+    Range range{0.0f, 0.0f};
+    float zero = 0.0f;  // NaN where an item is not finite
 #pragma unroll
     for (int i = 0; i < row.kItems; ++i) {
       const float v = row.values[i] - state->shift[i];
       range.largest = fmaxf(range.largest, fabsf(v));
       range.squares += v * v;
-      range.not_finite += !(fabsf(row.values[i]) < INFINITY);
+      zero += row.values[i] * 0.0f;
     }
+    range.squares += zero;
     range = team.reduce(range);
-    const float scale = range.not_finite ? 0.0f : packing_scale(range.largest);
+    const bool finite = range.squares == range.squares;
+    const float scale = finite ? packing_scale(range.largest) : 0.0f;
     store_row(static_cast<f16*>(packed) + row.i * row.d, row.layout,
               [&](int i, f16* out) { narrow(scale == 0.0f ? 0.0f : (row.values[i] - state->shift[i]) * scale, out); });
-    write(team, row.i, range.not_finite ? NAN : scale == 0.0f ? 0.0f : 1.0f / scale, range.squares);
+    write(team, row.i, !finite ? NAN : scale == 0.0f ? 0.0f : 1.0f / scale, range.squares);
   }
   template <typename Team>
   SSLK_DEVICE void write(const Team& team, int64_t i, float inverse, double sum) const {
@@ -222,7 +222,7 @@ SSLK_DEVICE Distance squared_distance(Team& team, const T* x, const T* c, int64_
 
 // A warp per row. Candidates come in the order of their index, so that the first of equals stays.
 template <typename T>
-__global__ void __launch_bounds__(256) assign_kernel(AssignArgs a) {
+__global__ void __launch_bounds__(256, std::is_same_v<T, double> ? 4 : 6) assign_kernel(AssignArgs a) {
   using P = product_t<T>;
   typename Lanes<32>::Scratch scratch;
   Lanes<32> team(scratch);

@@ -9,6 +9,9 @@
 
 namespace sslk {
 
+// As bytes: a bool tensor made by a view may hold any of them, and all but 0 are true.
+inline const uint8_t* mask_data(const Tensor& mask) { return static_cast<const uint8_t*>(mask.const_data_ptr()); }
+
 inline void check_qscore(const char* op, const Tensor& h, const Tensor& discriminative, double eps) {
   check_representations(op, h);
   check_discriminative(op, h, discriminative);

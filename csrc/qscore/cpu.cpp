@@ -6,9 +6,6 @@
 namespace sslk {
 namespace {
 
-// As bytes: a bool tensor made by a view may hold any of them, and all but 0 are true.
-const uint8_t* mask_data(const Tensor& mask) { return static_cast<const uint8_t*>(mask.const_data_ptr()); }
-
 // Scores, and the numbers of highly activating features where `active` is given.
 Tensor scores(const Tensor& h_in, const Tensor& discriminative, double eps, bool normalize, bool two_sided,
               int32_t* active) {

@@ -34,33 +34,33 @@ struct GradientOp {
   }
 
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
-    FastRow stats{0.0f, 0.0f, 0.0f, 1.0f};
-    Selection selection{0.0f, 0, 0, 0};
+  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
+    FastRow stats{0.0f, 0.0f, 0.0f, 0.0f, 1.0f, 1.0f, 0.0f};
+    Selection selection{0.0f, 0, 0, false};
     uint32_t selected = 0;
     bool fast = true;
     if (grad_q != nullptr) {
-      fast = fast_row(team, row, &stats);
+      fast = fast_row<false>(team, row, &stats);
       if (fast) {
-        selected = select_fast(team, row, stats, state->candidates, args.eps, args.two_sided, &selection);
-        fast = selection.near == 0;
+        selected = select_fast<Also::below>(team, row, stats, state->candidates, args.eps, args.two_sided, &selection);
+        fast = !selection.near;
       }
     } else if (args.normalize) {
       const double inverse = inverse_norm_of(team, row);
       fast = inverse > 1e-15 && inverse < 1e11;  // above the floor, and the inverse fits in float32
-      stats.norm = static_cast<float>(1.0 / inverse);
+      stats.inverse = static_cast<float>(inverse);
     }
     if (!fast) {
       long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
       return;
     }
-    const float e = args.normalize ? 1.0f / stats.norm : 1.0f;
+    const float e = args.normalize ? stats.inverse : 1.0f;
     float w = 0.0f, b = 0.0f, p = 0.0f;
     if (selection.count != 0) {
       const float grad = static_cast<const float*>(grad_q)[row.i];
       const float count = static_cast<float>(selection.count);
       w = grad / count;
-      b = -w * static_cast<float>(selection.direction) / static_cast<float>(row.d);
+      b = -w * static_cast<float>(selection.count - 2 * selection.also) / static_cast<float>(row.d);
       p = grad * (selection.sum / count) * e;
     }
     if constexpr (kColumn) {
@@ -140,5 +140,8 @@ struct GradientOp {
     }
   }
 };
+
+template <bool kColumn>
+constexpr int kWorkingRegisters<GradientOp<kColumn>> = 50;
 
 }  // namespace sslk

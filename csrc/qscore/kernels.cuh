@@ -32,32 +32,44 @@ SSLK_DEVICE double score_of(const ExactRow& row, const ExactSelection& selection
   return !row.finite ? static_cast<double>(NAN) : normalize ? mean * inverse_norm(row) : mean;
 }
 
-// Q of a row, and the inverse of its norm; every thread of the team gets both.
-template <typename T, typename Team>
-SSLK_DEVICE double exact_score(Team& team, const T* x, int64_t d, const ScoreArgs& a, double* inverse) {
+// Q of a row, and the inverse of its norm, and |L_i| where it is counted; every thread of the team gets all of them.
+template <bool kCounted = false, typename T, typename Team>
+SSLK_DEVICE double exact_score(Team& team, const T* x, int64_t d, const ScoreArgs& a, double* inverse,
+                               int* active = nullptr) {
   const ExactRow row = exact_row(team, x, d);
   *inverse = inverse_norm(row);
+  if constexpr (kCounted) {
+    *active = count_exact(team, x, d, row, a.eps, a.two_sided);
+  }
   return score_of(row, select_exact(team, x, d, row, a.set, a.eps, a.two_sided), a.normalize);
 }
 
-template <typename T, typename Team, int kSlots>
-SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
-                         double* inverse) {
+// From registers where float32 can decide. With kCentre the values are not the row's own afterwards.
+template <bool kCentre, bool kCounted = false, typename T, typename Team, int kSlots>
+SSLK_DEVICE double score(Team& team, HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
+                         double* inverse, int* active = nullptr) {
   FastRow stats;
   Selection selection;
-  if (fast_row(team, row, &stats)) {
-    select_fast(team, row, stats, candidates, a.eps, a.two_sided, &selection);
-    if (selection.near == 0) {
-      *inverse = inverse_norm(stats.norm);
-      const float mean = selection.count == 0 ? 0.0f : selection.sum / static_cast<float>(selection.count);
-      return a.normalize ? mean / stats.norm : mean;
+  if (fast_row<kCentre>(team, row, &stats)) {
+    select_fast<kCounted ? Also::all : Also::nothing>(team, row, stats, candidates, a.eps, a.two_sided, &selection);
+    if (!selection.near) {
+      if constexpr (kCounted) {
+        *active = selection.also;
+      }
+      *inverse = stats.inverse;  // of a norm above the floor
+      return selection.count == 0 ? 0.0f
+                                  : fast_quotient(a.normalize ? selection.sum * stats.inverse : selection.sum,
+                                                  static_cast<float>(selection.count));
     }
   }
-  return exact_score(team, row.x, row.d, a, inverse);
+  return exact_score<kCounted>(team, row.x, row.d, a, inverse, active);
 }
 
+// Scores, and the numbers of highly activating features where they are counted.
+template <bool kCounted>
 struct QScoreOp {
   ScoreArgs args;
+  int* active = nullptr;  // [N], if kCounted
 
   template <int kItems>
   struct State {
@@ -65,9 +77,12 @@ struct QScoreOp {
   };
 
   template <typename T, typename Team>
-  SSLK_DEVICE void write(const Team& team, int64_t i, double q) const {
+  SSLK_DEVICE void write(const Team& team, int64_t i, double q, int count = 0) const {
     if (team.rank == 0) {
       narrow(q, static_cast<accumulation_t<T>*>(args.q) + i);
+      if constexpr (kCounted) {
+        active[i] = count;
+      }
     }
   }
   template <typename Team, typename T, int kSlots, typename State>
@@ -75,9 +90,11 @@ struct QScoreOp {
     state->candidates = set_bits(args.set, layout);
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
+  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
     double inverse;
-    write<T>(team, row.i, score(team, row, state->candidates, args, &inverse));
+    int count = 0;
+    const double q = score<true, kCounted>(team, row, state->candidates, args, &inverse, &count);
+    write<T>(team, row.i, q, count);
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void after_row(Team&, const Layout&, State*) const {}
@@ -89,7 +106,9 @@ struct QScoreOp {
   template <typename T, typename Team>
   SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
     double inverse;
-    write<T>(team, i, exact_score(team, x, d, args, &inverse));
+    int count = 0;
+    const double q = exact_score<kCounted>(team, x, d, args, &inverse, &count);
+    write<T>(team, i, q, count);
   }
 };
 
@@ -135,11 +154,11 @@ struct ColumnsOp {
     }
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
+  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
     double inverse = 1.0;
     if (args.q != nullptr) {
-      const double q = score(team, row, state->candidates, args, &inverse);
-      QScoreOp{args}.write<T>(team, row.i, q);
+      const double q = score<false>(team, row, state->candidates, args, &inverse);
+      QScoreOp<false>{args}.template write<T>(team, row.i, q);
     } else if (args.normalize) {
       inverse = inverse_norm_of(team, row);
     }
@@ -199,7 +218,7 @@ struct ColumnsOp {
   SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
     double inverse = 1.0;
     if (args.q != nullptr) {
-      QScoreOp{args}.write<T>(team, i, exact_score(team, x, d, args, &inverse));
+      QScoreOp<false>{args}.template write<T>(team, i, exact_score(team, x, d, args, &inverse));
     } else if (args.normalize) {
       inverse = inverse_norm(exact_row(team, x, d));
     }
@@ -210,6 +229,9 @@ struct ColumnsOp {
     }
   }
 };
+
+template <>
+inline constexpr int kWorkingRegisters<ColumnsOp> = 64;
 
 // A sum, and the same of smaller numbers for where it overflows.
 struct Total {

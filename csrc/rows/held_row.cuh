@@ -31,12 +31,40 @@ struct Layout {
   SSLK_DEVICE uint32_t slot(int s) const { return valid >> s * kVec & kSlot; }
 };
 
+template <typename T>
+SSLK_DEVICE void widen_slot(const uint4& slot, const T*, float* values) {
+  T elements[16 / sizeof(T)];
+  memcpy(elements, &slot, 16);
+#pragma unroll
+  for (unsigned u = 0; u < 16 / sizeof(T); ++u) {
+    values[u] = widen(elements[u]);
+  }
+}
+// A bfloat16 is the upper half of a float: one instruction per element.
+SSLK_DEVICE void widen_slot(const uint4& slot, const bf16*, float* values) {
+  const uint32_t words[4] = {slot.x, slot.y, slot.z, slot.w};
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    const uint32_t low = words[w] << 16, high = words[w] & 0xffff0000u;
+    memcpy(values + 2 * w, &low, 4);
+    memcpy(values + 2 * w + 1, &high, 4);
+  }
+}
+
 template <typename T, int kSlots>
 struct RawRow {
   uint4 slots[kSlots];
 
   SSLK_DEVICE void load(const T* x, const Layout<T, kSlots>& layout) {
     constexpr int kVec = Layout<T, kSlots>::kVec;
+    if (layout.valid == layout.kAll) {  // most threads of most rows
+      const T* p = x + layout.column(0);
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) {
+        slots[s] = *reinterpret_cast<const uint4*>(p + s * layout.step);
+      }
+      return;
+    }
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
       const T* p = x + layout.column(s * kVec);
@@ -65,12 +93,7 @@ struct RawRow {
     constexpr int kVec = 16 / sizeof(T);
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      T elements[kVec];
-      memcpy(elements, &slots[s], 16);
-#pragma unroll
-      for (int u = 0; u < kVec; ++u) {
-        values[s * kVec + u] = widen(elements[u]);
-      }
+      widen_slot(slots[s], static_cast<const T*>(nullptr), values + s * kVec);
     }
   }
 };

@@ -19,8 +19,22 @@ namespace sslk {
 constexpr int kThreadsPerLaneBlock = 256;
 constexpr int64_t kTeamMultiple = 8;  // 16 bytes over the smallest element
 
+// Registers that an op needs beyond what a thread holds between instructions.
+template <typename Op>
+constexpr int kWorkingRegisters = 46;
+
+// Blocks per multiprocessor that the compiler plans for: left to itself it stops at a step of the occupancy and spills
+// a few words to stay there. A thread holds the next row's slots, this row's items and the state.
 template <typename T, typename Team, int kSlots, typename Op>
-__global__ void __launch_bounds__(Team::kMaxThreads) register_rows_kernel(Rows h, Op op) {
+constexpr int planned_blocks() {
+  constexpr int kItems = Layout<T, kSlots>::kItems;
+  constexpr int kHeld = 4 * kSlots + kItems + static_cast<int>(sizeof(typename Op::template State<kItems>)) / 4;
+  return std::max(1, (1 << 16) / Team::kMaxThreads / (kHeld + kWorkingRegisters<Op>));
+}
+
+template <typename T, typename Team, int kSlots, typename Op>
+__global__ void __launch_bounds__(Team::kMaxThreads, planned_blocks<T, Team, kSlots, Op>())
+    register_rows_kernel(Rows h, Op op) {
   __shared__ typename Team::Scratch scratch;
   Team team(scratch);
   HeldRow<T, Team, kSlots> row;
@@ -28,7 +42,7 @@ __global__ void __launch_bounds__(Team::kMaxThreads) register_rows_kernel(Rows h
   // The number of teams is a multiple of 8, so all rows of a team start at the same offset from a 16-byte boundary,
   // whatever the stride: the layout is fixed and each thread owns its columns.
   const int64_t step = static_cast<int64_t>(gridDim.x) * team.per_block();
-  int64_t base = static_cast<int64_t>(blockIdx.x) * team.per_block();
+  const int64_t base = static_cast<int64_t>(blockIdx.x) * team.per_block();
   row.i = base + team.index;
   row.x = row_at<T>(h, row.i);
   row.layout.set(row.x, row.d, team.rank, team.width());
@@ -38,13 +52,15 @@ __global__ void __launch_bounds__(Team::kMaxThreads) register_rows_kernel(Rows h
   if (row.i < h.n) {
     raw.load(row.x, row.layout);
   }
-  for (; base < h.n; base += step) {
+  // Rows of the team and of the block's first team: a grid that has so many rows to share is large enough for int.
+  int left = static_cast<int>((h.n - row.i + step - 1) / step);
+  for (int turns = static_cast<int>((h.n - base + step - 1) / step); turns > 0; --turns) {
     recompute_from(row.layout.valid);
     recompute_from(row.layout.first);
-    if (row.i < h.n) {
+    if (left > 0) {
       raw.widen_to(row.values);
       const T* next = row.x + step * h.stride;
-      if (row.i + step < h.n) {  // under way while this row is reduced
+      if (--left > 0) {  // under way while this row is reduced
         raw.load(next, row.layout);
       }
       op.row(team, row, &state);
@@ -57,7 +73,7 @@ __global__ void __launch_bounds__(Team::kMaxThreads) register_rows_kernel(Rows h
 }
 
 template <typename T, typename Op>
-__global__ void __launch_bounds__(Block::kMaxThreads) long_rows_kernel(Rows h, Op op) {
+__global__ void __launch_bounds__(Block::kMaxThreads, 1) long_rows_kernel(Rows h, Op op) {
   __shared__ typename Block::Scratch scratch;
   Block team(scratch);
   op.long_begin(team, h.d);
@@ -93,7 +109,13 @@ void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
   with_type(h.dtype, [&](auto type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
     if constexpr (sizeof(T) < sizeof(double)) {
+      // Few threads with many items share the work per row best; the most an op keeps in registers are 32. Elements of
+      // 16 bits have half the time for it.
       constexpr int k8 = sizeof(T) / 2;  // slots that hold 8 items
+      constexpr bool kNarrow = sizeof(T) == 2;
+      using Middle = std::conditional_t<kNarrow, Lanes<16>, Lanes<32>>;
+      using Wide = std::conditional_t<kNarrow, BlockOf<256>, Block>;
+      constexpr int kMiddle = kNarrow ? 4 * k8 : 2 * k8, kWide = kMiddle;
       const int64_t slots = slots_of(h, sizeof(T));
       if (slots <= 8 * k8) {
         return choose(register_rows_kernel<T, Lanes<8>, k8, Op>, kThreadsPerLaneBlock, 8);
@@ -101,15 +123,15 @@ void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
       if (slots <= 8 * 4 * k8) {
         return choose(register_rows_kernel<T, Lanes<8>, 4 * k8, Op>, kThreadsPerLaneBlock, 8);
       }
-      if (slots <= 32 * 2 * k8) {
-        return choose(register_rows_kernel<T, Lanes<32>, 2 * k8, Op>, kThreadsPerLaneBlock, 32);
+      if (slots <= Middle::kLanes * kMiddle) {
+        return choose(register_rows_kernel<T, Middle, kMiddle, Op>, kThreadsPerLaneBlock, Middle::kLanes);
       }
       if (slots <= 32 * 4 * k8) {
         return choose(register_rows_kernel<T, Lanes<32>, 4 * k8, Op>, kThreadsPerLaneBlock, 32);
       }
-      if (slots <= Block::kMaxThreads * 2 * k8) {
-        const int64_t threads = warps((slots + 2 * k8 - 1) / (2 * k8));
-        return choose(register_rows_kernel<T, Block, 2 * k8, Op>, threads, threads);
+      if (slots <= Wide::kMaxThreads * kWide) {
+        const int64_t threads = warps((slots + kWide - 1) / kWide);
+        return choose(register_rows_kernel<T, Wide, kWide, Op>, threads, threads);
       }
     }
     const int64_t threads = std::min<int64_t>(warps(h.d), Block::kMaxThreads);

@@ -12,10 +12,11 @@
 namespace sslk {
 
 constexpr double kNormFloor = 1e-12;  // as torch.nn.functional.normalize
-// Bound on the error of FastRow's moments relative to the deviation: at most 8 additions in a row per accumulator, 2 to
-// join the four, 5 across the warp and 15 across warps, and 3 roundings of the term: 33 * 2^-24 = 2.0e-6 on sums of
-// squares and of magnitudes; half of the former on sigma; the rest covers the final divisions and the square root.
-constexpr float kRelativeError = 4e-6f;
+// Bounds on the error of FastRow's threshold. A sum of squares or of magnitudes is within 33 * 2^-24 = 2.0e-6 of
+// itself: at most 8 additions in a row per accumulator, 2 to join the four, 5 across the warp and 15 across warps, 3
+// roundings of the term. About the mean, half of that reaches sigma. About 0, where the mean is at most sigma, 2.42
+// times that and the mean is off by 1.42 times of it. The rest covers the roots and products at the end.
+constexpr float kErrorAboutMean = 4e-6f, kErrorAboutZero = 6e-6f;
 
 template <typename T>
 SSLK_DEVICE const T* row_at(const Rows& h, int64_t i) {
@@ -24,9 +25,12 @@ SSLK_DEVICE const T* row_at(const Rows& h, int64_t i) {
 
 struct FastRow {
   float shift;
-  float delta;  // mean - shift
+  float delta;   // mean - shift
+  float offset;  // what values have to be less by to be deviations from the shift
   float sigma;
   float norm;
+  float inverse;  // 1 / norm
+  float unit;     // a threshold of eps deviations is off by less than (1 + eps) of this
 };
 
 struct Moments {
@@ -36,89 +40,124 @@ struct Moments {
 
 template <bool kPartial, int kItems>
 SSLK_DEVICE Moments moments_about(float shift, const float (&x)[kItems], uint32_t valid) {
-  float s[4] = {}, q[4] = {};
+  constexpr int kSums = 4;
+  float s[kSums], q[kSums];
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     const float c = !kPartial || (valid >> i & 1) ? x[i] - shift : 0.0f;
-    s[i % 4] += c;
-    q[i % 4] += c * c;
+    s[i % kSums] = i < kSums ? c : s[i % kSums] + c;
+    q[i % kSums] = i < kSums ? c * c : q[i % kSums] + c * c;
   }
   return {(s[0] + s[1]) + (s[2] + s[3]), (q[0] + q[1]) + (q[2] + q[3])};
 }
 
-// False when the row needs ExactRow.
-template <typename T, typename Team, int kSlots>
-SSLK_DEVICE bool fast_row(Team& team, const HeldRow<T, Team, kSlots>& row, FastRow* out) {
-  constexpr int kItems = Layout<T, kSlots>::kItems;
+// False when the row needs ExactRow. With kCentre the values become deviations from the shift.
+template <bool kCentre, typename T, typename Team, int kSlots>
+SSLK_DEVICE bool fast_row(Team& team, HeldRow<T, Team, kSlots>& row, FastRow* out) {
   const float per_column = 1.0f / static_cast<float>(row.d);
-  float s[4] = {};
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    s[i % 4] += row.values[i];
-  }
-  // Any value near the mean will do: what it misses comes back as delta.
-  const float shift = team.reduce(Sum<float>{(s[0] + s[1]) + (s[2] + s[3])}).value * per_column;
-  const Moments m =
-      team.reduce(row.layout.valid == row.layout.kAll ? moments_about<false>(shift, row.values, row.layout.valid)
-                                                      : moments_about<true>(shift, row.values, row.layout.valid));
-  const float mean_square = m.squares * per_column, delta = m.sum * per_column;
+  Moments m = team.reduce(moments_about<false>(0.0f, row.values, row.layout.valid));  // items that are not valid are 0
+  const float mean = m.sum * per_column;
+  float mean_square = m.squares * per_column;
   // Squares that overflow, underflow or are NaN need double.
-  if (!(mean_square > 1e-20f && mean_square < 1e24f && fabsf(shift) < 1e13f && delta * delta <= 0.01f * mean_square)) {
+  if (!(mean_square > 1e-20f && mean_square < 1e24f)) {
     return false;
   }
-  const float square = m.squares + static_cast<float>(row.d) * shift * (2.0f * delta + shift);
-  *out = {shift, delta, sqrtf(mean_square - delta * delta), sqrtf(fmaxf(square, 0.0f))};
+  // Sums about 0 will do for a mean that is no larger than the deviation, as that of most representations.
+  const float variance = mean_square - mean * mean;
+  if (variance >= mean * mean) {
+    const float root = fast_inverse_sqrt(variance), inverse = fast_inverse_sqrt(m.squares);
+    const float sigma = variance * root;
+    *out = {0.0f, mean, 0.0f, sigma, m.squares * inverse, inverse, kErrorAboutZero * sigma};
+    return true;
+  }
+  const float offset = kCentre ? 0.0f : mean;
+  if constexpr (kCentre) {
+#pragma unroll
+    for (int i = 0; i < row.kItems; ++i) {
+      row.values[i] -= mean;
+    }
+  }
+  m = team.reduce(row.layout.valid == row.layout.kAll ? moments_about<false>(offset, row.values, row.layout.valid)
+                                                      : moments_about<true>(offset, row.values, row.layout.valid));
+  mean_square = m.squares * per_column;
+  const float delta = m.sum * per_column;
+  if (!(mean_square > 1e-20f && delta * delta <= 0.01f * mean_square)) {
+    return false;
+  }
+  const float own = mean_square - delta * delta, sigma = own * fast_inverse_sqrt(own);
+  const float square = m.squares + static_cast<float>(row.d) * mean * (2.0f * delta + mean);
+  const float inverse = fast_inverse_sqrt(square);
+  *out = {mean, delta, offset, sigma, square * inverse, inverse, kErrorAboutMean * (sigma + fabsf(delta))};
   // The norm of a row that nearly cancels its shift would lose digits; so would a row that is its mean plus dust.
-  return square > 1e-3f * m.squares && out->sigma > 1e-5f * fabsf(shift);
+  return square > 1e-3f * m.squares && sigma > 1e-5f * fabsf(mean);
 }
 
 // The features selected of a row: those that activate highly and lie in the set.
 struct Selection {
   float sum;  // of their deviations from the mean (absolute ones when two-sided)
   int count;
-  int direction;  // features above minus features below the mean: count, unless two-sided
-  int near;       // elements so close to the threshold that float32 cannot decide
-  SSLK_DEVICE void merge(const Selection& other) {
-    sum += other.sum, count += other.count, direction += other.direction, near += other.near;
-  }
+  int also;   // see Also
+  bool near;  // an element so close to the threshold that float32 cannot decide: the rest means nothing
 };
 
-// Bits of this thread's items among `candidates` that activate highly, and the sums over the whole team. With
-// total.near != 0 neither means anything.
-template <typename T, typename Team, int kSlots>
-SSLK_DEVICE uint32_t select_fast(Team& team, const HeldRow<T, Team, kSlots>& row, const FastRow& stats,
-                                 uint32_t candidates, double eps, bool two_sided, Selection* total) {
-  const float e = static_cast<float>(eps);
-  const float error = kRelativeError * (1.0f + e) * (stats.sigma + fabsf(stats.delta));
-  const float threshold = e * stats.sigma + (two_sided ? 0.0f : stats.delta);
+// What else is counted: nothing, all items of the row that activate highly, or the selected ones below the mean.
+enum class Also { nothing, all, below };
+
+// A thread's share of a selection in two words, which is what a reduction moves: rows in registers have less than 2^16
+// items, so both counts fit in one. NaN for near.
+struct PackedSelection {
+  float sum;
+  uint32_t counts;
+  SSLK_DEVICE void merge(const PackedSelection& other) { sum += other.sum, counts += other.counts; }
+};
+
+template <Also kAlso, bool kTwoSided, typename T, typename Team, int kSlots>
+SSLK_DEVICE uint32_t select_items(Team& team, const HeldRow<T, Team, kSlots>& row, const FastRow& stats,
+                                  uint32_t candidates, float eps, Selection* total) {
+  const float error = (1.0f + eps) * stats.unit;
+  const float threshold = eps * stats.sigma + (kTwoSided ? 0.0f : stats.delta);
   const float low = threshold - error, high = threshold + error;
-  const float centre = two_sided ? stats.delta : 0.0f;
   recompute_from(candidates);
-  uint32_t selected = 0;
+  const uint32_t considered = kAlso == Also::all ? row.layout.valid : candidates;
+  uint32_t active = 0;
   float sum[2] = {}, smallest = INFINITY;
 #pragma unroll
   for (int i = 0; i < row.kItems; ++i) {
-    const float c = row.values[i] - stats.shift - centre;
-    const float y = two_sided ? fabsf(c) : c;
-    if ((candidates >> i & 1) && y > low) {
-      selected |= 1u << i;
-      sum[i % 2] += y;
+    const float c = row.values[i] - stats.offset;
+    const float y = kTwoSided ? fabsf(c - stats.delta) : c;
+    if ((considered >> i & 1) && y > low) {
+      active |= 1u << i;
+      sum[i % 2] += kAlso != Also::all || (candidates >> i & 1) ? y : 0.0f;
       smallest = fminf(smallest, y);
     }
   }
-  const int count = __popc(selected);
-  int direction = count;
-  if (two_sided) {
+  const uint32_t selected = active & candidates;
+  uint32_t also = 0;
+  if constexpr (kAlso == Also::all) {
+    also = __popc(active);
+  } else if constexpr (kAlso == Also::below && kTwoSided) {
     uint32_t below = 0;
 #pragma unroll
     for (int i = 0; i < row.kItems; ++i) {
-      below |= static_cast<uint32_t>(row.values[i] - stats.shift < stats.delta) << i;
+      below |= static_cast<uint32_t>(row.values[i] - stats.offset < stats.delta) << i;
     }
-    direction -= 2 * __popc(selected & below);
+    also = __popc(selected & below);
   }
-  *total = team.reduce(Selection{sum[0] + sum[1], count, direction, smallest <= high});
-  total->sum -= two_sided ? 0.0f : static_cast<float>(total->count) * stats.delta;
+  const PackedSelection packed = team.reduce(
+      PackedSelection{smallest <= high ? NAN : sum[0] + sum[1], static_cast<uint32_t>(__popc(selected)) | also << 16});
+  const int count = static_cast<int>(packed.counts & 0xffff);
+  *total = {kTwoSided ? packed.sum : packed.sum - static_cast<float>(count) * stats.delta, count,
+            static_cast<int>(packed.counts >> 16), packed.sum != packed.sum};
   return selected;
+}
+
+// Bits of this thread's items among `candidates` that activate highly, and the sums over the whole team.
+template <Also kAlso = Also::nothing, typename T, typename Team, int kSlots>
+SSLK_DEVICE uint32_t select_fast(Team& team, const HeldRow<T, Team, kSlots>& row, const FastRow& stats,
+                                 uint32_t candidates, double eps, bool two_sided, Selection* total) {
+  const float e = static_cast<float>(eps);
+  return two_sided ? select_items<kAlso, true>(team, row, stats, candidates, e, total)
+                   : select_items<kAlso, false>(team, row, stats, candidates, e, total);
 }
 
 struct ExactRow {
@@ -219,6 +258,18 @@ SSLK_DEVICE ExactSelection select_exact(Team& team, const T* x, int64_t d, const
     }
   }
   return team.reduce(selection);
+}
+
+// The number of features that activate highly, of a finite row.
+template <typename T, typename Team>
+SSLK_DEVICE int count_exact(Team& team, const T* x, int64_t d, const ExactRow& row, double eps, bool two_sided) {
+  const double threshold = eps * row.sigma;
+  Sum<int> count{0};
+#pragma unroll 1
+  for (int64_t j = team.rank; j < d; j += team.width()) {
+    count.value += row.finite && is_active(row.deviation(x[j]), threshold, two_sided);
+  }
+  return team.reduce(count).value;
 }
 
 // 1 / max(norm, floor), which a normalised row is multiplied by; NaN for a row with NaN or infinity.

@@ -32,6 +32,7 @@ SSLK_DEVICE V reduce_lanes(unsigned mask, V v) {
 // kWidth lanes of a warp. The lanes of other teams in the warp may be elsewhere: masks name the own lanes only.
 template <int kWidth>
 struct Lanes {
+  static constexpr int kLanes = kWidth;
   static constexpr int kMaxThreads = 256;  // of the block
   static constexpr int kMaxColumns = kWidth * 32;
   static constexpr bool kWholeBlock = false;
@@ -53,8 +54,10 @@ struct Lanes {
   }
 };
 
-struct Block {
-  static constexpr int kMaxThreads = 512;
+// A whole block of at most kThreads threads.
+template <int kThreads>
+struct BlockOf {
+  static constexpr int kMaxThreads = kThreads;
   static constexpr bool kWholeBlock = true;
   // Two buffers in turn: when a third reduction writes the first buffer again, the barrier of the second has shown that
   // every thread has read it. One barrier per reduction is enough. Warps the block lacks stay zero, which merges as
@@ -69,7 +72,7 @@ struct Block {
   Scratch* scratch;
   int phase = 0;
 
-  SSLK_DEVICE explicit Block(Scratch& shared) : rank(threadIdx.x), scratch(&shared) {
+  SSLK_DEVICE explicit BlockOf(Scratch& shared) : rank(threadIdx.x), scratch(&shared) {
     for (int k = rank; k < 2 * kMaxWarps * 4; k += blockDim.x) {
       if (k / 4 % kMaxWarps >= static_cast<int>(blockDim.x) / 32) {
         scratch->words[k / 4 / kMaxWarps][k / 4 % kMaxWarps][k % 4] = 0;
@@ -105,6 +108,8 @@ struct Block {
     return total;
   }
 };
+
+using Block = BlockOf<512>;
 
 // All zeros is what merges as nothing, for this and every other reduced type.
 template <typename V>

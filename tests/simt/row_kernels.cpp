@@ -39,7 +39,12 @@ extern "C" {
 void simt_seed(uint64_t seed) { simt::machine.seed = seed; }
 
 void simt_qscore(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, void* q) {
-  run(*h, QScoreOp{{set, eps, normalize, two_sided, q}});
+  run(*h, QScoreOp<false>{{set, eps, normalize, two_sided, q}});
+}
+
+void simt_qscore_counts(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, void* q,
+                        int* active) {
+  run(*h, QScoreOp<true>{{set, eps, normalize, two_sided, q}, active});
 }
 
 void simt_columns(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, void* q,
