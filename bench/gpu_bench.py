@@ -1,328 +1,393 @@
-"""Times every CUDA op and compares with the copy rate measured on the same card; `bench/gpu.sh` runs it.
+"""Times one part of the ops on a GPU, beside the copy rate of the same card in the same run; `bench/gpu.py` runs the parts.
 
-`share` is the op's rate (bytes that must move, each counted once, over the median time) as a share of the rate of a
-large device-to-device copy, bytes read plus written. Inputs rotate over buffers larger than the L2 cache inside one
-CUDA graph, so that neither the cache nor launch gaps are measured; where an op cannot be captured its row says so.
+    python bench/gpu_bench.py PART [--device cpu] [--rows]
+
+`share` is the op's rate (bytes that must move, each counted once, over the median time) as a share of the rate of a large
+device-to-device copy, read plus written, or how many times faster the op is than what `of` names. Inputs rotate over
+buffers larger than the L2 cache inside one CUDA graph, so that neither the cache nor launch gaps are measured; where an op
+cannot be captured its row says so. `--rows` prints every row as JSON too. `--device cpu` runs tiny sizes: it checks this
+file and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import math
-import platform
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import ssl_kernels
+import ssl_kernels  # noqa: F401 (registers the ops)
+from ssl_kernels import reference
 
 BUFFER_BYTES = 768 << 20  # of rotating inputs, several times any L2 cache
 ROUNDS = 15
+ops = torch.ops.sslk
 
 
 @dataclass
 class Row:
+    """One number; `target` is what was asked of `share` (at least) or of `ms` (at most, for small batches)."""
+
     op: str
     dtype: str
-    shape: list[int]
-    mbytes: float  # that must move
+    shape: str
+    MB: float  # that must move
     ms: float
-    gbps: float
-    share: float  # of the copy rate, or of `against`
-    against: str
+    GBps: float
+    share: float
+    of: str
+    target: float | None
+    met: bool | None
     captured: bool  # timed as a CUDA graph
     spread: float  # (slowest - fastest) / median of the rounds
 
 
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def time_calls(calls: list[Callable[[], object]], device: str) -> tuple[float, bool, float]:
-    """Seconds per call (median over rounds through all of `calls`), whether captured, and the spread."""
-    for call in calls[:2]:
-        call()
-    synchronize(device)
-    graph = capture(calls) if device == "cuda" else None
-    run = graph.replay if graph is not None else lambda: [call() for call in calls]
-    run()
-    times = []
-    for _ in range(ROUNDS if device == "cuda" else 2):
-        if device == "cuda":
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            run()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end) / 1e3 / len(calls))
-        else:
-            begin = time.perf_counter()
-            run()
-            times.append((time.perf_counter() - begin) / len(calls))
-    median = statistics.median(times)
-    return median, graph is not None, (max(times) - min(times)) / median
-
-
-def capture(calls: list[Callable[[], object]]) -> torch.cuda.CUDAGraph | None:
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.stream(stream):
-            calls[0]()
-            with torch.cuda.graph(graph, stream=stream):
-                for call in calls:
-                    call()
-    except RuntimeError:  # something in the op waits for the device
-        torch.cuda.synchronize()
-        return None
-    torch.cuda.synchronize()
-    return graph
-
-
-def rotating(make: Callable[[], Tensor], device: str) -> list[Tensor]:
-    first = make()
-    bytes_each = max(first.numel() * first.element_size(), 1)
-    return [first, *(make() for _ in range(min(64, BUFFER_BYTES // bytes_each) if device == "cuda" else 0))]
-
-
-def copy_rate(device: str) -> float:
-    """Bytes per second of a large copy, read plus written."""
-    source = torch.randn((1 << 30) // 4 if device == "cuda" else 1 << 20, device=device)
-    target = torch.empty_like(source)
-    seconds, _, _ = time_calls([lambda: target.copy_(source)], device)
-    return 2 * source.numel() * 4 / seconds
+Call = Callable[[Tensor], object]
 
 
 class Bench:
-    def __init__(self, device: str, small: bool) -> None:
-        self.device, self.small, self.rows = device, small, []
-        self.copy = copy_rate(device)
+    def __init__(self, device: str, rows: bool) -> None:
+        self.device, self.rows, self.small = device, rows, device == "cpu"
+        self.copy = self._copy_rate()
+
+    def _copy_rate(self) -> float:
+        """Bytes per second of a large copy, read plus written."""
+        source = torch.randn(1 << (16 if self.small else 28), device=self.device)
+        target = torch.empty_like(source)
+        return 2 * source.numel() * 4 / self.time([lambda: target.copy_(source)])[0]
+
+    def synchronize(self) -> None:
+        if not self.small:
+            torch.cuda.synchronize()
+
+    def rotating(self, make: Callable[[], Tensor]) -> list[Tensor]:
+        first = make()
+        many = min(64, BUFFER_BYTES // max(first.numel() * first.element_size(), 1))
+        return [first, *(make() for _ in range(0 if self.small else many))]
+
+    def time(self, calls: list[Callable[[], object]]) -> tuple[float, bool, float]:
+        """Seconds per call (median over rounds through all of `calls`), whether captured, and the spread."""
+        for call in calls[:2]:
+            call()
+        self.synchronize()
+        graph = None if self.small else self.capture(calls)
+        run = graph.replay if graph is not None else lambda: [call() for call in calls]
+        run()
+        times = []
+        for _ in range(2 if self.small else ROUNDS):
+            if self.small:
+                begin = time.perf_counter()
+                run()
+                times.append((time.perf_counter() - begin) / len(calls))
+            else:
+                start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+                start.record()
+                run()
+                end.record()
+                end.synchronize()
+                times.append(start.elapsed_time(end) / 1e3 / len(calls))
+        median = statistics.median(times)
+        return median, graph is not None, (max(times) - min(times)) / median
+
+    def capture(self, calls: list[Callable[[], object]]) -> torch.cuda.CUDAGraph | None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.stream(stream):
+                calls[0]()
+                with torch.cuda.graph(graph, stream=stream):
+                    for call in calls:
+                        call()
+        except RuntimeError:  # something in the op waits for the device
+            torch.cuda.synchronize()
+            return None
+        torch.cuda.synchronize()
+        return graph
 
     def add(
         self,
         op: str,
         inputs: list[Tensor],
-        call: Callable[[Tensor], object],
+        call: Call,
         nbytes: float,
-        against: Callable[[Tensor], object] | None = None,
-        name: str = "copy",
+        target: float | None = None,
+        versus: tuple[str, Call] | None = None,
     ) -> None:
-        seconds, captured, spread = time_calls([lambda x=x: call(x) for x in inputs], self.device)
-        rate = nbytes / seconds
-        share = rate / self.copy
-        if against is not None:
-            share = time_calls([lambda x=x: against(x) for x in inputs], self.device)[0] / seconds
-        row = Row(
-            op,
-            str(inputs[0].dtype)[6:],
-            list(inputs[0].shape),
-            nbytes / 1e6,
-            seconds * 1e3,
-            rate / 1e9,
-            share,
-            name,
-            captured,
-            spread,
+        """A row; with `versus`, `(name, function)`, share says how many times faster than it the op is."""
+        seconds, captured, spread = self.time([lambda x=x: call(x) for x in inputs])
+        of, share = "copy", nbytes / seconds / self.copy
+        if versus is not None:
+            of, other = versus
+            share = self.time([lambda x=x: other(x) for x in inputs[:8]])[0] / seconds
+        self.emit(
+            op, inputs[0], nbytes, seconds, share, of, target, None if target is None else share >= target, captured, spread
         )
-        self.rows.append(row)
+
+    def add_small(self, op: str, inputs: list[Tensor], call: Call, nbytes: float, target: float | None) -> None:
+        """A row of a small batch, whose target is a time in ms: what counts are launches, not bytes."""
+        seconds, captured, spread = self.time([lambda x=x: call(x) for x in inputs])
+        met = None if target is None else seconds * 1e3 <= target
+        self.emit(
+            op, inputs[0], nbytes, seconds, nbytes / seconds / self.copy, "copy; target in ms", target, met, captured, spread
+        )
+
+    def emit(
+        self, op: str, x: Tensor, nbytes: float, seconds: float, share: float, of: str, target: float | None, met: bool | None,
+        captured: bool, spread: float,
+    ) -> None:  # fmt: skip
+        if self.small:  # tiny sizes on a CPU decide nothing
+            target = met = None
+        shape = "x".join(map(str, x.shape))
+        dtype = str(x.dtype).removeprefix("torch.")
+        row = Row(op, dtype, shape, nbytes / 1e6, seconds * 1e3, nbytes / seconds / 1e9, share, of, target, met, captured, spread)
+        verdict = "" if met is None else f"  (asked {target}: {'met' if met else 'MISSED'})"
         print(
-            f"{op:26s} {row.dtype:9s} {row.shape!s:24s} {row.ms:9.4f} ms {row.gbps:8.1f} GB/s  {share:5.2f} x {name}"
-            f"{'' if captured else '  (not captured)'}",
+            f"{op:28s} {dtype:9s} {shape:22s} {row.ms:9.4f} ms {row.GBps:8.1f} GB/s  {share:6.2f} of {of}{verdict}"
+            f"{'' if captured or self.small else '  (not captured)'}",
             flush=True,
         )
+        if self.rows:
+            print("ROW " + json.dumps(asdict(row)), flush=True)
 
-    def row_ops(self) -> None:
-        ops = torch.ops.sslk
-        sizes = [(40000, 2048), (40000, 8192), (160000, 512), (80000, 1024), (600000, 64), (300000, 256)]
-        for n, d in [(64, 128)] if self.small else sizes:
-            for dtype in (torch.float32, torch.bfloat16):
-                item = dtype.itemsize
-                inputs = rotating(lambda n=n, d=d, dtype=dtype: torch.randn(n, d, device=self.device).to(dtype), self.device)
-                chosen = torch.arange(d, device=self.device) % 4 == 0
-                grad_q, grad_c = torch.randn(n, device=self.device), torch.randn(d, device=self.device)
-                read, both = n * d * item, 2 * n * d * item
-                self.add("qscore", inputs, lambda h, s=chosen: ops.qscore(h, s), read)
-                self.add(
-                    "qscore_backward", inputs, lambda h, s=chosen, g=grad_q: ops.qscore_backward(g, h, s, 4.0, True, False), both
-                )
-                self.add("activating_mask", inputs, lambda h: ops.activating_mask(h), read + n * d)
-                self.add("activation_counts", inputs, lambda h: ops.activation_counts(h), read)
-                self.add("row_moments", inputs, lambda h: ops.row_moments(h), read)
-                self.add("column_l1", inputs, lambda h: ops.column_l1(h), read)
-                self.add("qscore_penalty", inputs, lambda h, s=chosen: ops.qscore_penalty(h, s), read)
-                self.add(
-                    "qscore_penalty_backward",
-                    inputs,
-                    lambda h, s=chosen, g=grad_q, c=grad_c: ops.qscore_penalty_backward(g, c, h, s, 4.0, True, False),
-                    both,
-                )
-                del inputs
+    def representations(self, n: int, d: int, dtype: torch.dtype) -> list[Tensor]:
+        n = min(n, 64) if self.small else n
+        return self.rotating(lambda: torch.randn(n, d, device=self.device).relu_().to(dtype))
 
-    def image_ops(self) -> None:
-        n, size = (2, 8) if self.small else (256, 224)
-        images = rotating(lambda: torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, device=self.device), self.device)
-        foreground = torch.rand(n, size, size, device=self.device) < 0.4
-        mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+def eager(h: Tensor, chosen: Tensor, eps: float = 4.0) -> Tensor:
+    """Equation (1) as one would first write it."""
+    h = torch.nn.functional.normalize(h.float(), dim=1)
+    mean, std = h.mean(1, keepdim=True), h.std(1, correction=0, keepdim=True)
+    active = (h > mean + eps * std) & chosen
+    return torch.where(active, h - mean, 0.0).sum(1) / active.sum(1).clamp_min(1)
+
+
+SIZES = [(40_000, 2048), (40_000, 8192), (160_000, 512), (80_000, 1024), (600_000, 64), (300_000, 256)]
+
+
+def target_of(d: int, dtype: torch.dtype) -> float:
+    """The share of the copy rate that reading ops were asked to reach."""
+    if d <= 256:
+        return 0.5
+    if dtype == torch.float32:
+        return 0.9 if d >= 2048 else 0.75
+    return 0.85 if d >= 2048 else 0.75
+
+
+def qscore(bench: Bench) -> None:
+    for n, d in SIZES:
         for dtype in (torch.float32, torch.bfloat16):
-            written = 5 * images[0].numel() * dtype.itemsize
-            self.add(
-                "masked_variants",
-                images[:8],
-                lambda x, t=dtype: torch.ops.sslk.masked_variants(x, foreground, mean, std, [0, 1, 2, 3, 4], None, t),
-                images[0].numel() + foreground.numel() + written,
+            inputs = bench.representations(n, d, dtype)
+            chosen = torch.arange(d, device=bench.device) % 4 == 0
+            bench.add("qscore", inputs, lambda h, s=chosen: ops.qscore(h, s), inputs[0].nbytes, target_of(d, dtype))
+            del inputs
+
+
+def counts(bench: Bench) -> None:
+    for n, d in SIZES:
+        for dtype in (torch.float32, torch.bfloat16):
+            inputs = bench.representations(n, d, dtype)
+            read, target = inputs[0].nbytes, target_of(d, dtype)
+            chosen = torch.arange(d, device=bench.device) % 4 == 0
+            bench.add("activation_counts", inputs, ops.activation_counts, read, target)
+            bench.add("row_moments", inputs, ops.row_moments, read, target)
+            bench.add("column_l1", inputs, ops.column_l1, read, 0.85 if d >= 512 else None)
+            bench.add("activating_mask", inputs, ops.activating_mask, read + inputs[0].numel(), 0.85 if d >= 512 else None)
+            bench.add("qscore_counts", inputs, lambda h, s=chosen: ops.qscore_counts(h, s), read)
+            del inputs
+
+
+def penalty(bench: Bench) -> None:
+    """Forward and backward together: bytes are those of 3.3 passes over `h`, so that a share of 1 is what was asked."""
+    for n, d in SIZES[:4]:
+        for dtype in (torch.float32, torch.bfloat16):
+            inputs = bench.representations(n, d, dtype)
+            chosen = torch.arange(d, device=bench.device) % 4 == 0
+            grad_q, grad_c = torch.randn(len(inputs[0]), device=bench.device), torch.randn(d, device=bench.device)
+
+            def backward(h: Tensor, s: Tensor = chosen, q: Tensor = grad_q, c: Tensor = grad_c) -> object:
+                return ops.qscore_penalty_backward(q, c, h, s, 4.0, True, False)
+
+            def both(h: Tensor, s: Tensor = chosen, backward: Call = backward) -> None:
+                ops.qscore_penalty(h, s)
+                backward(h)
+
+            size = inputs[0].nbytes
+            bench.add("qscore_penalty", inputs, lambda h, s=chosen: ops.qscore_penalty(h, s), size)
+            bench.add("qscore_penalty_backward", inputs, backward, 2 * size)
+            bench.add(
+                "qscore_backward", inputs, lambda h, s=chosen, q=grad_q: ops.qscore_backward(q, h, s, 4.0, True, False), 2 * size
             )
-        heat = rotating(lambda: torch.randn(16 * n, size, size, device=self.device), self.device)
-        mask = torch.rand(16 * n, size, size, device=self.device) < 0.5
-        self.add("heatmap_iou", heat, lambda h: torch.ops.sslk.heatmap_iou(h, mask), heat[0].numel() * 5)
-
-    def similarity_ops(self) -> None:
-        v, n, d = (2, 32, 8) if self.small else (5, 20000, 2048)
-        x = torch.randn(v, n, d, device=self.device)
-
-        def products(x: Tensor) -> None:
-            for i in range(v):
-                torch.mm(x[i].T, x[i:].transpose(0, 1).reshape(n, -1) if self.small else flat[:, i * d :])
-
-        flat = x.transpose(0, 1).reshape(n, v * d).contiguous()
-        grad = torch.randn(v, v, device=self.device)
-        nbytes = x.numel() * 4
-        self.add("cka_matrix", [x], lambda x: torch.ops.sslk.cka_matrix(x), nbytes, products, "torch.mm of the products")
-        self.add(
-            "cka_matrix_backward",
-            [x],
-            lambda x: torch.ops.sslk.cka_matrix_backward(grad, x, True),
-            nbytes,
-            products,
-            "torch.mm of the products",
-        )
-        y = x[:, : n // 4, : max(d // 4, 1)].contiguous()
-        self.add("cca_matrix", [y], lambda y: torch.ops.sslk.cca_matrix(y), y.numel() * 4)
-
-    def kmeans(self) -> None:
-        n, d, k = (64, 16, 5) if self.small else (1_280_000, 2048, 1000)
-        x = torch.randn(n, d, device=self.device)
-        centroids = torch.randn(k, d, device=self.device)
-        nbytes = x.numel() * 4
-        self.add("kmeans_assign", [x], lambda x: torch.ops.sslk.kmeans_assign(x, centroids), nbytes)
-        for name, search in peers(x, centroids):
-            self.add(f"kmeans: {name}", [x], search, nbytes)
+            bench.add("penalty, both, 3.3 passes", inputs, both, 3.3 * size, 1.0 if dtype == torch.float32 else None)
+            del inputs
 
 
-def peers(x: Tensor, centroids: Tensor) -> Iterator[tuple[str, Callable[[Tensor], object]]]:
-    """Other ways to assign, where they are installed."""
-    if x.device.type != "cuda":
+def small(bench: Bench) -> None:
+    """The training case: a batch of 512 x 2048, inside a CUDA graph and as it is launched from Python."""
+    inputs = bench.representations(512, 2048, torch.float32)[:8]
+    chosen = torch.arange(2048, device=bench.device) % 4 == 0
+    grad_q, grad_c = torch.randn(len(inputs[0]), device=bench.device), torch.randn(2048, device=bench.device)
+    size = inputs[0].nbytes
+    bench.add_small("small qscore", inputs, lambda h: ops.qscore(h, chosen), size, 0.012)
+    bench.add_small("small qscore_penalty", inputs, lambda h: ops.qscore_penalty(h, chosen), size, 0.012)
+    bench.add_small(
+        "small penalty_backward",
+        inputs,
+        lambda h: ops.qscore_penalty_backward(grad_q, grad_c, h, chosen, 4.0, True, False),
+        2 * size,
+        0.015,
+    )
+    if bench.small:
         return
+    for name, call in (
+        ("qscore", lambda: ops.qscore(inputs[0], chosen)),
+        ("penalty", lambda: ops.qscore_penalty(inputs[0], chosen)),
+    ):
+        call()
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        for _ in range(200):
+            call()
+        torch.cuda.synchronize()
+        seconds = (time.perf_counter() - begin) / 200
+        bench.emit(
+            f"small {name}, launched", inputs[0], size, seconds, size / seconds / bench.copy, "copy", None, None, False, 0.0
+        )
+
+
+def versus(bench: Bench) -> None:
+    """Against the same computation in eager PyTorch and under torch.compile."""
+    inputs = bench.representations(40_000, 2048, torch.float32)[:4]
+    chosen = torch.arange(2048, device=bench.device) % 4 == 0
+    size = inputs[0].nbytes
+    bench.add("qscore", inputs, lambda h: ops.qscore(h, chosen), size, 8.0, ("eager", lambda h: eager(h, chosen)))
+    if not bench.small:
+        compiled = torch.compile(eager)
+        bench.add("qscore", inputs, lambda h: ops.qscore(h, chosen), size, 1.3, ("torch.compile", lambda h: compiled(h, chosen)))
+
+
+def kmeans(bench: Bench) -> None:
+    """Beside the loop that a user would write (products in float16, the least of each row), faiss and flash-kmeans."""
+    n, d, k = (64, 16, 5) if bench.small else (1_280_000, 2048, 1000)
+    x, centroids = torch.randn(n, d, device=bench.device), torch.randn(k, d, device=bench.device)
+
+    def half_products(x: Tensor) -> list[Tensor]:
+        packed, squares = centroids.half(), centroids.square().sum(1)
+        return [(squares - 2 * (part.half() @ packed.T)).min(1).indices for part in x.split(1 << 16)]
+
+    def assign(x: Tensor) -> object:
+        return ops.kmeans_assign(x, centroids)
+
+    bench.add("kmeans_assign", [x], assign, x.nbytes)
+    bench.add("kmeans_assign", [x], assign, x.nbytes, None, ("float16 products and min", half_products))
     try:
-        faiss = importlib.import_module("faiss")
-        importlib.import_module("faiss.contrib.torch_utils")
+        import faiss
+        import faiss.contrib.torch_utils
+
         resources = faiss.StandardGpuResources()
-        yield "faiss", lambda x: faiss.knn_gpu(resources, x, centroids, 1)
+        bench.add("kmeans_assign", [x], assign, x.nbytes, 1.0, ("faiss-gpu", lambda x: faiss.knn_gpu(resources, x, centroids, 1)))
     except (ImportError, AttributeError):
         print("faiss with GPU support is not installed: no comparison with it.")
     try:
-        assign = importlib.import_module("flash_kmeans").batch_kmeans_Euclid
-        yield (
-            "flash_kmeans, one iteration",
-            lambda x: assign(x[None], n_clusters=len(centroids), max_iters=1, init_centroids=centroids[None]),
-        )
-    except (ImportError, AttributeError):
+        from flash_kmeans import batch_kmeans_Euclid
+
+        def flash(x: Tensor) -> object:
+            return batch_kmeans_Euclid(x[None], n_clusters=k, max_iters=1, init_centroids=centroids[None])
+
+        bench.add("kmeans_assign", [x], assign, x.nbytes, 1.0, ("flash-kmeans, one iteration", flash))
+    except ImportError:
         print("flash-kmeans is not installed: no comparison with it.")
 
 
-def commit() -> str:
-    root = Path(__file__).resolve().parents[1]
-    try:
-        return subprocess.check_output(["git", "-C", root, "rev-parse", "HEAD"], text=True, stderr=subprocess.DEVNULL).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+def masking(bench: Bench) -> None:
+    n, size = (2, 8) if bench.small else (256, 224)
+    images = bench.rotating(lambda: torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, device=bench.device))
+    foreground = torch.rand(n, size, size, device=bench.device) < 0.4
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    for dtype in (torch.float32, torch.bfloat16):
+        moved = images[0].numel() + foreground.numel() + 5 * images[0].numel() * dtype.itemsize
+        bench.add(
+            f"masked_variants, {str(dtype)[6:]}",
+            images[:8],
+            lambda x, t=dtype: ops.masked_variants(x, foreground, mean, std, [0, 1, 2, 3, 4], None, t),
+            moved,
+            0.85,
+        )
+    heat = bench.rotating(lambda: torch.randn(4 * n, size, size, device=bench.device))
+    mask = torch.rand(4 * n, size, size, device=bench.device) < 0.5
+    bench.add("heatmap_iou", heat, lambda h: ops.heatmap_iou(h, mask), heat[0].numel() * 5)
 
 
-def machine(device: str) -> dict[str, object]:
-    about: dict[str, object] = {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "build": ssl_kernels.build_info(),
-    }
-    if device == "cuda":
-        properties = torch.cuda.get_device_properties(0)
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split("\n")[0].strip()
-        about |= {
-            "card": properties.name,
-            "memory_bytes": properties.total_memory,
-            "multiprocessors": properties.multi_processor_count,
-            "capability": f"{properties.major}.{properties.minor}",
-            "driver": driver or "unknown",
-        }
-    return about
+def similarity(bench: Bench) -> None:
+    """Beside the bare products, with TF32 off and on."""
+    v, n, d = (2, 32, 8) if bench.small else (5, 20_000, 2048)
+    x = torch.randn(v, n, d, device=bench.device)
+    flat = x.transpose(0, 1).reshape(n, v * d).contiguous()
+    grad = torch.randn(v, v, device=bench.device)
+
+    def products(x: Tensor) -> None:
+        for i in range(v):
+            torch.mm(x[i].T, flat[:, i * d :])
+
+    for precision in ("highest", "high"):
+        torch.set_float32_matmul_precision(precision)
+        name = f"torch.mm of the products, {'TF32' if precision == 'high' else 'float32'}"
+        bench.add("cka_matrix", [x], ops.cka_matrix, x.nbytes, 0.9, (name, products))
+    bench.add("cka_matrix_backward", [x], lambda x: ops.cka_matrix_backward(grad, x, True), x.nbytes, None, (name, products))
+    torch.set_float32_matmul_precision("highest")
+    y = x[:, : n // 4, : max(d // 4, 1)].contiguous()
+    bench.add("cca_matrix", [y], ops.cca_matrix, y.nbytes)
 
 
-def run_once(device: str) -> None:
-    """Every op once on odd sizes, for compute-sanitizer."""
-    ops = torch.ops.sslk
-    for n, d in [(7, 3), (50, 61), (33, 257), (65, 1003), (17, 2051), (9, 8200)]:
-        for dtype in (torch.float32, torch.bfloat16, torch.float64):
-            h = torch.randn(n, d + 1, device=device).to(dtype)[:, 1:]
-            h[0] = 1.0  # takes the exact path
-            chosen = torch.ones(d, dtype=torch.bool, device=device)
-            _, q, c = ops.qscore_penalty(h, chosen, eps=1.0)
-            ops.qscore(h, chosen, 1.0)
-            ops.qscore_penalty_backward(q, c, h, chosen, 1.0, True, True)
-            ops.qscore_backward(q, h, chosen, 1.0, True, False)
-            ops.activating_mask(h, 1.0)
-            ops.activation_counts(h, 1.0)
-            ops.row_moments(h)
-            ops.column_l1_backward(ops.column_l1(h), h, True)
-            ops.kmeans_assign(h, h[:5])
-    images = torch.randint(0, 256, (3, 3, 9, 7), dtype=torch.uint8, device=device)
-    foreground = torch.rand(3, 9, 7, device=device) < 0.5
-    ops.masked_variants(images, foreground, [0.5] * 3, [0.2] * 3, [0, 1, 2, 3, 4])
-    ops.heatmap_iou(torch.randn(3, 9, 7, device=device), foreground)
-    for n, d in ((40, 9), (9, 40)):
-        x = torch.randn(3, n, d, device=device)
-        ops.cka_matrix_backward(ops.cka_matrix(x), x, True)
-        ops.cca_matrix(x)
-    synchronize(device)
-    print("Every op ran once.")
+def regression(bench: Bench) -> None:
+    """A step of softmax regression on sparse binary rows beside its dense form."""
+    rows, concepts, classes, ones, batch = (50, 40, 10, 4, 16) if bench.small else (200_000, 4000, 1000, 40, 4096)
+    device = bench.device
+    columns = torch.randint(0, concepts, (rows * ones,), device=device, dtype=torch.int32)
+    offsets = torch.arange(rows + 1, device=device) * ones
+    target, index = torch.randint(0, classes, (rows,), device=device), torch.randint(0, rows, (batch,), device=device)
+    weight = torch.zeros(1, concepts, classes, device=device)
+    state = [weight, torch.zeros(classes, device=device), torch.zeros_like(weight), torch.zeros(classes, device=device)]
+
+    def step(function: Callable[..., object]) -> Call:
+        return lambda _: function(*state, columns, offsets, target, index, 0.1, 0.9, 1e-4)
+
+    dense = ("the dense form", step(reference.sparse_softmax_sgd_))
+    bench.add("sparse_softmax_sgd_", [weight], step(ops.sparse_softmax_sgd_), 4 * weight.nbytes, None, dense)
+
+
+# In the order of what one would rather not miss.
+PARTS = {
+    "qscore": qscore,
+    "penalty": penalty,
+    "small": small,
+    "versus": versus,
+    "kmeans": kmeans,
+    "counts": counts,
+    "masking": masking,
+    "similarity": similarity,
+    "regression": regression,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--once", action="store_true", help="run every op once on odd sizes and stop")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes on the CPU: checks this script, measures nothing")
-    parser.add_argument("--stage", action="append", default=[], metavar="NAME=RESULT", help="recorded in the JSON")
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--rows", action="store_true")
     arguments = parser.parse_args()
-    device = "cpu" if arguments.smoke else "cuda"
     torch.manual_seed(0)
-    if arguments.once:
-        run_once(device)
-        return
-    bench = Bench(device, small=arguments.smoke)
-    print(f"copy: {bench.copy / 1e9:.0f} GB/s read plus written")
-    for part in (bench.row_ops, bench.image_ops, bench.similarity_ops, bench.kmeans):
-        part()
-    result = {
-        "commit": commit(),
-        "machine": machine(device),
-        "stages": dict(stage.split("=", 1) for stage in arguments.stage),
-        "copy_gbps": bench.copy / 1e9,
-        "rows": [asdict(row) for row in bench.rows],
-    }
-    assert all(math.isfinite(row.ms) for row in bench.rows)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"Wrote {arguments.out}.")
+    bench = Bench(arguments.device, arguments.rows)
+    print(f"copy: {bench.copy / 1e9:.0f} GB/s read plus written", flush=True)
+    if arguments.rows:
+        print("COPY " + json.dumps(bench.copy / 1e9), flush=True)
+    PARTS[arguments.part](bench)
 
 
 if __name__ == "__main__":

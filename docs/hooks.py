@@ -1,8 +1,8 @@
 """Fills the generated parts of the documentation while mkdocs builds it, so that no generated text is kept by hand.
 
-A line `{{ ops }}`, `{{ commands }}` or `{{ benchmarks }}` becomes the schemas in csrc/schemas.cpp, the commands in sslk.cli
-with their options, or the tables of bench/results/*.json. Equations between `$$` or `$` become MathML, which browsers draw
-themselves.
+A line `{{ ops }}`, `{{ commands }}`, `{{ benchmarks }}` or `{{ compiled }}` becomes the schemas in csrc/schemas.cpp, the
+commands in sslk.cli with their options, the tables of bench/results/*.json, or what bench/compiled.py found. Equations
+between `$$` or `$` become MathML, which browsers draw themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CODE = re.compile(r"(^```.*?^```$|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    for name, make in (("ops", ops), ("commands", commands), ("benchmarks", benchmarks)):
+    for name, make in (("ops", ops), ("commands", commands), ("benchmarks", benchmarks), ("compiled", compiled)):
         marker = f"{{{{ {name} }}}}"
         if marker in markdown:
             markdown = markdown.replace(marker, make())
@@ -72,6 +72,28 @@ def benchmarks() -> str:
         _benchmark(file, json.loads(file.read_text(encoding="utf-8")))
         for file in sorted((ROOT / "bench" / "results").glob("*.json"))
     )
+
+
+def compiled() -> str:
+    """What rows of every length can reach at most, from the machine code."""
+    content = json.loads((ROOT / "bench" / "compiled" / "sm_90.json").read_text(encoding="utf-8"))
+    rows: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in content["expected"]:
+        dtype = {"float": "float32", "__nv_bfloat16": "bfloat16"}[row["dtype"]]
+        rows.setdefault((row["op"], dtype), {})[row["length"]] = row
+    lengths = sorted({length for row in rows.values() for length in row})
+    lines = ["| | | " + " | ".join(f"D = {n:,}" for n in lengths) + " |", "|" + "---|" * (len(lengths) + 2)]
+    for (op, dtype), cells in rows.items():
+        shown = (f"{cells[n]['share']:.2f} ({cells[n]['flight']:.1f}, {cells[n]['issue']:.1f})" for n in lengths)
+        lines.append(f"| `{op}` | {dtype} | " + " | ".join(shown) + " |")
+    kernels = content["kernels"]
+    spilled = sum(kernel["spills"] > 0 for kernel in kernels)
+    registers = [kernel["registers"] for kernel in kernels]
+    facts = (
+        f"{len(kernels)} kernels for {content['arch']} by nvcc {content['nvcc']}: {spilled} with accesses to local memory, "
+        f"{min(registers)} to {max(registers)} registers, at most {max(kernel['shared'] for kernel in kernels):,} bytes shared."
+    )
+    return facts + "\n\n" + "\n".join(lines)
 
 
 def _benchmark(file: Path, content: dict[str, Any]) -> str:

@@ -1,0 +1,305 @@
+"""The first minutes on a GPU, as stages of which each leaves its file in OUT_DIR the moment it ends: see `bench/gpu.sh`.
+
+| stage | file | what it says |
+|---|---|---|
+| build | build.log | the libraries compile for this card; seconds per source |
+| first | first.log | one op runs and is right |
+| tests | tests.log | the kernel tests, each test function in a process of its own |
+| memcheck | memcheck.log | every op once under compute-sanitizer, each in a process of its own |
+| bench | bench.log, gpu.json | rates of every op beside the copy rate, what is worth most first; gpu.json after every row |
+| racecheck | racecheck.log | as memcheck, for races in shared memory |
+
+`summary.txt` has a line per stage, from its end on. The stages share eight minutes: one that is stopped or fails leaves what
+it had, and the others run. `--dry-run` takes the CPU for the card: everything but the sanitizers runs, at tiny sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = ("torch", "numpy", "pytest", "ninja", "pybind11", "setuptools")
+TOTAL_SECONDS = 470
+# Most seconds of a stage; the benches may use what the stages before have left over.
+LIMITS = {"build": 150, "first": 30, "tests": 110, "memcheck": 70, "bench": 240, "racecheck": 60}
+BUILD = ROOT / "build" / "gpu"
+KEPT_OUTPUT = 6000  # characters of a failed process
+
+
+class Plan:
+    """The stages, their clock and their files."""
+
+    def __init__(self, out: Path, dry: bool) -> None:
+        self.out, self.dry, self.begin = out, dry, time.monotonic()
+        self.patience = 8 if dry else 1  # two cores and no card are not what the limits are for
+        self.workers = max(2, min(12, (os.cpu_count() or 2) - 2))
+        self.stages: dict[str, str] = {}
+        self.rows: list[dict[str, object]] = []
+        self.copy: list[float] = []
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(BUILD / "lib"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",
+            "OMP_NUM_THREADS": "2",
+        }
+
+    def left(self) -> float:
+        return TOTAL_SECONDS * self.patience - (time.monotonic() - self.begin)
+
+    def stage(self, name: str, run: Callable[[Path, float], str]) -> bool:
+        """Run a stage into its log; `run(log, deadline)` says what came of it, or raises."""
+        limit, start = min(LIMITS[name] * self.patience, self.left()), time.monotonic()
+        if limit < 10:
+            self.note(name, "skipped: no time left")
+            return False
+        try:
+            result = run(self.out / f"{name}.log", start + limit)
+        except Exception as error:  # the other stages run all the same
+            result = f"FAILED: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        self.note(name, f"{result} ({time.monotonic() - start:.0f} s)")
+        return "FAILED" not in result and "STOPPED" not in result
+
+    def note(self, name: str, result: str) -> None:
+        self.stages[name] = result
+        line = f"{name:10s} {result}"
+        print(line, flush=True)
+        with open(self.out / "summary.txt", "a") as file:
+            file.write(line + "\n")
+        if self.rows:
+            self.write_rows()
+
+    def write_rows(self) -> None:
+        rows = {"copy_gbps": self.copy, "stages": self.stages, "machine": self.about, "rows": self.rows}
+        result = {"commit": commit(), "card": str(self.about.get("card", "none")), **rows}
+        scratch = self.out / "gpu.json.tmp"
+        scratch.write_text(json.dumps(result, indent=1) + "\n")
+        os.replace(scratch, self.out / "gpu.json")
+
+    @property
+    def about(self) -> dict[str, object]:
+        if not hasattr(self, "_about"):
+            self._about = machine(self.dry)
+        return self._about
+
+
+def run_limited(command: list[str], deadline: float, cwd: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Exit code (124: stopped at the deadline, with its children) and output."""
+    if deadline <= time.monotonic():
+        return 124, "not begun"
+    process = subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        output, _ = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        return 124, process.communicate()[0]
+
+
+def build(plan: Plan, log: Path, deadline: float) -> str:
+    arch = "9.0" if plan.dry else str(plan.about["capability"])
+    environment = {**os.environ, "SSLK_CUDA": "1", "TORCH_CUDA_ARCH_LIST": arch}
+    command = [sys.executable, "setup.py", "-q", "build", "--build-lib", str(BUILD / "lib"), "--build-temp", str(BUILD / "temp")]
+    status, output = run_limited(command, deadline, ROOT, environment)
+    times = [line.split("\t") for line in (BUILD / "temp" / ".ninja_log").read_text().splitlines()[1:]]
+    seconds = sorted(((int(t[1]) - int(t[0])) / 1000, Path(t[3]).name) for t in times)[::-1]
+    log.write_text("\n".join(f"{s:7.1f} s  {name}" for s, name in seconds) + "\n\n" + output)
+    if status:
+        return "STOPPED" if status == 124 else f"FAILED with exit code {status}"
+    # The tests run beside the built package, not beside the sources, which have no library.
+    shutil.rmtree(BUILD / "tests", ignore_errors=True)
+    shutil.copytree(ROOT / "tests", BUILD / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", BUILD)
+    return f"built for sm_{arch.replace('.', '')}, longest {seconds[0][1]} {seconds[0][0]:.0f} s"
+
+
+def side_by_side(plan: Plan, log: Path, deadline: float, jobs: dict[str, list[str]]) -> str:
+    """Each job in a process of its own, several at once; a line per job in the log as it ends, with what failed."""
+    failed = stopped = 0
+    with open(log, "w") as file, ThreadPoolExecutor(plan.workers) as pool:
+        running = {pool.submit(run_limited, job, deadline, BUILD, plan.environment): name for name, job in jobs.items()}
+        for done in as_completed(running):
+            status, output = done.result()
+            failed += status not in (0, 124)
+            stopped += status == 124
+            said = {0: "passed", 124: "STOPPED"}.get(status, f"FAILED with exit code {status}")
+            last = output.strip().splitlines()[-1] if output.strip() else ""
+            file.write(f"{said}: {running[done]}: {last if not status else output[-KEPT_OUTPUT:]}\n")
+            file.flush()
+    counts = f"{len(jobs) - failed - stopped} of {len(jobs)} processes passed"
+    return counts + (f", {failed} FAILED" if failed else "") + (f", {stopped} STOPPED" if stopped else "")
+
+
+def tests(plan: Plan, log: Path, deadline: float) -> str:
+    pytest = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "no:cacheprovider"]
+    device = "cpu" if plan.dry else "cuda"
+    choose = ["-m", "not slow", "-k", f"{device} and not avx2 and not avx512"]
+    status, output = run_limited([*pytest, "--collect-only", *choose, "tests/ops"], deadline, BUILD, plan.environment)
+    functions = sorted({line.partition("[")[0] for line in output.splitlines() if "::" in line and not line.startswith("ERROR")})
+    if not functions:
+        log.write_text(output)
+        return f"FAILED: pytest found no test (exit code {status})"
+    result = side_by_side(plan, log, deadline, {name: [*pytest, *choose, name] for name in functions})
+    unread = [line.split()[1] for line in output.splitlines() if line.startswith("ERROR")]
+    return result + (f"; FAILED to read {', '.join(unread)}" if unread else "")
+
+
+def once(plan: Plan, log: Path, deadline: float, names: list[str], wrapper: list[str]) -> str:
+    command = [*wrapper, sys.executable, str(ROOT / "bench" / "gpu_once.py"), *(["--device", "cpu"] if plan.dry else [])]
+    return side_by_side(plan, log, deadline, {name: [*command, name] for name in names})
+
+
+def sanitizer(plan: Plan, tool: str) -> Callable[[Path, float], str]:
+    def run(log: Path, deadline: float) -> str:
+        wrapper = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--kernel-name", "kns=sslk"]
+        if plan.dry or shutil.which(wrapper[0]) is None:
+            return "skipped: " + ("there is no card" if plan.dry else "there is no compute-sanitizer")
+        return once(plan, log, deadline, parts("gpu_once", "OPS"), wrapper)
+
+    return run
+
+
+def bench(plan: Plan, log: Path, deadline: float) -> str:
+    """The parts one after the other: two at once would time each other."""
+    failed = []
+    with open(log, "w") as file:
+        for part in parts("gpu_bench", "PARTS"):
+            command = [
+                sys.executable,
+                str(ROOT / "bench" / "gpu_bench.py"),
+                part,
+                "--rows",
+                *(["--device", "cpu"] if plan.dry else []),
+            ]
+            status = None
+            for line in lines_of(command, deadline, plan.environment):
+                if isinstance(line, int):
+                    status = line
+                elif line.startswith("ROW "):
+                    plan.rows.append({"part": part, **json.loads(line[4:])})
+                    plan.write_rows()
+                elif line.startswith("COPY "):
+                    plan.copy.append(json.loads(line[5:]))
+                else:
+                    file.write(line)
+                    file.flush()
+            if status:
+                failed.append(part)
+                file.write(f"{part}: {'STOPPED' if status == 124 else f'FAILED with exit code {status}'}\n")
+    missed = sum(row["met"] is False for row in plan.rows)
+    asked = sum(row["met"] is not None for row in plan.rows)
+    return f"{len(plan.rows)} rows, {asked - missed} of {asked} targets met" + (
+        f"; FAILED: {', '.join(failed)}" if failed else ""
+    )
+
+
+def lines_of(command: list[str], deadline: float, environment: dict[str, str]) -> Iterator[str | int]:
+    """The output line by line as it comes, then the exit code (124: stopped)."""
+    if deadline - time.monotonic() < 5:
+        yield 124
+        return
+    # `timeout` ends a process that prints nothing too.
+    limited = ["timeout", "-s", "KILL", str(int(deadline - time.monotonic())), *command]
+    process = subprocess.Popen(limited, cwd=BUILD, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    yield from process.stdout
+    status = process.wait()
+    yield 124 if status in (137, -9) else status
+
+
+def parts(module: str, name: str) -> list[str]:
+    """The keys of a dictionary in a file beside this one, in its order, without importing it."""
+    source = (ROOT / "bench" / f"{module}.py").read_text()
+    body = re.search(rf"^{name}\b[^\n]*= \{{\n(.*?)^\}}", source, re.DOTALL | re.MULTILINE)
+    assert body is not None
+    return re.findall(r'^    "(\w+)":', body[1], re.MULTILINE)
+
+
+def commit() -> str:
+    """Of the sources, as git knows it, or as SSLK_COMMIT says where they were copied without git."""
+    if given := os.environ.get("SSLK_COMMIT"):
+        return given
+    try:
+        found = subprocess.check_output(
+            ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"], text=True, stderr=subprocess.DEVNULL
+        )
+        return found.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def machine(dry: bool) -> dict[str, object]:
+    """The card, driver and versions; raises SystemExit where there is no card."""
+    import torch
+
+    about: dict[str, object] = {"torch": torch.__version__, "python": platform.python_version(), "cores": os.cpu_count()}
+    if dry:
+        return {**about, "card": "none (dry run)"}
+    if not torch.cuda.is_available():
+        built = f"built with CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        print(
+            f"gpu.sh: torch {torch.__version__} ({built}) sees no CUDA device here; nothing was built or measured.",
+            file=sys.stderr,
+        )
+        raise SystemExit(3)
+    properties = torch.cuda.get_device_properties(0)
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split("\n")[0].strip()
+    return {
+        **about,
+        "card": properties.name,
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": driver or "unknown",
+    }
+
+
+def missing() -> list[str]:
+    """What the plan needs and does not find."""
+    modules = [f"the Python package {name}" for name in MODULES if importlib.util.find_spec(name) is None]
+    return modules + [tool for tool in ("nvcc", "c++") if shutil.which(tool) is None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="bench/gpu.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, metavar="OUT_DIR")
+    parser.add_argument("--dry-run", action="store_true")
+    arguments = parser.parse_args()
+    if lacking := missing():
+        raise SystemExit(
+            f"gpu.sh: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing; nothing was built or measured."
+        )
+    plan = Plan(arguments.out.resolve(), arguments.dry_run)
+    about = plan.about  # ends here where there is no card
+    plan.out.mkdir(parents=True, exist_ok=True)
+    (plan.out / "summary.txt").write_text(f"{commit()}\n{json.dumps(about)}\n")
+    if not plan.stage("build", lambda log, deadline: build(plan, log, deadline)):
+        raise SystemExit(1)
+    plan.stage("first", lambda log, deadline: once(plan, log, deadline, ["qscore"], []))
+    plan.stage("tests", lambda log, deadline: tests(plan, log, deadline))
+    plan.stage("memcheck", sanitizer(plan, "memcheck"))
+    plan.stage("bench", lambda log, deadline: bench(plan, log, deadline))
+    plan.stage("racecheck", sanitizer(plan, "racecheck"))
+    if any("FAILED" in result or "STOPPED" in result for result in plan.stages.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
