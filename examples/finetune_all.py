@@ -6,7 +6,7 @@
 encoder and heads. A method without one, or all without `--checkpoints`, start from the embedded SimCLR encoder, with
 fresh heads that are trained first with the encoder frozen; the table says which. Writes `arms.csv` (every run),
 `arms.md` (means over seeds) and `differences.csv` and `.md` (arms less baseline, by method and over all runs). Killed at
-any moment, the same command goes on.
+any moment, the same command goes on. `--precision` is bfloat16 where the GPU has it.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import json
 import statistics
 from pathlib import Path
 
+import torch
 from pretrain import SETTINGS
 from safetensors import safe_open
 
@@ -23,6 +24,7 @@ from sslk.models.source import ModelSource
 from sslk.training import finetune_study, load_start
 from sslk.training.config import ARMS, TrainingConfig
 from sslk.training.differences import ArmDifference, arm_difference
+from sslk.training.run import best_precision
 
 MEASURES = ("probe top-1 [%]", "Q-Score AUROC", "mean Q", "mean |L_i|", "empty sets [%]", "column-L1 tail [%]", "final SSL loss")
 # Quantity of a difference, its name in the table, and the factor to its unit.
@@ -55,6 +57,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed", "16-mixed"), default=best_precision())
+    parser.add_argument("--compile", action="store_true", help="compile the encoder")
+    parser.add_argument("--capture", action="store_true", help="on a GPU, run every step from a CUDA graph")
     args = parser.parse_args()
 
     rows = []
@@ -67,8 +72,11 @@ def main() -> None:
                 view_size=20,
                 head_warmup_epochs=4,
                 seed=seed,
+                precision=args.precision,
+                compile=args.compile,
+                capture=args.capture,
                 channels_last=True,
-                checkpoint_every=2,
+                checkpoint_every=100 if torch.cuda.is_available() else 2,
                 log_every=2,
             )
             out = args.out / f"{method}-{seed}"

@@ -5,6 +5,9 @@
 The methods take turns, `--round` epochs at a time, so that after any time all have had about the same training. Every
 turn leaves `DIR/METHOD/model.safetensors` (encoder and heads, float16): `sslk train finetune --model cifar:compact@FILE`
 continues from it, `load_backbone("cifar:compact", weights=...)` reads it. Killed at any moment, the same command goes on.
+
+On a GPU images, random numbers and steps stay there, in bfloat16 (`--precision`). `--capture` runs every step from a CUDA
+graph; each turn captures anew, so let it be long: `--round EPOCHS`.
 """
 
 import argparse
@@ -23,7 +26,7 @@ from sslk.results.provenance import provenance
 from sslk.training.checkpoints import save_method
 from sslk.training.config import TrainingConfig
 from sslk.training.heads import build_method
-from sslk.training.run import Carrying, steps_done, train
+from sslk.training.run import Carrying, best_precision, steps_done, train
 from sslk.training.views import TensorViews, images_in_memory
 
 # Heads for 256 features, and peak learning rates of SGD for batches of 256.
@@ -51,12 +54,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=24, help="side of the views; whole images are used afterwards")
     parser.add_argument("--images", type=int, help="use the first so many images only")
     parser.add_argument("--learning-rate", type=float, help="in place of the methods' own")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed", "16-mixed"), default=best_precision())
+    parser.add_argument("--compile", action="store_true", help="compile the encoder")
+    parser.add_argument("--capture", action="store_true", help="on a GPU, run every step from a CUDA graph")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
     dataset = load_dataset(args.data, "train")
     images = images_in_memory(dataset)[: args.images]
+    on_gpu = torch.cuda.is_available()
     stop = args.epochs if args.stop is None else min(args.stop, args.epochs)
     for until in [*range(args.round, stop, args.round), stop]:
         for name in args.methods:
@@ -68,9 +74,13 @@ def main() -> None:
                 learning_rate=args.learning_rate or learning_rate,
                 weight_decay=5e-4,
                 view_size=args.size,
+                precision=args.precision,
                 channels_last=True,
                 compile=args.compile,
-                checkpoint_every=50,
+                capture=args.capture,
+                # 50 steps are half a minute on two cores; a GPU takes them in a moment, and waits where they are logged.
+                checkpoint_every=len(images) // args.batch_size if on_gpu else 50,
+                log_every=50 if on_gpu else 10,
                 seed=args.seed,
             )
             torch.manual_seed(args.seed)

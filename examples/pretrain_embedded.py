@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import SimCLRProjectionHead
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD, BatchSimCLRTransform
 from sslk.models.cifar_resnet import CifarResNet
+from sslk.training.methods.losses import NTXent
 
 WARMUP_EPOCHS = 1
 
@@ -30,6 +30,11 @@ WARMUP_EPOCHS = 1
 def load(path: Path) -> tuple[Tensor, np.ndarray]:
     with np.load(path) as data:
         return torch.from_numpy(data["images"]).permute(0, 3, 1, 2).contiguous(), data["labels"]
+
+
+def mean_loss(losses: list[Tensor]) -> float:
+    """Waits for the device."""
+    return float(np.mean(torch.stack(losses).tolist()))
 
 
 @torch.inference_mode()
@@ -69,12 +74,13 @@ def main() -> None:
     train, test = load(args.data / "cifar10_train.npz"), load(args.data / "cifar10_test.npz")
     subset = slice(0, 10_000)  # of the training images, for the probes on the way
     encoder, projector = CifarResNet().to(args.device), SimCLRProjectionHead(256, 256, 128).to(args.device)
-    augment, criterion = BatchSimCLRTransform(args.size).to(args.device), NTXentLoss(args.temperature)
+    augment, criterion = BatchSimCLRTransform(args.size).to(args.device), NTXent(args.temperature)
     parameters = [*encoder.parameters(), *projector.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=args.lr, momentum=0.9, weight_decay=5e-4)
     steps_per_epoch = len(train[0]) // args.batch_size
     total, warmup = args.epochs * steps_per_epoch, WARMUP_EPOCHS * steps_per_epoch
     compiled = torch.compile(encoder)
+    on_device = train[0].to(args.device)  # in a step nothing is copied to a GPU and nothing waits for it
 
     checkpoint, log, first_epoch, seconds = args.out / "checkpoint.pt", [], 0, 0.0
     if checkpoint.exists():
@@ -88,27 +94,28 @@ def main() -> None:
 
     for epoch in range(first_epoch, args.epochs):
         started, losses = time.time(), []
-        for i, index in enumerate(torch.randperm(len(train[0])).split(args.batch_size)[:steps_per_epoch]):
+        order = torch.randperm(len(train[0])).to(args.device)
+        for i, index in enumerate(order.split(args.batch_size)[:steps_per_epoch]):
             step = epoch * steps_per_epoch + i
             ramp = min(1.0, (step + 1) / warmup)
             optimizer.param_groups[0]["lr"] = args.lr * ramp * 0.5 * (1 + math.cos(math.pi * step / total))
-            images = train[0][index].to(args.device)
+            images = on_device[index]
             z = projector(compiled(torch.cat([augment(images), augment(images)])))
             loss = criterion(*z.chunk(2))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(loss.item())
+            losses.append(loss.detach())
             if i % 20 == 19:
                 rate = (i + 1) * args.batch_size / (time.time() - started)
                 left = (args.epochs - epoch) * len(train[0]) / rate - (time.time() - started)
                 print(
-                    f"epoch {epoch} step {i + 1}/{steps_per_epoch} loss {np.mean(losses[-20:]):.3f} "
+                    f"epoch {epoch} step {i + 1}/{steps_per_epoch} loss {mean_loss(losses[-20:]):.3f} "
                     f"{rate:.0f} images/s, {left / 60:.0f} min left",
                     flush=True,
                 )
         seconds += time.time() - started
-        entry = {"epoch": epoch + 1, "loss": float(np.mean(losses)), "seconds": time.time() - started}
+        entry = {"epoch": epoch + 1, "loss": mean_loss(losses), "seconds": time.time() - started}
         if (epoch + 1) % args.probe_every == 0 and epoch + 1 < args.epochs:
             entry["probe_10k"] = probe(encoder, (train[0][subset], train[1][subset]), test, args.device)
         log.append(entry)

@@ -76,7 +76,8 @@ class QScoreRegularizer(nn.Module):
             raise ValueError(f"h must be [N, {len(self.discriminative)}], the D of the discriminative set, got {list(h.shape)}.")
         dtype = torch.float64 if h.dtype == torch.float64 else torch.float32
         alpha, beta = (
-            None if value is None else torch.tensor(value, dtype=dtype, device=h.device) for value in (self.alpha, self.beta)
+            None if value is None else torch.full((), value, dtype=dtype, device=h.device)  # no copy from the host
+            for value in (self.alpha, self.beta)
         )
         loss, scores, columns = torch.ops.sslk.qscore_penalty(
             h, self.discriminative, self.lambda1, self.lambda2, self.eps, self.normalize, self.two_sided, alpha, beta

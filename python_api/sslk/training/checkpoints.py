@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,20 @@ class NonFiniteError(ValueError):
 class KeepState(pl.Callback):
     """Writes `last.ckpt` every so many optimiser steps and at the end: everything that resuming needs.
 
-    The file is replaced only by a whole one, and only while every weight is finite.
+    The file is replaced only by a whole one, and only while every loss was and every weight is finite.
 
     Args:
         folder: where `last.ckpt` goes.
         every: optimiser steps between two checkpoints.
         last_step: the step after which the run ends.
+        refuse: called before: raises where a loss was not finite.
 
     Raises:
         NonFiniteError: a weight is NaN or infinite; the last checkpoint stays.
     """
 
-    def __init__(self, folder: Path, every: int, last_step: int) -> None:
-        self.folder, self.every, self.last_step = folder, every, last_step
+    def __init__(self, folder: Path, every: int, last_step: int, refuse: Callable[[], None]) -> None:
+        self.folder, self.every, self.last_step, self.refuse = folder, every, last_step, refuse
         self.saved_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -50,12 +51,14 @@ class KeepState(pl.Callback):
         if step == self.saved_step or (step % self.every and step != self.last_step) or not step:
             return
         self.saved_step = step
-        for name, parameter in module.named_parameters():
-            if not parameter.isfinite().all():
-                raise NonFiniteError(
-                    f"{name} is not finite after step {step}: lower the learning rate or the penalty's weights; "
-                    f"{last_good(self.folder)}"
-                )
+        self.refuse()
+        names, parameters = zip(*module.named_parameters(), strict=True)
+        finite = torch.stack([parameter.isfinite().all() for parameter in parameters]).tolist()  # one wait for all
+        if False in finite:
+            raise NonFiniteError(
+                f"{names[finite.index(False)]} is not finite after step {step}: lower the learning rate or the penalty's "
+                f"weights; {last_good(self.folder)}"
+            )
         temporary = self.folder / f".{LAST}.tmp"
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:

@@ -10,7 +10,7 @@ ARMS: tuple[Arm, ...] = get_args(Arm)
 MethodName = Literal["simclr", "swav", "moco", "byol", "dino", "simsiam", "vicreg", "barlow-twins"]
 
 # Settings that change how a run is carried out but not what it computes: a resumed run may have others.
-CARRIED_OUT = ("workers", "checkpoint_every", "log_every")
+CARRIED_OUT = ("workers", "checkpoint_every", "log_every", "capture")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class TrainingConfig:
         head_learning_rate: peak learning rate of these.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
         compile: compile the encoder with torch.compile.
+        capture: on one GPU, run the whole step from a CUDA graph; for images kept in memory, see `docs/finetune.md`.
         channels_last: memory format of the encoder; faster on most devices.
         view_size: side of the augmented views, in pixels; that of the encoder's input by default.
         local_views: further small crops per image, for SwAV and DINO.
@@ -67,6 +68,7 @@ class TrainingConfig:
     head_learning_rate: float = 0.3
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
+    capture: bool = False
     channels_last: bool = False
     view_size: int | None = None
     local_views: int = 0

@@ -74,7 +74,7 @@ def build_method(
         method = cls(backbone, num_features, **{**sizes, **(options or {})})
     fresh = [head for head in cls.head_names if not _load(getattr(method, head), found.get(PART_OF[head]))]
     if "criterion" in found:  # queue or centre of a run of this package; other files have none
-        _load(method.criterion, found["criterion"])  # type: ignore[arg-type]
+        _load(method.criterion, found["criterion"])
     if isinstance(method, MomentumMethod) and any(head.endswith("_momentum") for head in fresh):
         method.reset_momentum()
     # A momentum copy made from weights that were there is as good as read: only trained heads can be missed.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -13,10 +14,20 @@ from torch.optim import Optimizer
 import ssl_kernels  # noqa: F401 (registers the ops)
 from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.regularizer import QScoreRegularizer
+from sslk.training.captured import CapturedStep, obstacle, step_by
 from sslk.training.checkpoints import NonFiniteError, last_good
 from sslk.training.config import Arm, TrainingConfig
 from sslk.training.methods import Method, MomentumMethod
 from sslk.training.optimizer import build_optimizer, build_schedule
+
+
+class Losses(NamedTuple):
+    """Of one batch: `loss` `[]`, its two parts, and the representations `h` `[2N, D]`."""
+
+    loss: Tensor
+    ssl_loss: Tensor
+    penalty: Tensor
+    h: Tensor
 
 
 class TrainingModule(pl.LightningModule):
@@ -24,6 +35,9 @@ class TrainingModule(pl.LightningModule):
 
     The penalty is 0 (`baseline`), `lasso * sum |H|` over L2-normalised rows (`lasso`), or `QScoreRegularizer`
     (`qscore`, equations 2-3). Over several processes, sums over rows are those of the global batch.
+
+    On a GPU the host waits in logged steps and at checkpoints alone. The first loss that is not finite is remembered on
+    the device and looked for there, so no checkpoint is written after it; on a CPU it is looked for in every step.
 
     Args:
         method: encoder and heads.
@@ -37,7 +51,7 @@ class TrainingModule(pl.LightningModule):
 
     Raises:
         ValueError: the arm `qscore` without a set, or a set of another D.
-        NonFiniteError: in training, where the loss is NaN or infinite.
+        NonFiniteError: in training, where the loss is NaN or infinite; names the first such step.
     """
 
     def __init__(
@@ -61,6 +75,7 @@ class TrainingModule(pl.LightningModule):
             )
         self.method, self.arm, self.config, self.steps, self.frozen = method, arm, config, steps, frozen
         self.views, self.folder = views, folder
+        self.captured: CapturedStep | None = None
         self.regularizer = None
         if discriminative is not None:
             weights = (config.lambda1, config.lambda2)
@@ -69,59 +84,131 @@ class TrainingModule(pl.LightningModule):
         if config.channels_last:
             method.to(memory_format=torch.channels_last)
 
+    def on_train_start(self) -> None:
+        # Of the first loss that is not finite: its step, SSL loss and penalty. No state: a run ends with it.
+        self.first_bad = torch.full((3,), -1.0, dtype=torch.float64, device=self.device)
+        # Step, learning rate and momentum of the moving copy, where a step on the device reads them.
+        self.numbers = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.looks_always = self.device.type == "cpu"  # where it makes nobody wait
+        self.captured = None
+        if self.config.capture:
+            reason = obstacle(self.config, self.views, self.device, self.trainer.world_size)
+            if reason is None:
+                self.captured = CapturedStep(self.whole_step, self.device, self.method.frozen_steps + 1)
+            else:
+                warnings.warn(f"the training step is not captured: {reason}.", stacklevel=2)
+
+    def on_train_end(self) -> None:
+        self.captured = None  # it holds this module and the graph's memory
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         if self.frozen:  # batch statistics too
             self.method.backbone.eval()
             if isinstance(self.method, MomentumMethod):
                 self.method.backbone_momentum.eval()
+        step = self.trainer.global_step
+        rate = self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"]  # type: ignore[union-attr]
+        self.numbers[0].fill_(step)
+        if self.captured is None:
+            seen = self.losses(batch)
+        else:
+            self.numbers[1].fill_(rate)
+            if isinstance(self.method, MomentumMethod):
+                self.numbers[2].fill_(self.method.momentum_at(step, self.steps))
+            seen = self.captured(step, batch)
+        logged = step % self.config.log_every == 0 or step == self.steps - 1
+        if logged or self.looks_always:
+            self.refuse_bad()
+        if logged:
+            self._log(step, rate, seen)
+        return seen.loss
+
+    def losses(self, batch: Any) -> Losses:
+        """SSL loss and penalty of a batch."""
         views = self.views(batch)
         if self.config.channels_last:
             views = [view.contiguous(memory_format=torch.channels_last) for view in views]
         ssl_loss, h = self.method(views)
-        step = self.trainer.global_step
-        logged = step % self.config.log_every == 0 or step == self.steps - 1
-        penalty, log = self._penalty(h, logged)
+        penalty = self._penalty(h)
         loss = ssl_loss + penalty
-        if not loss.isfinite():
-            raise NonFiniteError(
-                f"the loss of arm {self.arm} is not finite at step {step} (SSL loss "
-                f"{ssl_loss.item():g}, penalty {penalty.item():g}): lower the learning rate or the penalty's weights; "
-                f"{last_good(self.folder)}"
-            )
-        if logged:
-            rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
-            log |= {"loss": ssl_loss.detach(), "penalty": penalty.detach()}
-            values = self.trainer.strategy.reduce(torch.stack([value.float() for value in log.values()]), reduce_op="mean")
-            # To the loggers themselves: Lightning's own logging repeats the last values in the steps between.
-            entry = dict(zip(log, values.tolist(), strict=True)) | {"learning_rate": rate}
-            for logger in self.loggers:
-                logger.log_metrics(entry, step)
-        return loss
+        with torch.no_grad():
+            bad = ~loss.isfinite() & (self.first_bad[0] < 0)
+            now = torch.stack([self.numbers[0], ssl_loss.double(), penalty.double()])
+            self.first_bad.copy_(torch.where(bad, now, self.first_bad))
+        return Losses(loss, ssl_loss.detach(), penalty.detach(), h)
 
-    def _penalty(self, h: Tensor, logged: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """The arm's penalty `[]`, and every diagnostic where they are `logged`."""
-        zero = h.new_zeros((), dtype=torch.float32)
+    def whole_step(self, batch: Any) -> Losses:
+        """A step from batch to weights, on the device from end to end."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, Optimizer)
+        optimizer.zero_grad(set_to_none=True)
+        seen = self.losses(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            seen.loss.backward()
+            step = self.trainer.global_step
+            self.method.before_step(step)
+            step_by(optimizer, self.numbers[1].float())
+            if isinstance(self.method, MomentumMethod):
+                self.method.follow(self.numbers[2])
+            else:
+                self.method.after_step(step, self.steps)
+        return Losses(*(part.detach() for part in seen))
+
+    def refuse_bad(self) -> None:
+        """Raise if a loss was not finite so far, in any process; waits for the device."""
+        found = self.first_bad if self.trainer.world_size == 1 else self.all_gather(self.first_bad)
+        assert isinstance(found, Tensor)
+        bad = [tuple(row) for row in found.view(-1, 3).tolist() if row[0] >= 0]
+        if bad:
+            step, ssl_loss, penalty = min(bad)
+            raise NonFiniteError(
+                f"the loss of arm {self.arm} is not finite at step {step:.0f} (SSL loss {ssl_loss:g}, penalty {penalty:g}): "
+                f"lower the learning rate or the penalty's weights; {last_good(self.folder)}"
+            )
+
+    def _log(self, step: int, rate: float, seen: Losses) -> None:
+        log = {}
+        if self.regularizer is not None:
+            with torch.no_grad():
+                if self.arm != "qscore" or self.frozen:
+                    self.regularizer(seen.h)
+                log = diagnostics(self.regularizer, seen.h)
+        log |= {"loss": seen.ssl_loss, "penalty": seen.penalty}
+        values = self.trainer.strategy.reduce(torch.stack([value.float() for value in log.values()]), reduce_op="mean")
+        # To the loggers themselves: Lightning's own logging repeats the last values in the steps between.
+        entry = dict(zip(log, values.tolist(), strict=True)) | {"learning_rate": rate}
+        for logger in self.loggers:
+            logger.log_metrics(entry, step)
+
+    def _penalty(self, h: Tensor) -> Tensor:
+        """The arm's penalty `[]`."""
         if self.arm == "lasso":
             # Summed over the rows of all processes: DistributedDataParallel will average the gradients.
-            penalty = self.config.lasso * self.trainer.world_size * torch.ops.sslk.column_l1(h).sum()
-        elif self.arm == "qscore" and not self.frozen:
+            return self.config.lasso * self.trainer.world_size * torch.ops.sslk.column_l1(h).sum()
+        if self.arm == "qscore" and not self.frozen:
             assert self.regularizer is not None
-            penalty = self.regularizer(h)
-        else:
-            penalty = zero
-        if not logged or self.regularizer is None:
-            return penalty, {}
-        with torch.no_grad():
-            if self.arm != "qscore" or self.frozen:
-                self.regularizer(h)
-            return penalty, diagnostics(self.regularizer, h)
+            return self.regularizer(h)
+        return h.new_zeros((), dtype=torch.float32)
+
+    # A captured step holds backward, the optimiser's step and what follows it: Lightning counts them and does nothing.
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if self.captured is None:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        if self.captured is None:
+            super().optimizer_zero_grad(*args, **kwargs)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.method.before_step(self.trainer.global_step)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        if self.captured is not None:
+            optimizer_closure()
+            return
         step = self.trainer.global_step
-        super().optimizer_step(*args, **kwargs)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.method.after_step(step, self.steps)
 
     def configure_optimizers(self) -> Any:

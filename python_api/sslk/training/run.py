@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -29,6 +29,13 @@ from sslk.training.module import TrainingModule
 from sslk.training.views import Batches, ImageViews, TensorViews
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banner and its hints about devices
+
+
+def best_precision() -> Literal["32-true", "bf16-mixed"]:
+    """`bf16-mixed` on a GPU whose units compute in bfloat16, `32-true` elsewhere."""
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    return "32-true"
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ def train(
         max_epochs=1,  # to Lightning the whole run is one epoch: it can then stop and go on anywhere in the same way
         max_steps=until,
         precision=config.precision,
+        benchmark=torch.cuda.is_available(),  # every batch has the same shape
         sync_batchnorm=torch.cuda.is_available(),
         **{**_places(), **carrying.trainer_options},
         accumulate_grad_batches=config.accumulate,
@@ -109,7 +117,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder, {"arm": arm, "config": asdict(config), **carrying.identity}, trainer.is_global_zero)
     done = steps_done(folder)
-    trainer.callbacks.append(KeepState(folder, config.checkpoint_every, until))  # type: ignore[attr-defined]
+    trainer.callbacks.append(KeepState(folder, config.checkpoint_every, until, module.refuse_bad))  # type: ignore[attr-defined]
     if progress is not None:
         trainer.callbacks.append(_Progress(progress, until))  # type: ignore[attr-defined]
     if done >= until:

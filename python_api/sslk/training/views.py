@@ -1,5 +1,6 @@
 """Batches of views whose order and randomness depend on seed, epoch and place alone: resumable, equal for all arms.
 
+On a GPU the random numbers of images kept in memory are drawn there: other ones than on a CPU, with the same property.
 A batch is the same however often the run was interrupted and over however many processes it is spread: process r of W
 takes every W-th image of the global batch, with the random numbers that this image has in it.
 """
@@ -42,7 +43,7 @@ class Batches:
         batch_size: of the global batch.
         epochs: how often the set is passed.
         seed: of the order and the views.
-        load: `(indices of this process [n], epoch, rows in the global batch [n], batch index) -> batch`.
+        source: makes a batch of each key: its images, their rows in the global batch, its seed.
         rank, world_size: this process and how many there are.
 
     Attributes:
@@ -92,18 +93,22 @@ class Batches:
 
     def _keys(self, start: int) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Of every batch from `start` on: this process's images, their rows in the global batch, the batch's seed."""
-        rows = torch.arange(self.rank, self.batch_size, self.world_size)
+        device = self.source.device
+        rows = torch.arange(self.rank, self.batch_size, self.world_size, device=device)
         order, epoch = torch.empty(0), -1
         for position in range(start, len(self)):
             if position // self.per_epoch != epoch:
                 epoch = position // self.per_epoch
-                order = batch_indices(self.count, self.batch_size, epoch, self.seed)
+                order = batch_indices(self.count, self.batch_size, epoch, self.seed).to(device)
             seed = ((self.seed * _MIX + 1) * _MIX + position) % 2**63
             yield order[position % self.per_epoch][rows], rows, seed
 
 
 class TensorViews(nn.Module):
     """Views of images that are kept in memory, augmented a whole batch at a time on the device that trains.
+
+    On a GPU the images go there when the run starts and the order once per epoch; a batch copies nothing. Its random
+    numbers are drawn there, from a generator seeded for this batch, so that views differ from those on a CPU.
 
     Args:
         images: uint8 `[N, 3, H, W]`.
@@ -126,16 +131,23 @@ class TensorViews(nn.Module):
         """Images in the set."""
         return len(self.images)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the views are made."""
+        return self.augments[0].mean.device  # type: ignore[return-value]
+
     def batches(self, keys: Iterator[tuple[Tensor, Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images uint8 `[n, 3, H, W]` and random numbers `[views, 11, n]`."""
+        """Images uint8 `[n, 3, H, W]` and random numbers `[views, 11, n]`, on the device."""
+        images, generator = self.images.to(self.device), torch.Generator(self.device)
         for index, rows, seed in keys:
-            generator = torch.Generator().manual_seed(seed)
-            numbers = torch.stack([a.draw(self.batch_size, generator)[:, rows] for a in self.augments])  # type: ignore[operator]
-            yield self.images[index], numbers
+            generator.manual_seed(seed)
+            drawn = [a.draw(self.batch_size, generator, images.device)[:, rows] for a in self.augments]  # type: ignore[operator]
+            yield images[index], torch.stack(drawn)
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
         images, numbers = batch
-        return [augment.render(images, u) for augment, u in zip(self.augments, numbers, strict=True)]  # type: ignore[operator]
+        with torch.autocast(images.device.type, enabled=False):  # colours and coordinates are float32
+            return [augment.render(images, u) for augment, u in zip(self.augments, numbers, strict=True)]  # type: ignore[operator]
 
 
 class ImageViews(nn.Module):
@@ -154,6 +166,11 @@ class ImageViews(nn.Module):
     def __len__(self) -> int:
         """Images in the set."""
         return len(self.items.dataset)  # type: ignore[arg-type]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the views are made: loading processes have no GPU."""
+        return torch.device("cpu")
 
     def batches(self, keys: Iterator[tuple[Tensor, Tensor, int]]) -> Iterator[list[Tensor]]:
         samples = (

@@ -33,4 +33,4 @@ class BarlowTwins(Method):
         if world_size() > 1:
             # lightly's own gathering averages correlations that each process standardised by its own statistics.
             z0, z1 = torch.cat(gather(z0)), torch.cat(gather(z1))
-        return self.criterion(z0, z1), h
+        return self.loss(z0, z1), h

@@ -34,4 +34,4 @@ class BYOL(MomentumMethod):
         first, second = views[:2]
         h = self.encode([first, second])
         # lightly's mean over the rows of both directions is the mean of the two losses.
-        return self.criterion(self.prediction_head(self.projection_head(h)), self.targets([second, first])), h
+        return self.loss(self.prediction_head(self.projection_head(h)), self.targets([second, first])), h

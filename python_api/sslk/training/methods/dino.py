@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import ClassVar, cast
 
-from lightly.loss import DINOLoss
 from lightly.models.modules.heads import DINOProjectionHead
 from torch import Tensor, nn
 
 from sslk.training.methods.base import GLOBAL_VIEWS, MomentumMethod
+from sslk.training.methods.losses import CenteredDINO
 
 
 class DINO(MomentumMethod):
@@ -45,7 +45,7 @@ class DINO(MomentumMethod):
             warnings.filterwarnings("ignore", message=".*weight_norm.*", category=FutureWarning)  # lightly's matter
             heads = [DINOProjectionHead(num_features, hidden_dim, bottleneck_dim, output_dim, batch_norm) for _ in range(2)]
         super().__init__(backbone, num_features, heads[0], heads[1], momentum, 1.0)
-        self.criterion = DINOLoss(
+        self.criterion = CenteredDINO(
             output_dim,
             warmup_teacher_temp=teacher_temperature,
             teacher_temp=teacher_temperature,
@@ -60,7 +60,7 @@ class DINO(MomentumMethod):
         if local := views[GLOBAL_VIEWS:]:
             student += self.projection_head(self.encode(local)).chunk(len(local))
         teacher = self.targets(views[:GLOBAL_VIEWS]).chunk(GLOBAL_VIEWS)
-        return self.criterion(list(teacher), student), h
+        return self.loss(list(teacher), student), h
 
     def before_step(self, step: int) -> None:
         if step < self.frozen_steps:

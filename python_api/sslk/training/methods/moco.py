@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import MoCoProjectionHead
 from torch import Tensor, nn
 
 from sslk.training.methods.base import MomentumMethod
+from sslk.training.methods.losses import QueuedNTXent
 
 
 class MoCo(MomentumMethod):
@@ -32,13 +32,10 @@ class MoCo(MomentumMethod):
     ) -> None:
         heads = [MoCoProjectionHead(num_features, hidden_dim, output_dim) for _ in range(2)]
         super().__init__(backbone, num_features, heads[0], heads[1], momentum, momentum)
-        self.criterion = NTXentLoss(temperature, (queue_size, output_dim), gather_distributed=True)
-        bank = self.criterion.memory_bank
-        for name, value in list(bank.named_buffers()):  # lightly leaves the queue out of checkpoints
-            bank.register_buffer(name, value, persistent=True)
+        self.criterion = QueuedNTXent(temperature, queue_size, output_dim)
 
     def forward(self, views: list[Tensor]) -> tuple[Tensor, Tensor]:
         first, second = views[:2]
         h = self.encode([first, second])
         # One call for both directions: in a second one, a view's own key would stand in the queue as its negative.
-        return self.criterion(self.projection_head(h), self.targets([second, first])), h
+        return self.loss(self.projection_head(h), self.targets([second, first])), h

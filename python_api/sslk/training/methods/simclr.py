@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lightly.loss import NTXentLoss
 from lightly.models.modules.heads import SimCLRProjectionHead
 from torch import Tensor, nn
 
 from sslk.training.methods.base import Method
+from sslk.training.methods.losses import NTXent
 
 
 class SimCLR(Method):
@@ -23,8 +23,8 @@ class SimCLR(Method):
     ) -> None:
         super().__init__(backbone, num_features)
         self.projection_head = SimCLRProjectionHead(num_features, hidden_dim, output_dim)
-        self.criterion = NTXentLoss(temperature, gather_distributed=True)
+        self.criterion = NTXent(temperature, gather_distributed=True)
 
     def forward(self, views: list[Tensor]) -> tuple[Tensor, Tensor]:
         h = self.encode(views[:2])
-        return self.criterion(*self.projection_head(h).chunk(2)), h
+        return self.loss(*self.projection_head(h).chunk(2)), h

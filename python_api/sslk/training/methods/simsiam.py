@@ -33,4 +33,4 @@ class SimSiam(Method):
         h = self.encode(views[:2])
         z = self.projection_head(h)
         z0, z1 = z.detach().chunk(2)
-        return self.criterion(self.prediction_head(z), torch.cat([z1, z0])), h
+        return self.loss(self.prediction_head(z), torch.cat([z1, z0])), h

@@ -10,7 +10,7 @@ from lightly.models.modules.heads import SwaVProjectionHead, SwaVPrototypes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslk.training.methods.base import GLOBAL_VIEWS, Method
+from sslk.training.methods.base import GLOBAL_VIEWS, Method, in_float32
 
 
 class SwAV(Method):
@@ -51,11 +51,11 @@ class SwAV(Method):
         large = self._scores(h).chunk(GLOBAL_VIEWS)
         local = views[GLOBAL_VIEWS:]
         small = self._scores(self.encode(local)).chunk(len(local)) if local else ()
-        return self.criterion(list(large), list(small)).squeeze(0), h
+        return self.loss(list(large), list(small)).squeeze(0), h
 
     def _scores(self, h: Tensor) -> Tensor:
-        # The exponential of scores / epsilon needs float32 under autocast too.
-        return self.prototypes(F.normalize(self.projection_head(h), dim=1)).float()
+        # The loss takes the exponential of scores / epsilon: they are float32 under autocast too.
+        return in_float32(lambda z: self.prototypes(F.normalize(z, dim=1)), self.projection_head(h))
 
     def before_step(self, step: int) -> None:
         if step < self.frozen_steps:

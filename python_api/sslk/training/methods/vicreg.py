@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from lightly.loss import VICRegLoss
 from lightly.models.modules.heads import BarlowTwinsProjectionHead
 from torch import Tensor, nn
 
 from sslk.training.methods.base import Method
+from sslk.training.methods.losses import VICRegCovariance
 
 
 class VICReg(Method):
@@ -30,8 +30,8 @@ class VICReg(Method):
     ) -> None:
         super().__init__(backbone, num_features)
         self.projection_head = BarlowTwinsProjectionHead(num_features, hidden_dim, output_dim)
-        self.criterion = VICRegLoss(invariance, variance, covariance, gather_distributed=True)
+        self.criterion = VICRegCovariance(invariance, variance, covariance, gather_distributed=True)
 
     def forward(self, views: list[Tensor]) -> tuple[Tensor, Tensor]:
         h = self.encode(views[:2])
-        return self.criterion(*self.projection_head(h).chunk(2)), h
+        return self.loss(*self.projection_head(h).chunk(2)), h
