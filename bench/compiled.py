@@ -82,6 +82,7 @@ class Kernel:
     wide_loads: int  # of 16 bytes
     instructions: int
     threads: int  # of a block at most
+    warps: int = 0  # resident on a multiprocessor, of blocks that large
 
 
 @dataclass
@@ -178,6 +179,8 @@ def kernels(library: Path, arch: str) -> tuple[list[Kernel], dict[str, Code]]:
             spills = sum(o.startswith(("LDL", "STL")) for o in opcodes)
             wide = sum(o.startswith("LDG") and ".128" in o for o in opcodes)
             out.append(Kernel(name, registers, stack + local, shared, spills, wide, len(opcodes), threads.get(name, 1024)))
+    for kernel in out:
+        kernel.warps = resident_blocks(kernel, kernel.threads, Device()) * math.ceil(kernel.threads / 32)
     return sorted(out, key=lambda k: k.name), code
 
 
@@ -330,7 +333,9 @@ def main() -> None:
     expected = list(expectations(found, code, device))
     for kernel in found:
         spilled = f", {kernel.spills} accesses to local memory" if kernel.spills else ""
-        print(f"{kernel.registers:4d} registers, {kernel.shared:6d} bytes shared{spilled}: {kernel.name}")
+        print(
+            f"{kernel.registers:4d} registers, {kernel.shared:6d} bytes shared, {kernel.warps:2d} warps{spilled}: {kernel.name}"
+        )
     for e in expected:
         print(
             f"{e.op:18s} {e.dtype:14s} {e.length:5d}: {e.warps:2d} warps, {e.instructions:4d} instructions, "

@@ -21,6 +21,3 @@ def _checked(name: str) -> Callable[..., Any]:
 _DEVICES = ["mps", "xpu"]
 for _name in set(reference.__all__) - {"circular_mask"}:  # no tensor argument: made on the CPU everywhere
     torch.library.register_kernel(f"sslk::{_name}", _DEVICES, _checked(_name))
-
-# Dense products on written-out bits are what a GPU does best, so this op has no CUDA kernel of its own.
-torch.library.register_kernel("sslk::sparse_softmax_sgd_", "cuda", _checked("sparse_softmax_sgd_"))

@@ -45,13 +45,14 @@ def sparse_softmax_sgd_(
         learning_rate, momentum, weight_decay: of the step.
 
     Returns:
-        The summed loss of the batch before the step, a float64 scalar. An empty batch gives 0 and changes nothing. On
-        the CPU the result is the same for every number of threads.
+        The summed loss of the batch before the step, a float64 scalar. An empty batch gives 0 and changes nothing. The
+        same call gives the same bits, on the CPU for every number of threads. On CUDA nothing waits for the device: what
+        would raise for a value out of range there gives NaN instead, and changes nothing.
 
     Raises:
         RuntimeError: a wrong shape, dtype, device or layout, an argument that shares memory with one that is changed,
-            one of these that requires grad outside `torch.no_grad()`, or (on the CPU) an index out of range; nothing is
-            changed.
+            one of these that requires grad outside `torch.no_grad()`, or (on the CPU) a value out of range in index, in the
+            rows it names, or in their columns; nothing is changed.
 
     Examples:
         >>> import torch, ssl_kernels

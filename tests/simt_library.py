@@ -30,7 +30,7 @@ class Rows(ctypes.Structure):
 
 def emulated_kernels() -> ctypes.CDLL:
     """The emulated kernels as a shared library, compiled once per version of their sources."""
-    headers = [*(ROOT / "csrc").rglob("*.cuh"), *(ROOT / "csrc").rglob("*.h"), SIMT / "simt.h"]
+    headers = [*(ROOT / "csrc").rglob("*.cuh"), *(ROOT / "csrc").rglob("*.h"), *SIMT.glob("*.h")]
     objects = [_compiled(source, headers) for source in sorted(SIMT.glob("*.cpp"))]
     library = _cached("so", objects)
     if not library.exists():

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "cuda/device.h"
+#include "cuda/machine.h"
 #include "similarity/args.h"
 #include "similarity/device_cca.cuh"
 #include "similarity/device_hsic.cuh"
@@ -13,33 +13,14 @@
 namespace sslk {
 namespace {
 
-// The machine of device_blocks.cuh: torch's allocator, products and factorisations on the current stream.
-class Machine {
+// The machine of device_blocks.cuh, with torch's products and factorisations.
+class Machine : public DeviceMachine {
  public:
-  explicit Machine(const Tensor& like) : device_(like), like_(like) {}
+  using DeviceMachine::DeviceMachine;
 
-  template <typename V>
-  V* allocate(int64_t count) {
-    memory_.push_back(torch::stable::new_empty(like_, {count * int64_t{sizeof(V)}}, ScalarType::Byte));
-    return static_cast<V*>(memory_.back().mutable_data_ptr());
-  }
-  template <typename V>
-  V* zeros(int64_t count) {
-    V* data = allocate<V>(count);
-    fill_zero(data, count);
-    return data;
-  }
-  template <typename V>
-  void fill_zero(V* data, int64_t count) {
-    STD_CUDA_CHECK(cudaMemsetAsync(data, 0, count * sizeof(V), device_.stream()));
-  }
   template <typename V>
   void copy(V* to, const V* from, int64_t count) {
     STD_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(V), cudaMemcpyDeviceToDevice, device_.stream()));
-  }
-  template <typename Kernel, typename... Args>
-  void launch(Kernel kernel, int64_t grid, int64_t block, const Args&... args) {
-    sslk::launch(device_, kernel, grid, block, args...);
   }
   // Straight to torch's routine: autocast must not round the factors.
   template <typename C>
@@ -77,10 +58,6 @@ class Machine {
   static Matrix<double> matrix_of(const Tensor& t) {
     return {static_cast<double*>(t.mutable_data_ptr()), t.size(0), t.size(1), t.stride(0), t.stride(1)};
   }
-
-  OnDeviceOf device_;
-  Tensor like_;
-  std::vector<Tensor> memory_;
 };
 
 // Features adjacent in memory, and the matrices of x [V, N, D].

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 import ssl_kernels
 from ssl_kernels import reference
+from tests.conftest import DEVICES
 
 ops = torch.ops.sslk
+NAMES = ("weight", "bias", "weight_velocity", "bias_velocity", "columns", "offsets", "target", "index")
 SGD = {"learning_rate": 0.7, "momentum": 0.9, "weight_decay": 3e-3}
 
 
@@ -222,14 +224,13 @@ def test_compiles_as_one_graph():
 
 
 def call(**changed):
-    names = ("weight", "bias", "weight_velocity", "bias_velocity", "columns", "offsets", "target", "index")
-    arguments = dict(zip(names, problem(10, 4, 5), strict=True))
-    before = [arguments[name].clone() for name in names[:4]]
+    arguments = dict(zip(NAMES, problem(10, 4, 5), strict=True))
+    before = [arguments[name].clone() for name in NAMES[:4]]
     arguments |= {name: change(arguments[name]) for name, change in changed.items()}
     try:
         ops.sparse_softmax_sgd_(*arguments.values(), **SGD)
     finally:
-        for name, tensor in zip(names[:4], before, strict=True):
+        for name, tensor in zip(NAMES[:4], before, strict=True):
             assert name in changed or torch.equal(arguments[name], tensor)
 
 
@@ -241,6 +242,20 @@ def with_value(position, value):
     return change
 
 
+# What no shape shows: CUDA finds it on the device.
+OUT_OF_RANGE = [
+    ("index", 2, 10, r"index must lie in \[0, 10\), the rows, got 10"),
+    ("index", 2, -1, r"index must lie in \[0, 10\), the rows, got -1"),
+    ("index", 2, 12, r"index must lie in \[0, 10\), the rows, got 12"),
+    ("columns", 0, 4, r"columns must lie in \[0, 4\), the rows of weight, got 4"),
+    ("columns", 0, -1, r"columns must lie in \[0, 4\), the rows of weight, got -1"),
+    ("target", 1, 5, r"target must lie in \[0, 5\), the classes, got 5"),
+    ("target", 1, -1, r"target must lie in \[0, 5\), the classes, got -1"),
+    ("offsets", 3, 10_000, "offsets must not decrease and must lie in .* row [23] has"),
+    ("offsets", 3, 50, "offsets must not decrease and must lie in .* row 3 has 50 and"),
+    ("offsets", 10, 10_000, "offsets must not decrease and must lie in .* row 9 has .* and 10000"),
+    ("offsets", 0, -5, "offsets must not decrease and must lie in .* row 0 has -5"),
+]
 BAD = [
     ({"weight": lambda t: t.half()}, "weight must be float32 or float64, got float16"),
     ({"weight": lambda t: t[0]}, r"weight must hold tiles of columns, \[T, M, W\] .* got shape \[4, 5\]"),
@@ -258,13 +273,7 @@ BAD = [
     ({"offsets": lambda t: t[:-1].contiguous()}, "offsets must have one entry more than target"),
     ({"target": lambda t: t[None]}, r"target must be a vector of int64, got int64 of shape \[1, 10\]"),
     ({"index": lambda t: t.float()}, "index must be a vector of int64, got float32"),
-    ({"index": with_value(2, 10)}, r"index must lie in \[0, 10\), the rows, got 10"),
-    ({"index": with_value(2, -1)}, r"index must lie in \[0, 10\), the rows, got -1"),
-    ({"columns": with_value(0, 4)}, r"columns must lie in \[0, 4\), the rows of weight, got 4"),
-    ({"columns": with_value(0, -1)}, r"columns must lie in \[0, 4\), the rows of weight, got -1"),
-    ({"target": with_value(1, 5)}, r"target must lie in \[0, 5\), the classes, got 5"),
-    ({"offsets": with_value(3, 10_000)}, "offsets must not decrease and must lie in .* row [23] has"),
-    ({"offsets": with_value(0, -5)}, "offsets must not decrease and must lie in .* row 0 has -5"),
+    *(({name: with_value(position, value)}, message) for name, position, value, message in OUT_OF_RANGE),
 ]
 
 
@@ -272,6 +281,32 @@ BAD = [
 def test_bad_input_names_the_argument_and_changes_nothing(changed, message):
     with pytest.raises(RuntimeError, match=message):
         call(**changed)
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="needs a GPU")
+@pytest.mark.parametrize(("name", "position", "value"), [case[:3] for case in OUT_OF_RANGE])
+def test_cuda_answers_a_value_out_of_range_with_nan_and_changes_nothing(name, position, value):
+    arguments = problem(10, 4, 5, device="cuda")
+    arguments[NAMES.index(name)][position] = value
+    before = [t.clone() for t in arguments]
+    assert ops.sparse_softmax_sgd_(*arguments, **SGD).isnan()
+    assert all(torch.equal(a, b) for a, b in zip(arguments, before, strict=True))
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="needs a GPU")
+def test_cuda_waits_for_nothing_and_gives_the_same_bits():
+    """What waited for the device could not be captured."""
+    state, again = problem(200, 40, 130, 64, device="cuda"), problem(200, 40, 130, 64, device="cuda")
+    warm = [t.clone() for t in state]
+    ops.sparse_softmax_sgd_(*warm, **SGD)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = ops.sparse_softmax_sgd_(*state, **SGD)
+    for _ in range(3):
+        graph.replay()
+        assert torch.equal(loss, ops.sparse_softmax_sgd_(*again, **SGD))
+    assert all(torch.equal(a, b) for a, b in zip(state, again, strict=True))
 
 
 def test_autograd_sees_the_change():

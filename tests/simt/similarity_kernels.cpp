@@ -1,9 +1,9 @@
 // CKA and CCA on the emulator, behind a C interface for ctypes. The machine multiplies by plain loops; factorisations
 // come back from the test, which has numpy.
 #include <algorithm>
-#include <memory>
 #include <vector>
 
+#include "machine.h"
 #include "similarity/device_cca.cuh"
 #include "similarity/device_hsic.cuh"
 
@@ -17,30 +17,11 @@ using SvdCallback = void (*)(const double* a, int64_t rows, int64_t cols, double
 QrCallback qr_callback;
 SvdCallback svd_callback;
 
-class Machine {
+class Machine : public simt::HostMachine {
  public:
-  template <typename V>
-  V* allocate(int64_t count) {
-    memory_.push_back(std::make_unique<std::vector<char>>(count * sizeof(V), 0x7b));  // rubbish, as on a device
-    return reinterpret_cast<V*>(memory_.back()->data());
-  }
-  template <typename V>
-  V* zeros(int64_t count) {
-    V* data = allocate<V>(count);
-    fill_zero(data, count);
-    return data;
-  }
-  template <typename V>
-  void fill_zero(V* data, int64_t count) {
-    std::fill(data, data + count, V(0));
-  }
   template <typename V>
   void copy(V* to, const V* from, int64_t count) {
     std::copy(from, from + count, to);
-  }
-  template <typename Kernel, typename... Args>
-  void launch(Kernel kernel, int64_t grid, int64_t block, const Args&... args) {
-    SSLK_LAUNCH(kernel, grid, block, args...);
   }
   template <typename C>
   void multiply(const Matrix<C>& out, const Matrix<C>& a, const Matrix<C>& b, bool accumulate) {
@@ -62,9 +43,6 @@ class Machine {
     svd_callback(a.data, a.rows, a.cols, u, s, vh);
     return {contiguous_matrix(u, a.rows, k), contiguous_matrix(vh, k, a.cols), s};
   }
-
- private:
-  std::vector<std::unique_ptr<std::vector<char>>> memory_;
 };
 
 template <typename Score>

@@ -265,6 +265,11 @@ V atomicAdd(V* address, V value) {
 }
 
 template <typename V>
+V atomicOr(V* address, V value) {
+  return std::exchange(*address, *address | value);
+}
+
+template <typename V>
 V atomicMax(V* address, V value) {
   return std::exchange(*address, std::max(*address, value));
 }
