@@ -32,7 +32,8 @@ def kmeans_assign(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
         Not differentiable. Deterministic.
 
     Raises:
-        RuntimeError: x or centroids has the wrong shape, dtype or device.
+        RuntimeError: x or centroids has the wrong shape, dtype or device; on CUDA, unless the dtype is float64, while
+            `torch.backends.cuda.matmul.allow_fp16_accumulation` is set: torch then has no float16 products with float32 sums.
 
     Examples:
         >>> import torch, ssl_kernels

@@ -55,7 +55,7 @@ def qscore_counts(
     """`qscore` and the number of highly activating features `|L_i|`, in the set or not, from one pass: `[N]`, int32 `[N]`.
 
     For scoring data sets; not differentiable. A row that is not finite has a NaN score and no active feature. See
-    `qscore` for the arguments. On CUDA it is the two ops one after the other. Deterministic.
+    `qscore` for the arguments. Deterministic.
 
     Examples:
         >>> import torch, ssl_kernels

@@ -37,8 +37,8 @@ SSLK_DEVICE float widen(bf16 x) { return __bfloat162float(x); }
 
 SSLK_DEVICE void narrow(double x, double* out) { *out = x; }
 SSLK_DEVICE void narrow(double x, float* out) { *out = static_cast<float>(x); }
-SSLK_DEVICE void narrow(double x, f16* out) { *out = __float2half_rn(static_cast<float>(x)); }
-SSLK_DEVICE void narrow(double x, bf16* out) { *out = __float2bfloat16_rn(static_cast<float>(x)); }
+SSLK_DEVICE void narrow(double x, f16* out) { *out = __double2half(x); }
+SSLK_DEVICE void narrow(double x, bf16* out) { *out = __double2bfloat16(x); }
 SSLK_DEVICE void narrow(float x, float* out) { *out = x; }
 SSLK_DEVICE void narrow(float x, f16* out) { *out = __float2half_rn(x); }
 SSLK_DEVICE void narrow(float x, bf16* out) { *out = __float2bfloat16_rn(x); }

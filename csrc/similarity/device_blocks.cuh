@@ -33,6 +33,7 @@ Matrix<C> contiguous_matrix(C* data, int64_t rows, int64_t cols) {
 
 constexpr int64_t kPanelBytes = 256 << 20;  // of centred rows at a time
 constexpr int64_t kProductBytes = 1 << 30;  // of products kept at a time
+constexpr int64_t kMostSummed = 1 << 14;    // terms of one product, which bounds the rounding error of float sums
 
 // Reads x twice, for its range and then for its column means, which are sums in that range.
 template <typename Machine>
@@ -102,7 +103,7 @@ struct PairProducts {
   int64_t width() const { return offsets.back(); }
   int64_t columns(int64_t v) const { return offsets[v + 1] - offsets[v]; }
   int64_t panel_rows(int64_t n) const {
-    return std::clamp<int64_t>(kPanelBytes / (width() * int64_t{sizeof(C)}), 1, n);
+    return std::clamp<int64_t>(kPanelBytes / (width() * int64_t{sizeof(C)}), 1, std::min(n, kMostSummed));
   }
 
   // X_v' X_w in any order; both must be in the same group.

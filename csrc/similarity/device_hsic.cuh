@@ -98,7 +98,7 @@ class DeviceHsic {
   // body(panel, z) for all columns of v, as many at a time as fit.
   template <typename Body>
   void for_column_panels(int64_t v, Body body) {
-    const int64_t most = std::clamp<int64_t>(kPanelBytes / (n_ * int64_t{sizeof(C)}), 1, d(v));
+    const int64_t most = std::clamp<int64_t>(kPanelBytes / (n_ * int64_t{sizeof(C)}), 1, std::min(d(v), kMostSummed));
     C* z = panel_.get(machine_, n_ * most);
     for (int64_t first = 0; first < d(v); first += most) {
       const Panel panel{0, n_, first, std::min(most, d(v) - first), most};

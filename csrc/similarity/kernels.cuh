@@ -256,13 +256,19 @@ struct SampleWeights {
     }
     return sum;
   }
+  // Called by every thread of the block, for which one of them computes it.
   SSLK_DEVICE double shared() const {
-    double sum = 0.0;
-    for (int64_t w = 0; w < sums.count; ++w) {
-      sum += e[w] * PairSums::add(sums.totals + w * kSumSlices);
+    __shared__ double result;
+    if (threadIdx.x == 0) {
+      double sum = 0.0;
+      for (int64_t w = 0; w < sums.count; ++w) {
+        sum += e[w] * PairSums::add(sums.totals + w * kSumSlices);
+      }
+      const double n = static_cast<double>(sums.n);
+      result = sum / ((n - 1) * (n - 2));
     }
-    const double n = static_cast<double>(sums.n);
-    return sum / ((n - 1) * (n - 2));
+    __syncthreads();
+    return result;
   }
 };
 
@@ -270,9 +276,10 @@ struct SampleWeights {
 template <typename C>
 __global__ void __launch_bounds__(256) sample_weights_kernel(SampleWeights a, double* diagonal, C* weights) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const double shared = a.shared();
   if (i < a.sums.n) {
     const double n = static_cast<double>(a.sums.n), mixed = a.mixed(i);
-    diagonal[i] = a.shared() - n / (n - 2) * mixed;
+    diagonal[i] = shared - n / (n - 2) * mixed;
     weights[i] = static_cast<C>(mixed / (n - 2));
   }
 }
@@ -301,6 +308,7 @@ __global__ void __launch_bounds__(256) take_diagonal_kernel(C* gram, int64_t n, 
 template <typename C>
 __global__ void __launch_bounds__(256) mix_grams_kernel(SampleWeights a, const C* grams, C* out) {
   const int64_t n = a.sums.n, k = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const double shared = a.sums.debiased ? a.shared() : 0.0;
   if (k >= n * n) {
     return;
   }
@@ -311,7 +319,7 @@ __global__ void __launch_bounds__(256) mix_grams_kernel(SampleWeights a, const C
       sum += a.e[w] * static_cast<double>(grams[w * n * n + k]);
     }
     if (a.sums.debiased) {
-      sum += (a.mixed(i) + a.mixed(j)) / static_cast<double>(n - 2) - a.shared();
+      sum += (a.mixed(i) + a.mixed(j)) / static_cast<double>(n - 2) - shared;
     }
   } else if (!a.sums.debiased) {
     sum = a.mixed(i);

@@ -246,7 +246,7 @@ def test_gradient_of_column_norms_near_the_largest_number(device, isa, dtype):
 def test_norms_and_sums_beyond_the_largest_number(device, isa, two_sided):
     """639 elements near it: |h| and their sum are no float64 any more, the score and every share of |h| are."""
     factor = 2.0**1021
-    h = (torch.arange(1183, device=device) % 13 < 7).double().expand(3, -1) * torch.tensor([[1.0], [-1.0], [1.5]])
+    h = (torch.arange(1183, device=device) % 13 < 7).double().expand(3, -1) * torch.tensor([[1.0], [-1.0], [1.5]], device=device)
     discriminative = torch.arange(1183, device=device) % 2 == 0
     ops = torch.ops.sslk
     for normalize in (True, False):
@@ -254,7 +254,8 @@ def test_norms_and_sums_beyond_the_largest_number(device, isa, two_sided):
         expected = ops.qscore(h, *arguments) * (1.0 if normalize else factor)
         torch.testing.assert_close(ops.qscore(h * factor, *arguments), expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(ops.column_l1(h * factor, True), ops.column_l1(h, True), rtol=1e-12, atol=0)
-    grad_q, grad_c = torch.ones(3, dtype=torch.float64), torch.linspace(50, 150, 1183, dtype=torch.float64)
+    wide = {"dtype": torch.float64, "device": device}
+    grad_q, grad_c = torch.ones(3, **wide), torch.linspace(50, 150, 1183, **wide)
     found = ops.qscore_penalty_backward(grad_q, grad_c, h * factor, discriminative, 0.5, True, two_sided) * factor
     expected = ops.qscore_penalty_backward(grad_q, grad_c, h, discriminative, 0.5, True, two_sided)
     assert ((found - expected).abs() <= 1e-6 * expected.abs().max()).all()  # of numbers near the smallest of the type

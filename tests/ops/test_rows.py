@@ -210,7 +210,11 @@ def test_layouts(isa, device, dtype):
             ops.column_l1,
             lambda h, m=mask: ops.qscore_backward(ops.qscore(h, m, 1.0), h, m, 1.0, True, False),
         ):
-            torch.testing.assert_close(op(view), op(copy), rtol=1e-6, atol=1e-8, msg=name)
+            found, expected = op(view), op(copy)
+            # On a device the order of the sums depends on the alignment: a gradient may round to the next number of its type.
+            unit = {torch.float16: 1e-3, torch.bfloat16: 8e-3}.get(found.dtype, 1e-6)
+            loose = {"rtol": unit, "atol": 1e-6} if device == "cuda" else {"rtol": 1e-6, "atol": 1e-8}
+            torch.testing.assert_close(found, expected, **loose, msg=name)
 
 
 def test_empty_batches(device):

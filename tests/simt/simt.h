@@ -289,6 +289,7 @@ struct __half {
 };
 inline float __half2float(__half x) { return static_cast<float>(x.value); }
 inline __half __float2half_rn(float x) { return {static_cast<_Float16>(x)}; }
+inline __half __double2half(double x) { return {static_cast<_Float16>(x)}; }
 
 struct __nv_bfloat16 {
   uint16_t bits;
@@ -300,4 +301,17 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
     return {0x7fc0};
   }
   return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+}
+// Rounded once: by way of a float that keeps in its last bit whether anything was cut off.
+inline __nv_bfloat16 __double2bfloat16(double x) {
+  float y = static_cast<float>(x);
+  if (std::isfinite(x)) {
+    if (std::fabs(static_cast<double>(y)) > std::fabs(x)) {
+      y = std::nextafter(y, 0.0f);
+    }
+    if (static_cast<double>(y) != x) {
+      y = std::bit_cast<float>(std::bit_cast<uint32_t>(y) | 1u);
+    }
+  }
+  return __float2bfloat16_rn(y);
 }
