@@ -1,5 +1,5 @@
 // The masking and k-means kernels on the emulator, behind a C interface for ctypes. The order of work follows
-// csrc/*/cuda.cu; the matrix product that torch does there is a plain loop here.
+// csrc/*/*cuda.cu; the matrix product that torch does there is a plain loop here.
 #include <algorithm>
 #include <vector>
 

@@ -1,5 +1,5 @@
 // The row kernels on the emulator, behind a C interface for ctypes. Pointers and shapes come from the test; outputs are
-// allocated there. The order of work follows csrc/*/cuda.cu.
+// allocated there. The order of work follows csrc/*/*cuda.cu.
 #include <vector>
 
 #include "activation/kernels.cuh"
