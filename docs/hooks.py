@@ -74,16 +74,29 @@ def benchmarks() -> str:
     )
 
 
+_OPS = {
+    "QScoreOp<false>": "qscore",
+    "QScoreOp<true>": "qscore_counts",
+    "CountsOp": "activation_counts",
+    "MaskOp": "activating_mask",
+    "MomentsOp": "row_moments",
+    "ColumnsOp": "qscore_penalty",
+    "GradientOp<true>": "qscore_penalty_backward",
+    "GradientOp<false>": "qscore_backward",
+    "PackOp": "kmeans_assign, packing",
+}
+
+
 def compiled() -> str:
     """What rows of every length can reach at most, from the machine code."""
     content = json.loads((ROOT / "bench" / "compiled" / "sm_90.json").read_text(encoding="utf-8"))
     rows: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for row in content["expected"]:
         dtype = {"float": "float32", "__nv_bfloat16": "bfloat16"}[row["dtype"]]
-        rows.setdefault((row["op"], dtype), {})[row["length"]] = row
+        rows.setdefault((_OPS[row["op"]], dtype), {})[row["length"]] = row
     lengths = sorted({length for row in rows.values() for length in row})
-    lines = ["| | | " + " | ".join(f"D = {n:,}" for n in lengths) + " |", "|" + "---|" * (len(lengths) + 2)]
-    for (op, dtype), cells in rows.items():
+    lines = ["| op | dtype | " + " | ".join(f"D = {n:,}" for n in lengths) + " |", "|" + "---|" * (len(lengths) + 2)]
+    for (op, dtype), cells in sorted(rows.items(), key=lambda row: list(_OPS.values()).index(row[0][0])):
         shown = (f"{cells[n]['share']:.2f} ({cells[n]['flight']:.1f}, {cells[n]['issue']:.1f})" for n in lengths)
         lines.append(f"| `{op}` | {dtype} | " + " | ".join(shown) + " |")
     kernels = content["kernels"]
