@@ -115,7 +115,7 @@ void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
       constexpr bool kNarrow = sizeof(T) == 2;
       using Middle = std::conditional_t<kNarrow, Lanes<16>, Lanes<32>>;
       using Wide = std::conditional_t<kNarrow, BlockOf<256>, Block>;
-      constexpr int kMiddle = kNarrow ? 4 * k8 : 2 * k8, kWide = kMiddle;
+      constexpr int kMost = kNarrow ? 4 * k8 : 2 * k8;  // slots of a thread in either
       const int64_t slots = slots_of(h, sizeof(T));
       if (slots <= 8 * k8) {
         return choose(register_rows_kernel<T, Lanes<8>, k8, Op>, kThreadsPerLaneBlock, 8);
@@ -123,15 +123,15 @@ void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
       if (slots <= 8 * 4 * k8) {
         return choose(register_rows_kernel<T, Lanes<8>, 4 * k8, Op>, kThreadsPerLaneBlock, 8);
       }
-      if (slots <= Middle::kLanes * kMiddle) {
-        return choose(register_rows_kernel<T, Middle, kMiddle, Op>, kThreadsPerLaneBlock, Middle::kLanes);
+      if (slots <= Middle::kLanes * kMost) {
+        return choose(register_rows_kernel<T, Middle, kMost, Op>, kThreadsPerLaneBlock, Middle::kLanes);
       }
       if (slots <= 32 * 4 * k8) {
         return choose(register_rows_kernel<T, Lanes<32>, 4 * k8, Op>, kThreadsPerLaneBlock, 32);
       }
-      if (slots <= Wide::kMaxThreads * kWide) {
-        const int64_t threads = warps((slots + kWide - 1) / kWide);
-        return choose(register_rows_kernel<T, Wide, kWide, Op>, threads, threads);
+      if (slots <= Wide::kMaxThreads * kMost) {
+        const int64_t threads = warps((slots + kMost - 1) / kMost);
+        return choose(register_rows_kernel<T, Wide, kMost, Op>, threads, threads);
       }
     }
     const int64_t threads = std::min<int64_t>(warps(h.d), Block::kMaxThreads);
