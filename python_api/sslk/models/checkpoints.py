@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
-import re
-import sys
 import warnings
-import zipfile
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from sslk.files.regular import require_regular_file
-from sslk.files.tensors import read_tensors
-from sslk.models.layouts import CONTAINERS, LAYOUT_NAMES, LAYOUTS, Layout
+from sslk.models.addresses import Addresses, find_addresses
+from sslk.models.checkpoint_files import CheckpointError as CheckpointError
+from sslk.models.checkpoint_files import read_content
+from sslk.models.checkpoint_files import read_state as read_state
+from sslk.models.layouts import LAYOUT_NAMES, LAYOUTS, Layout
+from sslk.models.renaming import Names, find_prefix
 
 MINIMUM_MATCHED = 0.95
+AVERAGED = "ema"
 
 # First tensors of the usual networks: where they stand shows the prefix when no network is at hand to compare with.
 _ANCHORS = ("conv1.weight", "cls_token", "patch_embed.proj.weight", "conv_stem.weight", "stem.0.weight", "0.weight")
-_MOMENTUM = re.compile(r"momentum|teacher|target|ema|_k\b")
 # Only these layouts come with a head that was trained together with the backbone, in the backbone's own place.
 _WITH_TRAINED_HEAD = ("torchvision", "timm", "lightning")
-
-# How numpy pickles a scalar; the module it is named by has moved between numpy 1 and 2.
-_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
-# Plain data holders that training scripts leave beside the tensors; none of them runs code of the file.
-_SAFE_GLOBALS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
-    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
-    *(type(np.dtype(code)) for code in "fdlqi"),
-]
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit the network; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +34,18 @@ class CheckpointReport:
         matched: Tensors loaded.
         missing: Tensors of the network that the file lacks or has in another shape; they keep their random values.
         unexpected: Backbone tensors of the file that the network has no place for.
+        ignored: Dotted names of the classes and functions that the file names; nothing of them was imported or called.
+        copies: Averaged copies of the weights that the file also holds and that were not loaded: the keys they are under.
+        copy: The averaged copy that was loaded, "" for the layout's own weights.
     """
 
     layout: str
     matched: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
+    copy: str = ""
 
     @property
     def share_matched(self) -> float:
@@ -85,18 +70,19 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path, layout: str | None = None) -> Checkpoint:
-    """Read a checkpoint's tensors by role, without a network.
+    """Read a checkpoint's tensors by role, without a network. Nothing in the file is imported or run.
 
     Args:
-        path: A file of `torch.save` or safetensors. Pickles are read with `weights_only=True`.
-        layout: Name of the layout; detected from the keys by default.
+        path: A file of `torch.save` or safetensors, or the index of its parts.
+        layout: Name of the layout, detected from the keys by default; `ema` or `NAME+ema` for the averaged copy of the
+            weights that the file keeps beside the trained ones.
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It is truncated, needs more than tensors, or has no layout we know.
+        CheckpointError: It is another kind of file, damaged, has no layout we know, or no averaged copy.
         ValueError: `layout` is not a known name.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> weights = {"module.encoder_q.conv1.weight": torch.ones(4), "module.encoder_q.fc.0.weight": torch.zeros(2)}
     >>> with tempfile.NamedTemporaryFile(suffix=".pth") as file:
     ...     torch.save({"state_dict": weights}, file.name)
@@ -104,15 +90,15 @@ def read_checkpoint(path: str | Path, layout: str | None = None) -> Checkpoint:
     >>> checkpoint.layout, list(checkpoint.backbone), list(checkpoint.parts["projector"])
     ('moco', ['conv1.weight'], ['0.weight'])
     """
-    tensors, container = _read_addresses(Path(path))
-    chosen = _named_layout(layout) if layout is not None else detect_layout(tensors, container)
-    return _split(tensors, chosen, _ANCHORS)
+    wanted, averaged = _requested(layout)
+    addresses = find_addresses(read_content(Path(path)), str(path))
+    return _split(addresses, wanted, averaged, _ANCHORS.__contains__, str(path))[0]
 
 
 def load_checkpoint(
     net: nn.Module, path: str | Path, layout: str | None = None, *, head: str | None = None
 ) -> tuple[Checkpoint, CheckpointReport]:
-    """Load a checkpoint's backbone into a network, in place.
+    """Load a checkpoint's backbone into a network, in place. Nothing in the file is imported or run.
 
     Args:
         net: The network without its head.
@@ -126,24 +112,19 @@ def load_checkpoint(
         CheckpointError: Fewer than 95 % of the network's tensors are matched; the network is left as it was.
             Also what `read_checkpoint` raises.
     """
-    tensors, container = _read_addresses(Path(path))
-    chosen = _named_layout(layout) if layout is not None else detect_layout(tensors, container)
-    expected = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
-    checkpoint, report = _align(_split(tensors, chosen, expected), net, head)
-    if layout is None and report.share_matched < MINIMUM_MATCHED:
+    wanted, averaged = _requested(layout)
+    addresses = find_addresses(read_content(Path(path)), str(path))
+    names = Names(net)
+    checkpoint, report = _align(*_split(addresses, wanted, averaged, names.knows, str(path)), names, head)
+    if wanted is None and report.share_matched < MINIMUM_MATCHED:
         # Another code base may share the signature of a known one and still nest its network one attribute deeper.
-        by_prefix = _align(_split(tensors, _named_layout("lightning"), expected), net, head)
+        by_prefix = _align(*_split(addresses, LAYOUTS[-1], averaged, names.knows, str(path)), names, head)
         if by_prefix[1].share_matched >= MINIMUM_MATCHED:
             checkpoint, report = by_prefix
+    report = replace(report, ignored=addresses.ignored)
     total = len(report.matched) + len(report.missing)
     if report.share_matched < MINIMUM_MATCHED:
-        how = "detected" if layout is None else "given"
-        raise CheckpointError(
-            f"{path}: only {len(report.matched)} of the network's {total} tensors match in the layout "
-            f"{report.layout!r} ({how}), at least {MINIMUM_MATCHED:.0%} are needed; first missing: "
-            f"{', '.join(report.missing[:3])}; first unexpected: {', '.join(report.unexpected[:3]) or 'none'}; "
-            f"layouts are {', '.join(LAYOUT_NAMES)}"
-        )
+        raise CheckpointError(f"{path}: {_why_too_few(report, total, detected=wanted is None)}")
     if report.missing:
         warnings.warn(
             f"{path}: {len(report.missing)} of {total} tensors keep their random values: {', '.join(report.missing)}",
@@ -153,97 +134,49 @@ def load_checkpoint(
     return checkpoint, report
 
 
-def detect_layout(addresses: Collection[str], container: str = "") -> Layout:
+def detect_layout(addresses: Mapping[str, Tensor], container: str = "") -> Layout:
     """The first layout of the table whose signature the addresses have; `lightning` (any prefix) where none has."""
     return next((layout for layout in LAYOUTS if layout.fits(addresses, container)), LAYOUTS[-1])
 
 
-def _named_layout(name: str) -> Layout:
-    for layout in LAYOUTS:
-        if layout.name == name:
-            return layout
-    raise ValueError(f"checkpoint_format must be one of {', '.join(LAYOUT_NAMES)}, got {name!r}")
+def _requested(layout: str | None) -> tuple[Layout | None, bool]:
+    """The layout that was asked for, and whether its averaged copy was."""
+    if layout is None or layout == AVERAGED:
+        return None, layout == AVERAGED
+    name = layout.removesuffix(f"+{AVERAGED}")
+    found = next((known for known in LAYOUTS if known.name == name), None)
+    if found is None:
+        raise ValueError(f"checkpoint_format must be one of {', '.join(LAYOUT_NAMES)}, ema or NAME+ema, got {layout!r}")
+    return found, name != layout
 
 
-def _read_addresses(path: Path) -> tuple[dict[str, Tensor], str]:
-    content = read_state(path)
-    container = next((key for key in CONTAINERS if isinstance(content.get(key), Mapping)), "")
-    tensors: dict[str, Tensor] = {}
-    try:
-        flat = dict(_flatten(content))
-    except RecursionError:
-        raise CheckpointError(f"{path}: its dictionaries are nested too deeply, or hold themselves") from None
-    for address, tensor in flat.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise CheckpointError(f"{path}: {address[:80]!r} must be a plain tensor, got {tensor.layout} on {tensor.device}")
-        for prefix in CONTAINERS:
-            address = address.removeprefix(f"{prefix}/")
-        # DINO's student is wrapped inside its own dictionary: the wrapper follows a slash there.
-        tensors[re.sub(r"(^|/)((?:module|_orig_mod)\.)+", r"\1", address)] = tensor
-    if not tensors:
-        keys = ", ".join(map(str, list(content)[:5]))
-        raise CheckpointError(f"{path}: holds no tensors under string keys, only {keys or 'nothing'}")
-    return tensors, container
+def _why_too_few(report: CheckpointReport, total: int, detected: bool) -> str:
+    ignored = ", ".join(name[:80] for name in report.ignored[:3])
+    return (
+        f"only {len(report.matched)} of the network's {total} tensors match in the layout "
+        f"{report.layout!r} ({'detected' if detected else 'given'}), at least {MINIMUM_MATCHED:.0%} are needed; first missing: "
+        f"{', '.join(report.missing[:3])}; first unexpected: {', '.join(report.unexpected[:3]) or 'none'}; "
+        f"{f'classes in the file that are not read: {ignored}; ' if ignored else ''}"
+        f"layouts are {', '.join(LAYOUT_NAMES)}"
+    )
 
 
-def _flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    for key, value in content.items():
-        # An optimizer numbers its states, so integer keys lead to no network.
-        if not isinstance(key, str) or key.startswith("optimizer"):
-            continue
-        if isinstance(value, Tensor):
-            yield prefix + key, value
-        elif isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}/")
-
-
-def read_state(path: Path) -> Mapping[str, Any]:
-    """The dictionary in a file of `torch.save` or safetensors; the pickle may hold nothing but plain data.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It is no such file, damaged, or needs more than plain data.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"there is no checkpoint file {path}")
-    try:
-        size = require_regular_file(path, "the checkpoint")
-    except ValueError as error:
-        raise CheckpointError(str(error)) from None
-    with path.open("rb") as file:
-        start = file.read(9)
-    if path.suffix == ".safetensors" or (start[8:9] == b"{" and not start.startswith(b"PK")):
-        try:
-            return read_tensors(path, "the checkpoint", CheckpointError)[0]
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: truncated or damaged safetensors file ({size} bytes): {error}") from None
-    try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            # Memory-mapped, the optimizer state of a full checkpoint is never read; the old format cannot be mapped.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except UnpicklingError as error:
-        needed = re.search(r"GLOBAL ([\w.]+)|global ([\w.]+)|class ([\w.]+)", str(error))
-        if needed is None:
-            raise CheckpointError(f"{path}: neither a torch.save nor a safetensors file, or damaged ({size} bytes)") from None
-        name = next(group for group in needed.groups() if group)
-        raise CheckpointError(
-            f"{path}: refused, because unpickling it needs {name}, and a pickle that needs more than tensors and plain "
-            "data can run any code; re-save only its state_dict with torch.save where you trust the file"
-        ) from None
-    except Exception as error:  # bytes that are no pickle make the unpickler fail in any way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: truncated or damaged checkpoint ({size} bytes): {reason}") from None
-    if isinstance(content, Mapping):
-        return content
-    raise CheckpointError(f"{path}: a checkpoint must be a dictionary of tensors, got {type(content).__name__}")
-
-
-def _split(tensors: Mapping[str, Tensor], layout: Layout, expected: Collection[str]) -> Checkpoint:
+def _split(
+    addresses: Addresses, wanted: Layout | None, averaged: bool, knows: Callable[[str], bool], where: str
+) -> tuple[Checkpoint, str, tuple[str, ...]]:
+    """The tensors by role, the averaged copy they are of, and the averaged copies left aside."""
+    tensors, copy = addresses.tensors, ""
+    others = list(addresses.averaged)
+    if averaged and others:
+        copy = others.pop(0)
+        tensors = addresses.averaged[copy]
+    layout = wanted or detect_layout(tensors, addresses.container)
     if layout.backbone:
         occurring = (prefix for prefix in layout.backbone if any(a.startswith(prefix) for a in tensors))
         prefix = next(occurring, layout.backbone[0])
     else:
-        prefix = _find_prefix(tensors, expected)
+        prefix = find_prefix(tensors, knows, averaged and not copy)
+        copy = copy or (prefix.rstrip("./") if averaged else "")
     roles = {prefix: "backbone"} | {p: role for role, prefixes in layout.parts.items() for p in prefixes}
     longest_first = sorted(roles, key=len, reverse=True)
     found: dict[str, dict[str, Tensor]] = {"backbone": {}}
@@ -251,60 +184,32 @@ def _split(tensors: Mapping[str, Tensor], layout: Layout, expected: Collection[s
         owner = next((p for p in longest_first if address.startswith(p)), None)
         if owner is not None:
             found.setdefault(roles[owner], {})[address[len(owner) :]] = tensor
-    return Checkpoint(layout.name, found.pop("backbone"), found)
+    if averaged and not copy and "momentum_encoder" in found:
+        found["backbone"], copy = found.pop("momentum_encoder"), "momentum_encoder"
+    if averaged and not copy and prefix.startswith("teacher"):
+        copy = prefix.rstrip("./")
+    if averaged and not copy:
+        raise CheckpointError(f"{where}: holds no averaged copy of the weights that is known in the layout {layout.name!r}")
+    others += ["momentum_encoder"] if "momentum_encoder" in found else []
+    return Checkpoint(layout.name, found.pop("backbone"), found), copy, tuple(others)
 
 
-def _find_prefix(addresses: Collection[str], expected: Collection[str]) -> str:
-    votes: Counter[str] = Counter()
-    names = set(expected)
-    for address in addresses:
-        # Every cut after a separator, and the whole address with the empty prefix.
-        cuts = [0, *(match.end() for match in re.finditer(r"[./]", address))]
-        votes.update(address[:cut] for cut in cuts if address[cut:] in names)
-    if not votes:
-        return ""
-    return max(votes, key=lambda prefix: (votes[prefix], not _MOMENTUM.search(prefix), -len(prefix)))
-
-
-def _align(checkpoint: Checkpoint, net: nn.Module, head: str | None) -> tuple[Checkpoint, CheckpointReport]:
-    """Bring the tensors to the network's names: `Sequential`-numbered children, chunked blocks, timm's conversions."""
-    targets = net.state_dict()
-    children = [name for name, _ in net.named_children()]
-
-    def numbered(name: str) -> str:
-        number, dot, rest = name.partition(".")
-        return f"{children[int(number)]}.{rest}" if dot and number.isdigit() and int(number) < len(children) else name
-
-    def unchunked(name: str) -> str:  # DINOv2 trains with blocks in chunks: blocks.CHUNK.BLOCK.
-        return re.sub(r"^blocks\.\d+\.(\d+\.)", r"blocks.\1", name)
-
-    def fits(state: Mapping[str, Tensor]) -> int:
-        return sum(name in targets and tensor.shape == targets[name].shape for name, tensor in state.items())
-
-    renamed = [{rename(name): t for name, t in checkpoint.backbone.items()} for rename in (str, numbered, unchunked)]
-    state = max((_timm_names(candidate, net) for candidate in renamed), key=fits)
+def _align(
+    checkpoint: Checkpoint, copy: str, copies: tuple[str, ...], names: Names, head: str | None
+) -> tuple[Checkpoint, CheckpointReport]:
+    """Bring the tensors to the network's names."""
+    state = names.brought(checkpoint.backbone)
     parts = dict(checkpoint.parts)
     if head is not None and checkpoint.layout in _WITH_TRAINED_HEAD and f"{head}.weight" in state:
         owned = [name for name in state if name.startswith(f"{head}.")]
         parts["classifier"] = {name[len(head) + 1 :]: state.pop(name) for name in owned}
-    expected = [name for name in targets if not name.endswith("num_batches_tracked")]
-    fitting = {name: t for name, t in state.items() if name in targets and t.shape == targets[name].shape}
+    fitting = {name: t for name, t in state.items() if name in names.targets and t.shape == names.targets[name].shape}
     report = CheckpointReport(
         checkpoint.layout,
-        matched=tuple(name for name in expected if name in fitting),
-        missing=tuple(name for name in expected if name not in fitting),
-        unexpected=tuple(name for name in state if name not in targets),
+        matched=tuple(name for name in names.expected if name in fitting),
+        missing=tuple(name for name in names.expected if name not in fitting),
+        unexpected=tuple(name for name in state if name not in names.targets),
+        copy=copy,
+        copies=copies,
     )
     return replace(checkpoint, backbone=fitting, parts=parts), report
-
-
-def _timm_names(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """timm's own conversion of vision transformers: DINOv2's registers and SwiGLU, position embeddings resampled."""
-    if type(net).__module__ != "timm.models.vision_transformer":
-        return state
-    converted = sys.modules[type(net).__module__].checkpoint_filter_fn(dict(state), net)
-    # It would also resample patches of another size: that is another network, so let the shapes tell.
-    patches = "patch_embed.proj.weight"
-    if patches in state and state[patches].ndim == 4:
-        converted[patches] = state[patches]
-    return converted

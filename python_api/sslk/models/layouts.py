@@ -1,9 +1,10 @@
 """The key layouts in which self-supervised checkpoints store a network, as one declarative table.
 
 A file's nested dictionaries are flattened to *addresses*: `/` steps into a dictionary, `.` belongs to the tensor's own
-name, `module.` (DistributedDataParallel) and `_orig_mod.` (torch.compile) are dropped, and so are the containers
-`state_dict/` and `model/`. `{"state_dict": {"module.encoder_q.conv1.weight": ...}}` has the address
-`encoder_q.conv1.weight` in the container `state_dict`.
+name, the names of wrappers such as `module.` (DistributedDataParallel), `_orig_mod.` (torch.compile) and
+`_fsdp_wrapped_module.` are dropped, and so are the containers `state_dict/`, `model/`, `module/` (DeepSpeed), ... Thus
+`{"state_dict": {"module.encoder_q.conv1.weight": ...}}` has the address `encoder_q.conv1.weight` in the container
+`state_dict`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-CONTAINERS = ("state_dict", "model")
+CONTAINERS = ("state_dict", "model", "module", "model_state_dict", "model_state")
+_LIGHTLY_TRAIN = ("model_wrapper._model.", "model_wrapper._features.", "wrapped_model._model.", "wrapped_model._features.")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,24 @@ LAYOUTS: tuple[Layout, ...] = (
             "prototypes": ("prototypes.",),
             "classifier": ("classifier.",),
         },
+        container="state_dict",
+    ),
+    Layout(
+        "lightly-train",
+        backbone=tuple(f"{copy}embedding_model.{name}" for copy in ("teacher_", "") for name in _LIGHTLY_TRAIN),
+        signature=(("teacher_embedding_model.",), ("embedding_model.model_wrapper.",), ("embedding_model.wrapped_model.",)),
+        parts={
+            "projector": ("projection_head.", "teacher_projection_head."),
+            "predictor": ("prediction_head.",),
+            "student": tuple(f"student_embedding_model.{name}" for name in _LIGHTLY_TRAIN),
+            "student_projector": ("student_projection_head.",),
+        },
+    ),
+    Layout(
+        "openmmlab",
+        backbone=("backbone.",),
+        signature=(("backbone.", "neck."), ("backbone.", "head."), ("backbone.", "data_preprocessor.")),
+        parts={"projector": ("neck.",), "predictor": ("head.predictor.",), "classifier": ("head.fc.",)},
         container="state_dict",
     ),
     Layout(
