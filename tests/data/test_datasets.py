@@ -70,7 +70,7 @@ def test_npz(npz: Path) -> None:
         ({"images": PIXELS.astype(np.float32)}, r"must be uint8 \[N, H, W, 3\] or \[N, H, W\], got float32"),
         ({"images": PIXELS.transpose(0, 3, 1, 2)}, r"got uint8 \[6, 3, 8, 10\]"),
         ({"images": PIXELS, "labels": np.zeros(5, int)}, "one label per image, got 5 for 6"),
-        ({"images": PIXELS, "labels": np.zeros(6)}, r"labels in .* must be integers \[N\], got float64"),
+        ({"images": PIXELS, "labels": np.full(6, 0.5)}, r"labels in .* must be integers \[N\], got float64"),
         ({"images": PIXELS, "labels": np.array([None] * 6)}, "no readable .npz without pickled objects"),
         ({"images": PIXELS[:0]}, "holds no images"),
     ],

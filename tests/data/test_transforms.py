@@ -30,14 +30,14 @@ def test_equals_torchvision(size: tuple[int, int], interpolation: str) -> None:
 
 
 def test_cifar_images_are_not_resampled() -> None:
-    transform = evaluation_transform(load_backbone("cifar:compact"), normalize=False)
+    transform = evaluation_transform(load_backbone("cifar:compact", "random"), normalize=False)
     source = image(32, 32)
     assert torch.equal(transform(source), T.functional.pil_to_tensor(source))
     assert transform(source).dtype == torch.uint8
 
 
 def test_backbone_states_size_and_scale() -> None:
-    backbone = load_backbone("cifar:compact")
+    backbone = load_backbone("cifar:compact", "random")
     transform = evaluation_transform(backbone)
     assert (transform.size, transform.mean, transform.std) == ((32, 32), backbone.mean, backbone.std)
     assert evaluation_transform(backbone, image_size=48)(image(70, 60)).shape == (3, 48, 48)

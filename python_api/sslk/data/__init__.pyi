@@ -3,4 +3,7 @@ from .dataset import Dataset as Dataset
 from .dataset import UnreadableImageError as UnreadableImageError
 from .load import DATASET_NAMES as DATASET_NAMES
 from .load import load_dataset as load_dataset
+from .manifests import Manifest as Manifest
+from .manifests import MultiLabelDataset as MultiLabelDataset
+from .manifests import read_manifest as read_manifest
 from .splits import splits_of as splits_of

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from sslk.data.decode import decode
+from sslk.data.listing import list_folder, list_members
 from sslk.files.arrays import require_possible_size
 from sslk.files.regular import require_regular_file
 
@@ -21,24 +23,34 @@ _TAIL = 4096  # bytes of a file that its checksum covers
 class Archive:
     """Read-only files below a folder, or inside a zip, by their path with forward slashes.
 
+    Args:
+        path: The folder or zip.
+        only: Names of the folders at the top to look into; everything by default.
+
+    Attributes:
+        names: The files, hidden ones and those of a system left out.
+        folders: Names at the top.
+        left_out: Kind -> names of what was left out.
+
     Raises:
         FileNotFoundError: There is no such file or folder.
-        ValueError: The file is no zip, or is damaged.
+        ValueError: The file is no zip, or is damaged; a folder cannot be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, only: Sequence[str] | None = None) -> None:
         self.path = Path(path)
         self._zip: zipfile.ZipFile | None = None
         self._owner = -1
         if self.path.is_dir():
-            self.names = sorted(file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file())
+            listing = list_folder(self.path, only)
         elif self.path.is_file():
             try:
-                self.names = sorted(name for name in self._open_zip().namelist() if not name.endswith("/"))
+                listing = list_members(self._open_zip().namelist())
             except zipfile.BadZipFile as error:
                 raise ValueError(f"{self.path} is no folder and no readable zip: {error}") from error
         else:
             raise FileNotFoundError(f"there is no folder or zip {self.path}")
+        self.names, self.folders, self.left_out = listing.files, listing.folders, listing.left_out
 
     def read(self, name: str) -> bytes:
         """The content of a file.
@@ -91,7 +103,7 @@ class Archive:
             return ""
 
     def image(self, name: str) -> Image.Image:
-        """A decoded image.
+        """A decoded image, see `sslk.data.decode`.
 
         Raises:
             OSError: see `read`; it is no image, or damaged.
@@ -122,19 +134,3 @@ def read_bytes(path: Path) -> bytes:
     except ValueError as error:
         raise OSError(str(error)) from None
     return path.read_bytes()
-
-
-def decode(content: bytes, where: str) -> Image.Image:
-    """An image from the bytes of its file.
-
-    Raises:
-        OSError: it is no image, damaged, or larger than Pillow takes for safe.
-    """
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except Image.UnidentifiedImageError:
-        raise OSError(f"{where} is no image that can be read.") from None
-    except Exception as error:  # each format's decoder fails in its own way
-        raise OSError(f"{where} cannot be read as an image: {error}") from None
-    return image

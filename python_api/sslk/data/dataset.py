@@ -15,7 +15,7 @@ import numpy as np
 import torch.utils.data
 from PIL import Image
 
-from sslk.files.regular import is_utf8
+from sslk.data.decode import DECODING, rgb, upright
 
 ON_ERROR = ("raise", "skip")
 MOST_CLASSES = 1_000_000  # where classes are counted by their largest number
@@ -84,6 +84,8 @@ class Dataset(torch.utils.data.Dataset):
             file, for images that may be replaced under their name.
 
     Attributes:
+        decoding: How the files of images are decoded, for the identity of what is computed from them:
+            `sslk.data.decode.DECODING` where files have checksums, and empty for images in memory; to be set where neither fits.
         skipped: Names of the images left out by `without_unreadable`.
 
     Raises:
@@ -118,11 +120,12 @@ class Dataset(torch.utils.data.Dataset):
         self._image_names = image_names
         self._annotate = annotate
         self._checksum = checksum
+        self.decoding = DECODING if callable(checksum) else ""
         if labels is not None and len(labels) and int(np.max(labels)) >= 2**63:
             raise ValueError(f"labels of data set {name!r} must be below 2^63, got {np.max(labels)}.")
         for text in (*image_names, *classes):  # they go into manifests, tables and pages
-            if not text.isascii() and not is_utf8(text):
-                raise ValueError(f"data set {name!r} has a name that is no UTF-8, {text!r}: rename that file or folder.")
+            if not text.isascii() and not _is_file_name(text):
+                raise ValueError(f"data set {name!r} has a name that no file can have, {text!r}: rename it.")
         self._labels = None if labels is None else np.asarray(labels, dtype=np.int64)
         self._kept = np.arange(len(image_names))
 
@@ -157,7 +160,7 @@ class Dataset(torch.utils.data.Dataset):
         digest = hashlib.sha256(self._checksum.encode() if isinstance(self._checksum, str) else b"")
         for source in self._kept.tolist():
             checksum = "" if isinstance(self._checksum, str) else f" {self._checksum(source)}"
-            digest.update(f"{self._image_names[source]}{checksum}\n".encode())
+            digest.update(f"{self._image_names[source]}{checksum}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
     def image_name(self, index: int) -> str:
@@ -220,10 +223,19 @@ class Dataset(torch.utils.data.Dataset):
 
     def _decode(self, source: int) -> Image.Image:
         try:
-            return self._read(source).convert("RGB")
+            return rgb(upright(self._read(source)))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises
             raise UnreadableImageError(self._image_names[source], str(error)) from error
 
     def __repr__(self) -> str:
         labelled = f"{len(self.classes)} classes" if self._labels is not None else "no labels"
         return f"Dataset({self.name!r}, {len(self)} images, {labelled})"
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether text stands for bytes: a name that is no UTF-8 does, by surrogates that stand for one byte each."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

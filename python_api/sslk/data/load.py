@@ -11,17 +11,12 @@ from typing import Any
 from PIL import Image
 
 from sslk.data.dataset import ON_ERROR, Dataset
+from sslk.data.folders import folder_dataset
+from sslk.data.manifests import manifest_dataset
 from sslk.data.published import PUBLISHED_SETS, imagenet_dataset, published_dataset
-from sslk.data.sources import (
-    array_dataset,
-    camvid_dataset,
-    folder_dataset,
-    huggingface_dataset,
-    sample_dataset,
-    tiny_imagenet_dataset,
-)
+from sslk.data.sources import array_dataset, camvid_dataset, huggingface_dataset, sample_dataset, tiny_imagenet_dataset
 
-_PREFIXES = ("folder", "npz", "hf", "camvid", "tiny-imagenet", "imagenet-100")
+_PREFIXES = ("folder", "manifest", "npz", "hf", "camvid", "tiny-imagenet", "imagenet-100")
 DATASET_NAMES = ("sample", *PUBLISHED_SETS, "imagenet", *(f"{prefix}:" for prefix in _PREFIXES))
 
 
@@ -39,11 +34,13 @@ def load_dataset(
     Args:
         name: `sample` (embedded CIFAR-10 images); `cifar10`, `cifar100`, `stl10`, `fgvc-aircraft`, `flowers102`,
             `food101`, `stanford-cars`, `dtd`, `caltech101`, `places365` (torchvision's readers); `imagenet`;
-            `imagenet-100:LIST` (a file of WordNet ids); `folder:PATH`; `npz:PATH` (`images` uint8 `[N, H, W, 3]`,
+            `imagenet-100:LIST` (a file of WordNet ids); `folder:PATH`; `manifest:PATH` (CSV, TSV or Parquet with the
+            columns `file`, `label` and `split`, see `read_manifest`); `npz:PATH` (`images` uint8 `[N, H, W, 3]`,
             `labels`); `hf:NAME` (Hugging Face hub id or saved folder); `camvid:PATH`, `tiny-imagenet:PATH` (folder or
             zip).
         split: As the set calls it; ImageNet and Places-365 publish labels for `train` and `val` only, Caltech-101 has
-            one split, `all`. A `folder:` with sub-folders train/val/test takes the one named; `npz:` has no splits.
+            one split, `all`. A `folder:` with sub-folders train/val/test takes the one named, a `manifest:` the rows of
+            that split, or all where it has no column `split`; `npz:` has no splits.
         root: Folder of the published sets; the environment variable SSLK_DATA by default.
         transform: Applied to every PIL image, see `sslk.models.evaluation_transform`.
         download: Let torchvision fetch the set.
@@ -51,7 +48,8 @@ def load_dataset(
             is decoded once now, and the unreadable ones are left out, with a warning that counts and names them.
 
     Returns:
-        A map-style data set of `(image, label)`; see `Dataset`.
+        A map-style data set of `(image, label)`; see `Dataset`. Of a manifest with several labels an image it has the
+        attribute `multi_labels`, int8 `[N, C]`.
 
     Raises:
         ValueError: An unknown name (near ones are listed) or split, or content that does not fit.
@@ -77,7 +75,7 @@ def _load(name: str, split: str, root: str | Path | None, download: bool) -> Dat
         return imagenet_dataset(name, split, _root(name, root), None)
     if prefix == "imagenet-100" and colon:
         return imagenet_dataset(name, split, _root(name, root), Path(rest))
-    if prefix in ("npz", "folder", "camvid", "tiny-imagenet") and colon:
+    if prefix in ("npz", "folder", "manifest", "camvid", "tiny-imagenet") and colon:
         # One folder is one data set, from wherever it is named.
         rest = os.path.abspath(rest)
         name = f"{prefix}:{rest}"
@@ -85,6 +83,8 @@ def _load(name: str, split: str, root: str | Path | None, download: bool) -> Dat
         return array_dataset(name, Path(rest))
     if prefix == "folder" and colon:
         return folder_dataset(name, Path(rest), split)
+    if prefix == "manifest" and colon:
+        return manifest_dataset(name, Path(rest), split)
     if prefix == "hf" and colon:
         return huggingface_dataset(f"{name}/{split}", rest, split)
     if prefix == "camvid" and colon:

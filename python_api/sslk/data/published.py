@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from sslk.data.archives import Archive
 from sslk.data.dataset import Dataset
-from sslk.data.sources import ItemSource
+from sslk.data.decode import DECODING
+from sslk.data.folders import class_order, folder_labels, images_of, say_classes
+from sslk.data.listing import say_left_out
+from sslk.data.sources import FileSource, ItemSource
 from sslk.files.text import read_text
 
 IMAGENET_SPLITS = ("train", "val")
@@ -76,7 +81,10 @@ def published_dataset(name: str, split: str, root: Path, download: bool) -> Data
     if name == "stanford-cars":
         labels = [label for _, label in labels]
     values = None if split == "unlabeled" else np.asarray(labels, dtype=np.int64)
-    return Dataset(f"{name}/{split}", ItemSource(items).read, _image_names(name, items), values, _classes(items, published))
+    names, classes = _image_names(name, items), _classes(items, published)
+    dataset = Dataset(f"{name}/{split}", ItemSource(items).read, names, values, classes)
+    dataset.decoding = "" if isinstance(getattr(items, "data", None), np.ndarray) else DECODING  # arrays are not decoded
+    return dataset
 
 
 def imagenet_dataset(name: str, split: str, root: Path, class_list: Path | None) -> Dataset:
@@ -89,29 +97,22 @@ def imagenet_dataset(name: str, split: str, root: Path, class_list: Path | None)
     absent = [wnid for wnid in wnids or () if not (folder / wnid).is_dir()]
     if absent:
         raise ValueError(f"{len(absent)} classes of {class_list} have no folder in {folder}, the first is {absent[0]}")
-    items = _listed_folders(folder, wnids)
-    return Dataset(
-        f"{name}/{split}", ItemSource(items).read, [path for path, _ in items.samples], np.array(items.targets), items.classes
-    )
+    archive = Archive(folder, wnids)
+    images = [file for file in images_of(archive) if "/" in file]
+    say_left_out(folder, archive.left_out)
+    classes = class_order(archive.folders) if wnids is None else wnids
+    labels = folder_labels(images, classes)
+    say_classes(folder, classes, labels)
+    names = [os.path.join(folder, file) for file in images]
+    dataset = Dataset(f"{name}/{split}", FileSource(archive, images).read, names, labels, classes)
+    dataset.decoding = DECODING
+    return dataset
 
 
 def check_split(name: str, split: str, splits: Any) -> None:
     """Raise ValueError where a set has no such split."""
     if split not in splits:
         raise ValueError(f"data set {name!r} has the splits {', '.join(splits)}, got split={split!r}")
-
-
-def _listed_folders(root: Path, wnids: list[str] | None) -> Any:
-    """An image folder restricted to some class folders, labels in the order given."""
-    from torchvision import datasets
-
-    class ListedFolders(datasets.ImageFolder):
-        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-            if wnids is None:
-                return super().find_classes(directory)
-            return wnids, {wnid: i for i, wnid in enumerate(wnids)}
-
-    return ListedFolders(str(root))
 
 
 def _read_class_list(path: Path) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from sslk.data.dataset import Dataset
+
+OnCorrupt = Literal["raise", "skip"]  # an unreadable image ends the work, or is left out, counted and listed
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class DataSource:
     """A data set by name.
 
     Attributes:
-        data: name of a published data set, folder:PATH, npz:PATH, hf:NAME, camvid:PATH, tiny-imagenet:PATH or sample.
+        data: name of a published data set, folder:PATH, manifest:PATH, npz:PATH, hf:NAME, camvid:PATH,
+            tiny-imagenet:PATH or sample.
         split: split of the data set.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
     """

@@ -1,4 +1,4 @@
-"""Where images come from: arrays, folders, torchvision's sets, Hugging Face, and the annotated layouts.
+"""Where images come from: arrays, files, torchvision's sets, Hugging Face, and the annotated layouts.
 
 A source has `read(i)` and is picklable, so that loader processes started afresh can have it; each `*_dataset` function
 builds one and wraps it as a `Dataset`.
@@ -15,9 +15,9 @@ from PIL import Image
 
 from sslk.data.archives import Archive
 from sslk.data.dataset import Annotation, Dataset, class_count
+from sslk.data.decode import DECODING
+from sslk.data.listing import say_left_out
 from sslk.files.arrays import read_arrays
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 # SegNet's eleven classes of CamVid, by the value in its label images.
 CAMVID_CLASSES = (
@@ -103,8 +103,7 @@ def array_dataset(name: str, path: Path) -> Dataset:
     known = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
     if images.dtype != np.uint8 or not known or 0 in images.shape[1:]:
         raise ValueError(f"images in {path} must be uint8 [N, H, W, 3] or [N, H, W], got {images.dtype} {list(images.shape)}")
-    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
-        raise ValueError(f"labels in {path} must be integers [N], got {labels.dtype} {list(labels.shape)}")
+    labels = None if labels is None else _whole(labels, path)
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"{path} needs one label per image, got {len(labels)} for {len(images)}")
     if named is not None and named.ndim != 1:
@@ -118,28 +117,15 @@ def array_dataset(name: str, path: Path) -> Dataset:
     return Dataset(name, ArraySource(images).read, names, labels, classes, checksum=content)
 
 
-def folder_dataset(name: str, path: Path, split: str) -> Dataset:
-    """Images in one folder per class, or all in one folder and without labels."""
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no folder {path} for the data set {name!r}")
-    folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
-    if split in folders:
-        path, name = path / split, f"{name}/{split}"
-        folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
-    elif {"train", "val", "test"} & set(folders):
-        raise ValueError(f"{path} has the splits {', '.join(folders)}, got split={split!r}")
-    archive = Archive(path)
-    images = [file for file in archive.names if file.lower().endswith(IMAGE_SUFFIXES)]
-    if not images:
-        raise ValueError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-    loose = [file for file in images if "/" not in file] if folders else []
-    if loose:
-        raise ValueError(f"{path} mixes class folders with loose images, such as {loose[0]}")
-    # Class folders without an image count too, so that label k means the same in every split.
-    labels = np.array([folders.index(file.split("/")[0]) for file in images]) if folders else None
-    source = FileSource(archive, images)
-    names = [str(path / file) for file in images]
-    return Dataset(name, source.read, names, labels, folders, checksum=source.checksum)
+def _whole(labels: np.ndarray, path: Path) -> np.ndarray:
+    """Labels as integers; floats are taken where they are whole, and NaN means unlabelled."""
+    if labels.ndim == 1 and labels.dtype.kind == "f":
+        known = np.isfinite(labels)
+        if (labels[known] == np.rint(labels[known])).all() and not np.isinf(labels).any():
+            return np.where(known, labels, -1).astype(np.int64)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels in {path} must be integers [N], got {labels.dtype} {list(labels.shape)}")
+    return labels
 
 
 def camvid_dataset(name: str, path: Path, split: str) -> Dataset:
@@ -152,6 +138,7 @@ def camvid_dataset(name: str, path: Path, split: str) -> Dataset:
     absent = set(masks) - set(archive.names)
     if absent:
         raise ValueError(f"{path} lacks the label image {min(absent)} ({len(absent)} missing)")
+    say_left_out(path, archive.left_out)
     source = FileSource(archive, images, masks=masks)
     return Dataset(name, source.read, images, None, CAMVID_CLASSES, annotate=source.annotate, checksum=source.checksum)
 
@@ -180,6 +167,7 @@ def tiny_imagenet_dataset(name: str, path: Path, split: str) -> Dataset:
     labels = np.array([number[row[1]] for row in rows], dtype=np.int64)
     boxes = _boxes(rows, path)
     images = [row[0] for row in rows]
+    say_left_out(path, archive.left_out)
     source = FileSource(archive, images, boxes=boxes, labels=labels)
     classes = [words.get(wnid, wnid).strip() for wnid in wnids]
     return Dataset(name, source.read, images, labels, classes, annotate=source.annotate, checksum=source.checksum)
@@ -231,6 +219,8 @@ def huggingface_dataset(name: str, source: str, split: str) -> Dataset:
     if not images:
         raise ValueError(f"{source} needs an image column, it has {', '.join(rows.features)}")
     classes = rows.features[labels[0]].names if labels else []
-    values = np.array(rows[labels[0]][:], dtype=np.int64) if labels else None
+    values = np.array([-1 if label is None else label for label in rows[labels[0]][:]], dtype=np.int64) if labels else None
     names = [f"{source}[{i}]" for i in range(len(rows))]
-    return Dataset(name, RowSource(rows, images[0]).read, names, values, classes)
+    dataset = Dataset(name, RowSource(rows, images[0]).read, names, values, classes)
+    dataset.decoding = DECODING
+    return dataset

@@ -24,9 +24,9 @@ def weights_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if not isinstance(value, Tensor):  # extra state of a module
-            digest.update(f"{name} {value!r};".encode())
+            digest.update(f"{name} {value!r}\n".encode())
             continue
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())  # as a backbone does
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -64,7 +64,7 @@ def data_hash(dataset: Dataset[Any]) -> str:
 
 
 def transform_text(dataset: Dataset[Any]) -> str:
-    """The data set's transform as text.
+    """The data set's transform as text, and how its files were decoded where it says so.
 
     Raises:
         ValueError: the text holds a memory address, so that no later run could recognise the same transform.
@@ -75,4 +75,5 @@ def transform_text(dataset: Dataset[Any]) -> str:
             f"the transform of dataset must have a repr that names it, got {text}: a stored extraction could not be "
             "recognised; use transforms that are modules, or give your callable a __repr__."
         )
-    return text
+    decoding = str(getattr(dataset, "decoding", "") or "")
+    return f"{text} of images {decoding}" if decoding else text

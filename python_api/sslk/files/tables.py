@@ -1,12 +1,14 @@
 """CSV files: cells of text that a spreadsheet would take for a formula are written with an apostrophe, read without.
 
 A cell whose text begins with `=`, `+`, `-` or `@` (or with a tab or a carriage return) is run as a formula by Excel,
-LibreOffice and Google Sheets; OWASP, "CSV Injection", recommends the apostrophe. Numbers stay as they are.
+LibreOffice and Google Sheets; OWASP, "CSV Injection", recommends the apostrophe. Numbers stay as they are. The name of a
+file that is no UTF-8 keeps its bytes: open such a table with `errors="surrogateescape"`.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +29,6 @@ def plain_cell(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    value = value.encode("utf-8", "backslashreplace").decode()  # a file name may be no UTF-8
     return f"'{value}" if _FORMULA.match(value) and not _is_number(value) else value
 
 
@@ -42,12 +43,14 @@ def read_cell(text: str) -> str:
 
 
 def write_rows(stream: IO[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write rows as CSV; the stream was opened with `newline=""`."""
+    """Write rows as CSV; the stream was opened with `newline=""`. A name that is no UTF-8 keeps its bytes in a file."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
     csv.writer(stream).writerows([plain_cell(value) for value in row] for row in rows)
 
 
 def read_rows(path: str | Path, what: str, error: type[ValueError] = ValueError) -> list[list[str]]:
-    """The rows of a CSV file in UTF-8, empty lines left out.
+    """The rows of a CSV file in UTF-8, empty lines left out; names of other bytes come back as Python holds them.
 
     Raises:
         error: no regular file, too large, no UTF-8, or no CSV.
@@ -55,14 +58,15 @@ def read_rows(path: str | Path, what: str, error: type[ValueError] = ValueError)
     """
     try:
         require_regular_file(path, what, MOST_TABLE)
-        with open(path, newline="", encoding="utf-8-sig") as stream:
-            return parse_rows(stream, f"{what} {path}", error)
-    except UnicodeDecodeError:
-        raise error(f"{what} {path} is no text in UTF-8.") from None
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+            rows = parse_rows(stream, f"{what} {path}", error)
     except MemoryError:
         raise error(f"{what} {path} does not fit into memory.") from None
     except ValueError as problem:
         raise error(str(problem)) from None
+    if any("\0" in cell for row in rows for cell in row):  # UTF-16, say; a name that is no UTF-8 keeps its bytes
+        raise error(f"{what} {path} is no text in UTF-8.")
+    return rows
 
 
 def parse_rows(lines: Iterable[str], where: str, error: type[ValueError] = ValueError) -> list[list[str]]:

@@ -12,8 +12,12 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as F
 
+from sslk.data.decode import rgb
+
 if TYPE_CHECKING:
-    from sslk.models.backbone import Backbone
+    from torch import nn
+
+_LONGEST = 64  # sides of an image are resized whole up to this ratio
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,10 @@ class EvaluationTransform:
     normalize: bool = True
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """A PIL image -> `[3, H, W]`, float32, or uint8 where `normalize` is False."""
-        cropped = self.crop(image.convert("RGB"), InterpolationMode(self.interpolation))
+        """A PIL image, in RGB by `sslk.data.decode.rgb` -> `[3, H, W]`, float32, or uint8 where `normalize` is False."""
+        if not isinstance(image, Image.Image):
+            raise TypeError(f"image must be a PIL image, got {type(image).__name__}: give the data set without its transform.")
+        cropped = self.crop(rgb(image), InterpolationMode(self.interpolation))
         if not self.normalize:
             return F.pil_to_tensor(cropped)
         return F.normalize(F.to_tensor(cropped), list(self.mean), list(self.std))
@@ -57,6 +63,7 @@ class EvaluationTransform:
     def crop(self, image: Image.Image, interpolation: InterpolationMode) -> Image.Image:
         """The geometry alone."""
         height, width = self.size
+        image = _middle(image)
         if height == width:
             resized = F.resize(image, [height], interpolation)
         else:
@@ -66,19 +73,28 @@ class EvaluationTransform:
         return F.center_crop(resized, [height, width])
 
 
-def evaluation_transform(backbone: Backbone, *, image_size: int | None = None, normalize: bool = True) -> EvaluationTransform:
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of a strip, which is all that a central crop sees: resizing one of 5000 x 1 pixels whole takes a gigabyte."""
+    across, down = (max(0, (long - _LONGEST * short) // 2) for long, short in (image.size, image.size[::-1]))
+    return image.crop((across, down, image.width - across, image.height - down)) if across or down else image
+
+
+def evaluation_transform(backbone: nn.Module, *, image_size: int | None = None, normalize: bool = True) -> EvaluationTransform:
     """The papers' evaluation transform with a backbone's own input size, normalisation and interpolation.
 
     Args:
-        backbone: Says what it expects.
+        backbone: A `Backbone` says what it expects; a bare module is taken as `as_backbone` takes it.
         image_size: Side of the square crop instead of the backbone's own size. CIFAR backbones take 32: images of 32
             pixels pass unresampled.
         normalize: See `EvaluationTransform`.
 
     >>> from sslk.models import load_backbone
-    >>> evaluation_transform(load_backbone("cifar:compact")).size
+    >>> evaluation_transform(load_backbone("cifar:compact", "random")).size
     (32, 32)
     """
+    from sslk.models.custom import as_backbone
+
+    backbone = as_backbone(backbone, image_size=image_size)
     size = backbone.input_size if image_size is None else (image_size, image_size)
     if min(size) < 1:
         raise ValueError(f"image_size must be positive, got {image_size}")
