@@ -51,6 +51,31 @@ def best_device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
+def require_device(name: str | torch.device | None) -> torch.device:
+    """The device of that name, the best one of this process where none is named.
+
+    Raises:
+        ValueError: no device is called so, or this machine has none of it.
+
+    >>> require_device("cpu")
+    device(type='cpu')
+    >>> require_device("gpu")
+    Traceback (most recent call last):
+    ValueError: device must be cpu, or a GPU as torch names it (cuda, cuda:1), got 'gpu'.
+    """
+    try:
+        device = torch.device(best_device() if name is None else name)
+    except RuntimeError:
+        raise ValueError(f"device must be cpu, or a GPU as torch names it (cuda, cuda:1), got {name!r}.") from None
+    here = ["cpu"]
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator()
+        here += [f"{kind.type}:{index}" for index in range(torch.accelerator.device_count())] if kind is not None else []
+    if device.type not in ("cpu", *(other.partition(":")[0] for other in here)) or (device.index and str(device) not in here):
+        raise ValueError(f"device={str(name)!r} is not here: this machine has {', '.join(here)}.")
+    return device
+
+
 def all_sum(value: Tensor) -> Tensor:
     """The sum over all processes of the group, in place."""
     if _grouped():

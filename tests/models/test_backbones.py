@@ -32,7 +32,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 )
 def test_features_are_what_they_are_said_to_be(name: str, width: int, layer: str | None, signed: bool, size: int) -> None:
     state = torch.get_rng_state()
-    backbone = load_backbone(name)
+    backbone = load_backbone(name, "random")
     assert (backbone.num_features, backbone.feature_layer, backbone.signed) == (width, layer, signed)
     assert backbone.input_size == (size, size)
     assert backbone.pooled == (layer is not None)
@@ -42,16 +42,16 @@ def test_features_are_what_they_are_said_to_be(name: str, width: int, layer: str
         features = backbone(images)
         assert features.shape == (2, width)
         if layer is None:
-            with pytest.raises(ValueError, match=f"forward_features needs .* those of '{name}' are not"):
+            with pytest.raises(ValueError, match=f"forward_features needs .* those of '{name} .random weights.' are not"):
                 backbone.forward_features(images)
         else:
             torch.testing.assert_close(backbone.forward_features(images).mean((2, 3)), features)
     torch.set_rng_state(state)
-    assert load_backbone(name).weights_hash == backbone.weights_hash  # the measurement moved no random numbers
+    assert load_backbone(name, "random").weights_hash == backbone.weights_hash  # the measurement moved no random numbers
 
 
 def test_feature_maps_are_differentiable_and_leave_no_hook() -> None:
-    backbone = load_backbone("cifar:compact")
+    backbone = load_backbone("cifar:compact", "random")
     maps = backbone.forward_features(IMAGES.requires_grad_())
     (gradient,) = torch.autograd.grad(maps.sum(), IMAGES)
     IMAGES.requires_grad_(False)
@@ -60,7 +60,7 @@ def test_feature_maps_are_differentiable_and_leave_no_hook() -> None:
 
 
 def test_weights_hash_follows_the_weights() -> None:
-    backbone = load_backbone("cifar:compact")
+    backbone = load_backbone("cifar:compact", "random")
     before = backbone.weights_hash
     assert before == backbone.weights_hash
     with torch.no_grad():
@@ -73,11 +73,11 @@ def test_unknown_names_list_near_ones() -> None:
     with pytest.raises(ValueError, match=r"unknown model 'resnet50', near ones: torchvision:resnet50, timm:resnet50"):
         load_backbone("resnet50")
     with pytest.raises(ValueError, match=r"near ones: .*torchvision:resnet50"):
-        load_backbone("torchvision:resnet51")
+        load_backbone("torchvision:resnet51", "random")
     with pytest.raises(ValueError, match=r"near ones: .*timm:vit_tiny_patch16_224"):
-        load_backbone("timm:vit_tiny_patch16")
+        load_backbone("timm:vit_tiny_patch16", "random")
     with pytest.raises(ValueError, match=r"near ones: .*lightly:resnet-18"):
-        load_backbone("lightly:resnet18")
+        load_backbone("lightly:resnet18", "random")
     with pytest.raises(ValueError, match="must be one of torchvision, timm, hf, lightly, cifar"):
         load_backbone("vissl:resnet50")
     with pytest.raises(ValueError, match="no published weights for 'cifar:resnet18'"):
@@ -139,9 +139,20 @@ def test_hugging_face_models(kind: str, tmp_path: Path) -> None:
         assert (backbone.mean, backbone.interpolation) == ((0.5, 0.5, 0.5), "bicubic")
 
 
-def test_networks_without_vector_output_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must return \[N, D\], 'maps' returns \[2, 4, 6, 6\]"):
-        Backbone(nn.Conv2d(3, 4, 3), name="maps", input_size=(8, 8))
+def test_networks_without_vector_output_are_pooled_or_refused() -> None:
+    net = nn.Conv2d(3, 4, 3)
+    backbone = Backbone(net, name="maps", input_size=(8, 8))
+    assert backbone.feature == "mean"
+    torch.testing.assert_close(backbone(IMAGES), net(IMAGES).mean((2, 3)))
+    both = type("Both", (nn.Conv2d,), {"forward": lambda self, x: (super(type(self), self).forward(x).mean((2, 3)), x)})(3, 4, 3)
+    with pytest.raises(
+        ValueError, match=r"must return \[N, D\], 'two' returns a tuple of 2 \(\[2, 4\], \[2, 3, 8, 8\]\) for 2 images"
+    ):
+        Backbone(both, name="two", input_size=(8, 8))
+    with pytest.raises(
+        ValueError, match=r"must take images \[N, 3, 8, 8\], 'grey' does not: .*expected input.* to have 1 channels"
+    ):
+        Backbone(nn.Conv2d(1, 4, 3), name="grey", input_size=(8, 8))
 
 
 def test_embedded_encoder_tells_real_images_apart() -> None:

@@ -403,7 +403,7 @@ def test_supervised_classifier_gives_logits(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(backbone.logits(IMAGES), net(IMAGES))
     with pytest.raises(ValueError, match="logits needs weights with a classifier"):
-        load_backbone("torchvision:resnet18").logits(IMAGES)
+        load_backbone("torchvision:resnet18", "random").logits(IMAGES)
 
 
 def test_momentum_encoder_and_projector_are_read_under_their_own_names(

@@ -1,10 +1,14 @@
 from .backbone import Backbone as Backbone
+from .backbone import Readouts as Readouts
 from .checkpoints import Checkpoint as Checkpoint
 from .checkpoints import CheckpointError as CheckpointError
 from .checkpoints import CheckpointReport as CheckpointReport
 from .checkpoints import load_checkpoint as load_checkpoint
 from .checkpoints import read_checkpoint as read_checkpoint
+from .custom import as_backbone as as_backbone
 from .layouts import LAYOUT_NAMES as LAYOUT_NAMES
 from .load import load_backbone as load_backbone
+from .settings import Preprocessing as Preprocessing
+from .source import ModelSource as ModelSource
 from .transforms import EvaluationTransform as EvaluationTransform
 from .transforms import evaluation_transform as evaluation_transform

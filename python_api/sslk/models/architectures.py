@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from sslk.models.checkpoints import CheckpointReport
+
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2470, 0.2435, 0.2616)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,6 +26,8 @@ class Architecture:
     Attributes:
         head: Dotted name the head had, None for a network that never had one.
         classifier: The head itself, trained only where the weights were.
+        feature: What the representation is, where the network's own output is not a mean over a map.
+        report: Of the weights, where the library says what it found.
     """
 
     net: nn.Module
@@ -33,6 +37,8 @@ class Architecture:
     interpolation: str = "bilinear"
     head: str | None = None
     classifier: nn.Linear | None = None
+    feature: str | None = None
+    report: CheckpointReport | None = None
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], *, prefix: str = "") -> ValueError:
@@ -88,7 +94,15 @@ def build_timm(name: str, pretrained: bool, image_size: int | None) -> Architect
         config["interpolation"],
         head if isinstance(classifier, nn.Linear) else None,
         classifier if isinstance(classifier, nn.Linear) else None,
+        timm_feature(net),
     )
+
+
+def timm_feature(net: nn.Module) -> str | None:
+    """How a timm transformer pools its tokens; None where it pools a map."""
+    pool = getattr(net, "global_pool", None)
+    named = {"token": "cls", "avg": "mean", "map": "pooler"}
+    return named.get(pool, f"{pool} pooling" if pool else None) if isinstance(pool, str) else None
 
 
 def build_cifar(name: str, pretrained: bool, image_size: int | None) -> Architecture:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sslk.models.checkpoints import CheckpointReport
 from sslk.models.dependence import unused_parameters
+from sslk.models.readout import Selected, Tap, block_names, choose_tap, described, read_taps, watching
+from sslk.models.settings import ChannelOrder, Token
 
 
 class Backbone(nn.Module):
@@ -19,11 +22,18 @@ class Backbone(nn.Module):
     last module whose `[2, D, h, w]` output averages to the representation.
 
     Args:
-        net: Network without its head, `[N, 3, H, W]` -> `[N, D]`, on the device it shall stay on.
+        net: Network without its head, on the device it shall stay on: `[N, 3, H, W]` -> `[N, D]`, or a map or tokens,
+            which are pooled.
         name: Name it was asked for.
         input_size: Height and width of the images.
-        mean, std: Per-channel normalisation of images in [0, 1].
+        mean, std: Per-channel normalisation of images in [0, input_scale], in the network's channel order.
         interpolation: Of the resize: `bilinear`, `bicubic`, `lanczos` or `nearest`.
+        channel_order: `bgr` turns the channels round in front of the network; images stay RGB everywhere else.
+        input_scale: Value of white in the network's input, 1 or 255.
+        layer: Where the representation is taken: dotted name of a module, or the number of a block; the output by default.
+        token: Which token of a transformer it is: `cls`, `mean` (of the patches), `cls+mean`, `pooler`; the model's own
+            choice by default, and at a layer the class token where there is one, else the mean.
+        feature: What the network's own output is, for reports; measured by default.
         classifier: Trained linear head `[N, D]` -> `[N, classes]`, kept for `logits`.
         checkpoint: Report of the checkpoint the weights came from.
 
@@ -32,15 +42,17 @@ class Backbone(nn.Module):
         pooled: Whether feature j is the spatial mean of channel j of a feature map.
         feature_layer: Dotted name of the module that puts out this map (`backbone.get_submodule(name)` is it); None
             where `pooled` is False.
+        feature: What the representation is, in words: `mean of layer4`, `cls`, `cls+mean of blocks.5`.
         signed: Whether features can be negative: some were on the noise. Features after a ReLU are not.
+        mean, std: For images in [0, 1], RGB.
 
     Raises:
-        ValueError: The network does not return `[N, D]`.
+        ValueError: The network takes no images or gives nothing that can be pooled, or has no such layer or token.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> backbone = Backbone(net, name="tiny", input_size=(8, 8))
-    >>> backbone.num_features, backbone.feature_layer, backbone.signed
-    (8, 'net.1', False)
+    >>> backbone.num_features, backbone.feature_layer, backbone.feature, backbone.signed
+    (8, 'net.1', 'mean of 1', False)
     >>> backbone.forward_features(torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 8, 6, 6])
     """
@@ -54,6 +66,11 @@ class Backbone(nn.Module):
         mean: tuple[float, ...] = (0.485, 0.456, 0.406),
         std: tuple[float, ...] = (0.229, 0.224, 0.225),
         interpolation: str = "bilinear",
+        channel_order: ChannelOrder = "rgb",
+        input_scale: float = 1.0,
+        layer: str | None = None,
+        token: Token | None = None,
+        feature: str | None = None,
         classifier: nn.Linear | None = None,
         checkpoint: CheckpointReport | None = None,
     ) -> None:
@@ -62,18 +79,29 @@ class Backbone(nn.Module):
         self.classifier = classifier
         self.name = name
         self.input_size = input_size
-        self.mean, self.std = tuple(mean), tuple(std)
+        order = -1 if channel_order == "bgr" else 1
+        self.mean = tuple(value / input_scale for value in mean)[::order]
+        self.std = tuple(value / input_scale for value in std)[::order]
         self.interpolation = interpolation
         self.checkpoint = checkpoint
         self.num_features: int
         self.signed: bool
         self.feature_layer: str | None
+        if channel_order == "bgr":
+            net.register_forward_pre_hook(_turn_channels_round)
         self.eval()
+        self._select(layer, token)
         self._measure_features()
+        self.feature = self._describe_feature(feature)
 
     @property
     def pooled(self) -> bool:
         return self.feature_layer is not None
+
+    @property
+    def network(self) -> nn.Module:
+        """The network itself, under `net` or, where a layer or token was chosen, below it."""
+        return self.net.net if isinstance(self.net, Selected) else self.net
 
     @property
     def weights_hash(self) -> str:
@@ -83,7 +111,7 @@ class Backbone(nn.Module):
         random, anew each time.
         """
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.net.state_dict().items()):
+        for name, tensor in sorted(self.network.state_dict().items()):
             if name in self._unused:
                 continue
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -106,13 +134,43 @@ class Backbone(nn.Module):
                 f"forward_features needs features that are spatial means of channels, those of {self.name!r} are not"
             )
         maps: list[Tensor] = []
-        layer = self.get_submodule(self.feature_layer)
-        handle = layer.register_forward_hook(lambda module, args, output: maps.append(output))
-        try:
+        with watching(self, lambda _, output: maps.append(output), {self.feature_layer}):
             self.net(images)
-        finally:
-            handle.remove()
         return maps[-1]
+
+    def read_out(self, layers: Sequence[str | None] = (), tokens: Sequence[Token | None] = ()) -> list[Backbone]:
+        """This backbone with its representation taken elsewhere: every layer with every token; the weights are shared.
+
+        Args:
+            layers, tokens: As in the class; the backbone's own where empty. `all` stands for every block.
+
+        Raises:
+            ValueError: There is no such layer or token.
+
+        >>> from sslk.models import load_backbone
+        >>> [part.feature for part in load_backbone("embedded").read_out(["0", "-1"])]
+        ['mean of stages.0', 'mean of stages.3']
+        """
+        named: list[str | None] = []
+        for layer in layers:
+            named += block_names(self.network) if layer == "all" else [layer]
+        if layers and not named:
+            raise ValueError(f"layer='all' needs a network of numbered blocks, {self.name!r} is none; name its modules instead.")
+        return [
+            Backbone(
+                self.network,
+                name=self.name,
+                input_size=self.input_size,
+                mean=self.mean,
+                std=self.std,
+                interpolation=self.interpolation,
+                layer=layer,
+                token=token,
+                checkpoint=self.checkpoint,
+            )
+            for layer in named or (None,)
+            for token in tokens or (None,)
+        ]
 
     def logits(self, images: Tensor) -> Tensor:
         """Class scores `[N, classes]` of the trained classifier.
@@ -130,39 +188,60 @@ class Backbone(nn.Module):
             f"feature_layer={self.feature_layer!r}, signed={self.signed}"
         )
 
+    def _noise(self) -> Tensor:
+        """Two images of noise, from a generator of its own: building a model must not move the caller's random numbers."""
+        noise = torch.randn(2, 3, *self.input_size, generator=torch.Generator().manual_seed(0))
+        weight = next(self.net.parameters(), None)
+        return noise if weight is None else noise.to(weight)
+
+    @torch.no_grad()
+    def _select(self, layer: str | None, token: Token | None) -> None:
+        """Put a readout round the network where one is asked for, or where it does not give vectors by itself."""
+        noise = self._noise()
+        try:
+            output = self.net(noise)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"a backbone must take images [N, 3, {noise.shape[2]}, {noise.shape[3]}], {self.name!r} does not: {reason}"
+            ) from error
+        plain = isinstance(output, Tensor) and output.ndim == 2 and len(output) == 2
+        if plain and layer is None and token is None:
+            return
+        if layer is None and not (isinstance(output, Tensor) and len(output) == 2 and output.ndim in (2, 3, 4)):
+            raise ValueError(
+                f"a backbone must return [N, D], {self.name!r} returns {described(output)} for 2 images: name the layer "
+                "whose output is the representation."
+            )
+        self.classifier = None  # it was trained on the network's own output
+        self.net = Selected(self.net, choose_tap(self.net, noise, layer, token))
+
+    def _describe_feature(self, own: str | None) -> str:
+        if not isinstance(self.net, Selected):
+            layer = (self.feature_layer or "").removeprefix("net.")
+            return own or (f"mean of {layer}" if layer else "output")
+        tap = self.net.tap
+        return f"{tap.pool} of {tap.module}" if tap.module else tap.pool
+
     @torch.no_grad()
     def _measure_features(self) -> None:
         outputs: list[tuple[str, Tensor]] = []
 
-        def record(name: str) -> Any:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
-                if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                    outputs.append((name, output))
+        def record(name: str, output: Any) -> None:
+            spread = isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1
+            if spread and name.startswith("net.") and not isinstance(self.get_submodule(name), nn.Identity):
+                outputs.append((name, output))
 
-            return hook
-
-        handles = [
-            module.register_forward_hook(record(name))
-            for name, module in self.named_modules()
-            if name.startswith("net.") and not isinstance(module, nn.Identity)
-        ]
-        weight = next(self.net.parameters())
-        # Its own generator: building a model must not move the caller's random numbers.
-        noise = torch.randn(2, 3, *self.input_size, generator=torch.Generator().manual_seed(0))
-        try:
-            features = self.net(noise.to(weight))
-        finally:
-            for handle in handles:
-                handle.remove()
-        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != 2:
-            shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise ValueError(f"a backbone must return [N, D], {self.name!r} returns {shape} for 2 images")
+        noise = self._noise()
+        with watching(self, record):
+            features = cast(Tensor, self.net(noise))
         if not bool(torch.isfinite(features).all()):
-            tensors = self.net.state_dict().items()
+            tensors = self.network.state_dict().items()
             bad = next((name for name, t in tensors if t.is_floating_point() and not bool(torch.isfinite(t).all())), None)
             reason = f"{bad} holds NaN or infinity" if bad else "no weight does, so that the network itself overflows"
             raise ValueError(f"a backbone must return finite features, those of {self.name!r} are not: {reason}.")
-        self._unused = unused_parameters(self.net, noise[:1].to(weight))
+        unused = unused_parameters(self.net, noise[:1])
+        self._unused = {name.removeprefix("net.") for name in unused} if isinstance(self.net, Selected) else unused
         self.num_features = features.shape[1]
         self.signed = bool((features < 0).any())
         tolerance = 1e-4 * features.float().abs().max().item()
@@ -176,3 +255,36 @@ class Backbone(nn.Module):
             ),
             None,
         )
+
+
+class Readouts(nn.Module):
+    """Several representations of one network in one forward pass.
+
+    Args:
+        backbones: of `Backbone.read_out`.
+
+    Attributes:
+        representations: backbone by what its representation is (`feature`).
+
+    >>> from sslk.models import load_backbone
+    >>> readouts = Readouts(load_backbone("embedded").read_out(["0", "1"]))
+    >>> {name: tuple(x.shape) for name, x in readouts(torch.zeros(2, 3, 32, 32)).items()}
+    {'mean of stages.0': (2, 16), 'mean of stages.1': (2, 32)}
+    """
+
+    def __init__(self, backbones: Sequence[Backbone]) -> None:
+        super().__init__()
+        self.net = backbones[0].network
+        self.name = backbones[0].name
+        self.representations = {backbone.feature: backbone for backbone in backbones}
+        if len(self.representations) < len(backbones):
+            raise ValueError(f"layers and tokens must differ, got {', '.join(backbone.feature for backbone in backbones)}.")
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Representations `[N, D]` by name."""
+        taps = [b.net.tap if isinstance(b.net, Selected) else Tap("", "mean") for b in self.representations.values()]
+        return dict(zip(self.representations, read_taps(self.net, taps, images), strict=True))
+
+
+def _turn_channels_round(module: nn.Module, images: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (images[0].flip(1), *images[1:])
