@@ -104,3 +104,27 @@ def test_a_row_that_is_not_finite_is_named(name):
     metric.update(torch.rand(20, 4), torch.full((20, 3), torch.inf))
     with pytest.raises(ValueError, match="representation 1 must be finite"):
         metric.compute()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("between", [False, True], ids=["before", "amid"])
+def test_precision_of_the_module_around_it_changes_nothing(name, between):
+    """Through `.half()`, bfloat16 and back, before and amid the updates: the same bits, the same dtypes."""
+    case = CASES[name]
+    alone, net = case.make(), torch.nn.Module()
+    net.metric = case.make()
+    halves = [[r[:31] for r in case.rows], [r[31:] for r in case.rows]]
+    dtypes = {key: value.dtype for key, value in alone.state_dict().items() if isinstance(value, torch.Tensor)}
+    for number, rows in enumerate(halves):
+        alone.update(*rows)
+        if number == int(between):
+            net.half().to(torch.bfloat16)
+            net.to("cpu").float()
+        net.metric.update(*rows)
+    expected, found = answers(alone.compute()), answers(net.metric.compute())
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=0, atol=0, equal_nan=True)
+        assert found[key].dtype == value.dtype
+    assert net.metric.dtype == alone.dtype
+    saved = {key: value.dtype for key, value in net.metric.state_dict().items() if isinstance(value, torch.Tensor)}
+    assert {key: saved[key] for key in dtypes if key in saved} == dtypes

@@ -134,7 +134,7 @@ def test_class_absent_from_a_fold_constant_and_duplicate_features():
         ({"features": torch.ones(60, 24, dtype=torch.int64)}, TypeError, "floating-point matrix"),
         ({"labels": torch.zeros(59, dtype=torch.int64)}, ValueError, "N = 60"),
         ({"labels": torch.zeros(60, dtype=torch.int64)}, ValueError, "at least two classes, got 1"),
-        ({"labels": torch.rand(60)}, ValueError, "integers"),
+        ({"labels": torch.rand(60)}, ValueError, "labels must be whole numbers, got 0"),
         ({"l2": -1.0}, ValueError, "l2 must be zero or positive"),
         ({"feature_masks": torch.ones(2, 23, dtype=torch.bool)}, ValueError, r"feature_masks must be bool \[G, 24\]"),
         ({"sample_masks": torch.zeros(2, 60, dtype=torch.bool)}, ValueError, "sample_masks must select something"),
@@ -148,12 +148,21 @@ def test_bad_input(change, error, message):
         fit_linear_probes(arguments.pop("features"), arguments.pop("labels"), **arguments)
 
 
-def test_rows_that_are_not_finite_are_counted():
+def test_rows_that_cannot_be_used_are_left_out_and_counted():
+    """As if they had never been there, bit by bit; a row that is not finite is predicted as unlabelled."""
     x, y = clusters(60)
-    x[7, 3] = torch.nan
-    x[9, 0] = torch.inf
-    with pytest.raises(ValueError, match="2 rows with NaN"):
-        fit_linear_probes(x, y)
+    _, sample_masks = masks(24, 60)
+    keep = torch.ones(60, dtype=torch.bool)
+    keep[[7, 9, 20]] = False
+    expected = fit_linear_probes(x[keep], y[keep], sample_masks=sample_masks[:, keep])
+    x[7, 3], x[9, 0], y[20] = torch.nan, torch.inf, -4
+    with pytest.warns(UserWarning, match="2 of 60 rows are not finite"), pytest.warns(UserWarning, match="1 of 60 rows is unl"):
+        found = fit_linear_probes(x, y, sample_masks=sample_masks)
+    assert torch.equal(found.weight, expected.weight) and torch.equal(found.classes, expected.classes)
+    assert (found.rows.given, found.rows.unlabelled, found.rows.nonfinite, expected.rows.nonfinite) == (60, 1, 2, 0)
+    assert torch.equal(found.predict(x)[:, keep], expected.predict(x[keep])) and (found.predict(x)[:, [7, 9]] == -1).all()
+    by_hand = (expected.predict(x[keep]) == y[keep]).double().mean(1)
+    assert torch.equal(found.accuracy(x, y), by_hand)
 
 
 def wide_photos(n=233, d=1024, classes=10):

@@ -111,5 +111,6 @@ def test_samples_of_classes_that_training_lacks_are_counted_and_said(tmp_path):
         found = json.loads((out / "results.json").read_text())
         said = " ".join(found["findings"])
         assert "train lacks 1 of the classes of" in said and "(owl)" in said
-        assert f"the {owls} of 120 test samples of classes that training lacks count as wrong" in said
+        assert f"{owls} of 120 test samples are of one class that training lacks (2) and count as wrong" in said
+        assert found["summary"]["unknown_class"] == owls
         assert found["summary"]["samples"] == 120 and found["summary"]["top1"] <= 1 - owls / 120

@@ -155,7 +155,7 @@ def test_classifier_by_arg_max_and_by_threshold():
     with pytest.raises(ConceptError, match="has 3 classes, but 2 names"):
         Classifier(lambda x: scores, ["a", "b"], settings["transform"])(shown)
     with pytest.raises(ConceptError, match="no trained classifier"):
-        backbone_classifier("cifar:compact")
+        backbone_classifier("cifar:compact", weights="random")
 
 
 def test_detector_segmenter_and_prompts_follow_the_papers_rules():
@@ -255,7 +255,7 @@ def test_an_expert_that_raises_names_the_image_or_leaves_it_out():
             return super().__call__(samples)
 
     data = images(8, bad=(6,))
-    with pytest.raises(ConceptError, match=r"sample 6 \(6.png\) of two: reading it raised UnreadableImageError"):
+    with pytest.raises(ConceptError, match=r"image 6.png cannot be read: truncated; `--on-corrupt skip` leaves"):
         build_concepts(data, [Colors()])
     with pytest.raises(ConceptError, match=r"sample 3 \(3.png\) of two: the expert .* raised RuntimeError: too odd"):
         build_concepts(images(8), [Picky()])

@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 import ssl_kernels
 from sslk.metrics.checks import check_features
+from sslk.metrics.exact import ExactMetric
 
 
-class ActivationRate(Metric):
+class ActivationRate(ExactMetric):
     """Activation percentage `A_j = 100/N #{i : j in L_i}` of every feature, and the mean of `|L_i|`.
 
     `L_i = {j : h_ij > mu_i + eps sigma_i}` (Kalibhat et al., AAAI 2024); counts are int64, so the answer does not

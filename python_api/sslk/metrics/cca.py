@@ -5,9 +5,9 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from sslk.metrics.checks import check_representations, check_widths
+from sslk.metrics.exact import ExactMetric
 
 
 def merge_covariances(parts: Tensor, width: int) -> Tensor:
@@ -30,7 +30,7 @@ def eigensystem(products: Tensor, number: int) -> tuple[Tensor, Tensor]:
     return torch.linalg.eigh(products)
 
 
-class CCA(Metric):
+class CCA(ExactMetric):
     """Mean squared canonical correlation of every pair of V representations of the same samples.
 
     `R^2 = 1/min(r_1, r_2) sum_k rho_k^2`, where r is the rank of a representation: dead and duplicated features and

@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 import ssl_kernels
 from sslk.metrics.checks import check_features
+from sslk.metrics.exact import ExactMetric
 
 
-class ColumnL1(Metric):
+class ColumnL1(ExactMetric):
     """`sum_i |h_ij|` of every feature, rows divided by their L2 norm by default; the norm of the Q-Score penalty.
 
     Args:

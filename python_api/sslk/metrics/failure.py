@@ -2,10 +2,11 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from sslk.metrics.exact import ExactMetric
 
 
-class _Failure(Metric):
+class _Failure(ExactMetric):
     """Keeps the scores and outcomes of all samples: 16 bytes each, since exact curves need them all."""
 
     is_differentiable = False

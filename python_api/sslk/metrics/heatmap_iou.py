@@ -2,12 +2,12 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 import ssl_kernels
+from sslk.metrics.exact import ExactMetric
 
 
-class HeatmapIoU(Metric):
+class HeatmapIoU(ExactMetric):
     """`mIoU = mean_i s(R_i & M_i) / s(R_i | M_i)` (Kalibhat et al., AAAI 2024) over the images that have map and mask.
 
     R is where the heat exceeds the threshold, M the mask and s the sum of heat over a region. Heat that is nowhere

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from sslk.metrics.checks import check_representations, check_widths
+from sslk.metrics.exact import ExactMetric
 
 
 class Sums(NamedTuple):
@@ -73,7 +73,7 @@ def merge_sums(parts: Tensor, num_features: tuple[int, ...]) -> Tensor:
     return merged
 
 
-class LinearCKA(Metric):
+class LinearCKA(ExactMetric):
     """Linear CKA of every pair of V representations of the same samples, biased and debiased, over any number of rows.
 
     Biased: `||X'Y||_F^2 / (||X'X||_F ||Y'Y||_F)`, columns centred (Kornblith et al., ICML 2019). Debiased: with the

@@ -2,13 +2,13 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from sslk.metrics.checks import check_features
+from sslk.metrics.exact import ExactMetric
 from sslk.statistics.moments import batch_moments, mean_and_std, merge_moments
 
 
-class FeatureMoments(Metric):
+class FeatureMoments(ExactMetric):
     """Mean and population standard deviation of every feature over a data set.
 
     Args:

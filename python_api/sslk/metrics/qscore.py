@@ -2,14 +2,14 @@
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 import ssl_kernels
 from sslk.metrics.checks import check_features
+from sslk.metrics.exact import ExactMetric
 from sslk.statistics.moments import batch_moments, merge_moments
 
 
-class QScoreSummary(Metric):
+class QScoreSummary(ExactMetric):
     """Mean, spread and range of `Q_i` over a data set, and the share of rows without an active feature in S.
 
     Args:

@@ -6,6 +6,9 @@ from .knn import KNNProbe as KNNProbe
 from .knn import knn_probe as knn_probe
 from .linear import LinearProbe as LinearProbe
 from .linear import linear_probe as linear_probe
+from .multilabel import MultiLabelProbe as MultiLabelProbe
+from .multilabel import multilabel_probe as multilabel_probe
+from .multilabel_study import multilabel_study as multilabel_study
 from .online import encoder_rows as encoder_rows
 from .outputs import ProbeOutputs as ProbeOutputs
 from .outputs import accuracy_interval as accuracy_interval
@@ -16,8 +19,11 @@ from .settings import FitSettings as FitSettings
 from .settings import KFoldSettings as KFoldSettings
 from .settings import KnnSettings as KnnSettings
 from .settings import LinearSettings as LinearSettings
+from .settings import MultiLabelSettings as MultiLabelSettings
 from .studies import augmented_linear_study as augmented_linear_study
 from .studies import head_study as head_study
 from .studies import kfold_study as kfold_study
 from .studies import knn_study as knn_study
 from .studies import linear_study as linear_study
+from .usable import RowCounts as RowCounts
+from .usable import whole_labels as whole_labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sslk.distributed import require_device
 from sslk.probes.lbfgs import Objective, minimize
 from sslk.probes.settings import FitSettings
 from sslk.probes.softmax_loss import SoftmaxLoss, SubspacePreconditioner
+from sslk.probes.usable import UNLABELLED, RowCounts, finite_rows, matrix, whole_labels
 from sslk.progress import Progress
 
 HISTORY = 8
@@ -31,6 +34,7 @@ class LinearClassifiers:
         loss: `[G]`, mean cross-entropy plus penalty at the end.
         iterations: int64 `[G]`, evaluations of loss and gradient.
         converged: bool `[G]`, whether its loss is within the tolerance of the least possible.
+        rows: how many rows there were, and how many were left out for being unlabelled or not finite.
     """
 
     weight: Tensor
@@ -41,6 +45,7 @@ class LinearClassifiers:
     loss: Tensor
     iterations: Tensor
     converged: Tensor
+    rows: RowCounts
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -51,14 +56,14 @@ class LinearClassifiers:
         return torch.einsum("nd,gcd->gnc", x, self.weight) + self.bias[:, None]
 
     def predict(self, features: Tensor) -> Tensor:
-        """Predicted labels int64 `[G, N]` of features `[N, D]`."""
+        """Predicted labels int64 `[G, N]` of features `[N, D]`; -1, no label, of a row that is not finite."""
         groups, classes, dim = self.weight.shape
         flat = self.weight.reshape(groups * classes, dim)
         parts = []
         for rows in features.split(max(1, LOGIT_BYTES // (4 * groups * classes))):
             x = (rows.to(self.weight) - self.mean) / self.scale
             scores = (flat @ x.T).view(groups, classes, -1) + self.bias[..., None]
-            parts.append(self.classes[scores.argmax(1)])
+            parts.append(torch.where(finite_rows(rows).to(x.device), self.classes[scores.argmax(1)], UNLABELLED))
         return torch.cat(parts, dim=1) if parts else self.classes.new_zeros(groups, 0)
 
     def cross_entropy(self, features: Tensor, labels: Tensor, sample_masks: Tensor) -> Tensor:
@@ -77,8 +82,11 @@ class LinearClassifiers:
         return torch.stack(found)
 
     def accuracy(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Share of the rows whose label is predicted, float64 `[G]`."""
-        return (self.predict(features) == labels.to(self.classes)).double().mean(1)
+        """Share of the rows that are labelled and finite whose label is predicted, float64 `[G]`."""
+        predicted = self.predict(features)
+        wanted = labels.to(self.classes)
+        judged = (wanted >= 0) & (predicted[0] >= 0)
+        return (predicted == wanted)[:, judged].double().mean(1)
 
 
 def fit_linear_probes(
@@ -105,7 +113,8 @@ def fit_linear_probes(
 
     Args:
         features: `[N, D]`, floating point; float64 is computed in float64, all else in float32.
-        labels: integers `[N]`; classes need not be contiguous, nor all in every sample mask.
+        labels: integers `[N]`; classes need not be contiguous, nor all in every sample mask. Rows that are unlabelled (a label
+            below 0, NaN, None) or not finite are left out, counted and warned of.
         l2: weight of the penalty, a number or `[G]`. Biases are not penalised. No value suits all data: `PENALTIES` is the
             grid that `kfold_probe` and `compression` choose from on held-out rows.
         feature_masks: bool `[G, D]`, the features each probe may use; all by default.
@@ -118,7 +127,7 @@ def fit_linear_probes(
         The probes, in the order of the masks, on `device`.
 
     Raises:
-        TypeError, ValueError: shapes or dtypes do not match, features are not finite, l2 is negative, there are fewer
+        TypeError, ValueError: shapes or dtypes do not match, no row is labelled and finite, l2 is negative, there are fewer
             than two classes, or a mask selects nothing.
 
     Examples:
@@ -128,8 +137,9 @@ def fit_linear_probes(
         >>> [round(value, 1) for value in probes.accuracy(x, y).tolist()]
         [1.0, 0.6, 0.6]
     """
-    device = torch.device(features.device if device is None else device)
-    x = _checked_features(features, labels).to(device, non_blocking=True)
+    features, labels, usable, counts = _usable(features, labels)
+    device = require_device(features.device if device is None else device)
+    x = features.to(device, non_blocking=True)
     classes, targets = torch.unique(labels.to(device), return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"labels must hold at least two classes, got {len(classes)}.")
@@ -137,7 +147,7 @@ def fit_linear_probes(
     if not bool((penalties >= 0).all()):
         raise ValueError(f"l2 must be zero or positive, got {penalties.min().item():g}.")
     feature_masks = _checked_mask("feature_masks", feature_masks, x.shape[1])
-    sample_masks = _checked_mask("sample_masks", sample_masks, len(x))
+    sample_masks = _checked_mask("sample_masks", sample_masks, len(usable), usable)
     groups = _common_length(l2=len(penalties), feature_masks=len(feature_masks), sample_masks=len(sample_masks))
 
     mean, scale = _standardization(x, settings.standardize)
@@ -181,6 +191,7 @@ def fit_linear_probes(
         torch.cat([result.value for _, result in found]),
         torch.cat([result.evaluations for _, result in found]),
         torch.cat([result.converged for _, result in found]),
+        counts,
     )
 
 
@@ -189,26 +200,33 @@ def _report(progress: Progress | None, start: int, groups: int, done: int) -> No
         progress(start + done, groups, "training probes")
 
 
-def _checked_features(features: Tensor, labels: Tensor) -> Tensor:
-    if not isinstance(features, Tensor) or not features.is_floating_point() or features.ndim != 2:
-        kind = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
-        raise TypeError(f"features must be a floating-point matrix [N, D], got {kind}.")
-    if labels.ndim != 1 or len(labels) != len(features) or labels.is_floating_point():
-        raise ValueError(f"labels must be integers [N] with N = {len(features)}, got {labels.dtype} {list(labels.shape)}.")
-    if not features.shape[1] or not len(features):
-        raise ValueError(f"features must hold at least one row and one column, got {list(features.shape)}.")
-    if not bool(torch.isfinite(features.sum(dim=1)).all()):
-        bad = int((~torch.isfinite(features).all(dim=1)).sum())
-        if bad:
-            raise ValueError(f"features must be finite, got {bad} rows with NaN or infinity: leave those samples out.")
-    return features
+def _usable(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, RowCounts]:
+    """Features and labels of the rows that are labelled and finite, which they are, and how many are not."""
+    features, labels = matrix(features, "features"), whole_labels(labels)
+    if not features.is_floating_point():
+        raise TypeError(f"features must be a floating-point matrix [N, D], got {features.dtype} {list(features.shape)}.")
+    if len(labels) != len(features):
+        raise ValueError(f"labels must be integers [N] with N = {len(features)}, got {list(labels.shape)}.")
+    labelled, finite = labels >= 0, finite_rows(features).cpu()
+    usable = labelled & finite
+    if not bool(usable.any()):
+        raise ValueError(f"features must hold a row that is labelled and finite, got none in {len(features)}.")
+    counts = RowCounts(len(labels), int((~labelled).sum()), int((labelled & ~finite).sum()))
+    for sentence in counts.said():
+        warnings.warn(sentence, stacklevel=3)
+    if bool(usable.all()):
+        return features, labels, usable, counts
+    return features[usable.to(features.device)], labels[usable], usable, counts
 
 
-def _checked_mask(name: str, mask: Tensor | None, width: int) -> Tensor:
+def _checked_mask(name: str, mask: Tensor | None, width: int, usable: Tensor | None = None) -> Tensor:
+    """bool `[G, width]`, less the columns that are not usable."""
     if mask is None:
-        return torch.ones(1, width, dtype=torch.bool)
+        return torch.ones(1, width if usable is None else int(usable.sum()), dtype=torch.bool)
     if mask.dtype != torch.bool or mask.ndim != 2 or mask.shape[1] != width:
         raise ValueError(f"{name} must be bool [G, {width}], got {mask.dtype} {list(mask.shape)}.")
+    if usable is not None and not bool(usable.all()):
+        mask = mask[:, usable.to(mask.device)]
     if not bool(mask.any(dim=1).all()):
         raise ValueError(f"{name} must select something for every probe, row {int(mask.any(1).int().argmin())} is empty.")
     return mask

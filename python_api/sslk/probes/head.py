@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from sslk.features.store import FeatureStore
+from sslk.probes.labelled import labelled, origin_of, scored
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.source import source_of
 
 
 def head_outputs(
     store: FeatureStore, classifier: nn.Linear, columns: Tensor | None = None, restrict: bool = False
 ) -> ProbeOutputs:
-    """What a trained linear head says about every row of a labelled store.
+    """What a trained linear head says about every row of a labelled store that is labelled and finite.
 
     Args:
         store: features of the encoder the head was trained with.
@@ -27,24 +27,24 @@ def head_outputs(
         StoreError: the store is incomplete or has no labels.
         ValueError: the head takes another D, or a label has no column.
     """
-    labels = store.require(labels=True).labels()
-    if classifier.in_features != store.num_features:
+    if classifier.in_features != store.require(labels=True).num_features:
         raise ValueError(
             f"classifier takes {classifier.in_features} features but {store.path} holds {store.num_features}: "
             "it belongs to another model."
         )
+    rows = labelled(store)
     known = classifier.out_features if columns is None else len(columns)
-    if int(labels.min()) < 0 or int(labels.max()) >= known:
-        raise ValueError(f"labels must lie between 0 and {known - 1}, got {int(labels.min())} to {int(labels.max())}.")
+    if int(rows.labels.max()) >= known:
+        raise ValueError(f"labels must lie between 0 and {known - 1}, got {int(rows.labels.min())} to {int(rows.labels.max())}.")
     with torch.inference_mode():
-        logits = torch.cat([classifier(batch.features.float()) for batch in store.batches(4096)])
-    index = torch.cat([shard.indices for shard in store.shards()])
+        rows, logits = scored(rows, classifier)
+    labels = rows.labels
     if restrict and columns is not None:
         chosen = torch.arange(len(columns))
-        return ProbeOutputs.from_logits(logits[:, columns], chosen, labels, index, source_of(store, "head, restricted"))
+        return ProbeOutputs.from_logits(logits[:, columns], chosen, labels, *origin_of(rows, "head, restricted"))
     wanted = labels if columns is None else columns[labels]
     # Labels of the outputs are the head's own columns: predictions of classes the data set lacks stay visible.
-    return ProbeOutputs.from_logits(logits, torch.arange(logits.shape[1]), wanted, index, source_of(store, "head"))
+    return ProbeOutputs.from_logits(logits, torch.arange(logits.shape[1]), wanted, *origin_of(rows, "head"))
 
 
 def imagenet_columns(classes: Sequence[str]) -> Tensor:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sslk.probes.batched import fit_linear_probes
+from sslk.probes.labelled import Array, Labelled, counts_of, in_memory, labelled, origin_of, sets_given
 from sslk.probes.outputs import ProbeOutputs, balanced_accuracy
-from sslk.probes.rows import Labelled, labelled, loaded, origin_of
-from sslk.probes.settings import FitSettings, KFoldSettings
+from sslk.probes.settings import FitSettings, KFoldSettings, changed
+from sslk.probes.usable import RowCounts
 from sslk.progress import Progress
 
 
@@ -22,9 +24,10 @@ class KFoldProbe:
     Attributes:
         accuracy, balanced_accuracy: float64 `[folds]`, on each fold's held-out samples.
         l2: `[folds]`, the penalty each fold chose on a split of its training samples.
-        fold: int64 `[N]`, the fold in which a sample was held out.
-        outputs: for every sample, the answer of the probe that has not seen it.
+        fold: int64 `[N]`, the fold in which a sample of the outputs was held out.
+        outputs: for every sample that is labelled and finite, the answer of the probe that has not seen it.
         converged: whether all probes converged.
+        rows: how many rows there were, and how many were left out for being unlabelled or not finite.
     """
 
     accuracy: Tensor
@@ -33,14 +36,26 @@ class KFoldProbe:
     fold: Tensor
     outputs: ProbeOutputs
     converged: bool
+    rows: RowCounts
+
+    @property
+    def unlabelled(self) -> int:
+        """Rows that were left out because they have no label."""
+        return self.rows.unlabelled
+
+    @property
+    def nonfinite(self) -> int:
+        """Labelled rows that were left out because they hold NaN or infinity."""
+        return self.rows.nonfinite
 
 
 def kfold_probe(
-    data: Labelled,
+    data: Labelled | Array,
+    *more: Array | KFoldSettings,
     settings: KFoldSettings = KFoldSettings(),  # noqa: B008 (frozen)
-    *,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> KFoldProbe:
     """Logistic regression in stratified k-fold cross-validation, all folds (and penalties) trained at once.
 
@@ -49,13 +64,17 @@ def kfold_probe(
 
     Args:
         data: `(features [N, D], labels [N])` or a feature store; classes need not be contiguous, but each needs at least
-            `folds` samples.
-        settings: folds, and penalties to choose from, the later of equals; see `fit_linear_probes`.
+            `folds` samples. Rows that are unlabelled (a label below 0, NaN, None) or not finite are left out, counted and
+            warned of. Features and labels are taken one after another too.
+        settings: folds, and penalties to choose from, the later of equals; see `fit_linear_probes`. By position as well.
         device: where to compute; where the features are by default.
         progress: called with the probes trained and to train.
+        changes: fields of the settings by name, such as `folds=10`.
 
     Raises:
-        ValueError: fewer than two folds, or a class with fewer samples than folds (named).
+        StoreError: the store is incomplete, damaged or without labels.
+        TypeError: the data is no features with labels, or there is no such setting.
+        ValueError: no row is labelled and finite, fewer than two folds, or a class with fewer samples than folds (named).
 
     Examples:
         >>> x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
@@ -63,8 +82,12 @@ def kfold_probe(
         >>> result.balanced_accuracy.shape, bool(result.balanced_accuracy.mean() > 0.9)
         (torch.Size([5]), True)
     """
-    rows = labelled(data, "train")
-    features, labels = loaded(rows)
+    sets, settings = sets_given((data, *more), 1, settings, "kfold_probe")
+    settings = changed(settings, changes, "kfold_probe")
+    rows, features = in_memory(labelled(sets[0]))
+    labels = rows.labels
+    if not features.is_floating_point():
+        features = features.float()
     folds, l2, seed = settings.folds, settings.l2, settings.seed
     fit = FitSettings(tolerance=settings.tolerance, max_iterations=settings.max_iterations)
     fold = stratified_folds(labels, folds, seed)
@@ -115,6 +138,7 @@ def kfold_probe(
         fold,
         outputs,
         bool(probes.converged.all()),
+        counts_of(rows),
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sslk.probes.labelled import Array, Labelled, counts_of, in_memory, origin_of, rows_of, sets_given
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.rows import Labelled, loaded, origin_of, rows_of
-from sslk.probes.settings import KnnSettings
+from sslk.probes.settings import NEIGHBORS, KnnSettings, changed
+from sslk.probes.usable import RowCounts
 from sslk.progress import Progress
 
 SIMILARITY_BYTES = 64 << 20
@@ -26,6 +29,8 @@ class KNNProbe:
         top1: its accuracy on the test set.
         outputs: its answer for every test sample; `logits` are logarithms of the votes' shares.
         grid: (k, temperature, validation accuracy, test accuracy) of every setting; only the validation chose.
+        train_rows, test_rows: how many rows there were, and how many were left out for being unlabelled or not finite.
+        beyond: the default k that are larger than the bank, left out.
     """
 
     k: int
@@ -33,15 +38,34 @@ class KNNProbe:
     top1: float
     outputs: ProbeOutputs
     grid: list[tuple[int, float, float, float]]
+    train_rows: RowCounts
+    test_rows: RowCounts
+    beyond: tuple[int, ...] = ()
+
+    @property
+    def unlabelled(self) -> int:
+        """Rows of both sets that were left out because they have no label."""
+        return self.train_rows.unlabelled + self.test_rows.unlabelled
+
+    @property
+    def nonfinite(self) -> int:
+        """Labelled rows of both sets that were left out because they hold NaN or infinity."""
+        return self.train_rows.nonfinite + self.test_rows.nonfinite
+
+    @property
+    def classes(self) -> Tensor:
+        """int64 `[C]`, sorted labels of the training set."""
+        return self.outputs.classes
 
 
 def knn_probe(
-    train: Labelled,
-    test: Labelled,
+    train: Labelled | Array,
+    test: Labelled | Array,
+    *more: Array | KnnSettings,
     settings: KnnSettings = KnnSettings(),  # noqa: B008 (frozen)
-    *,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    **changes: Any,
 ) -> KNNProbe:
     """Classify every test sample by its nearest training samples; choose k and temperature on a validation split.
 
@@ -50,32 +74,42 @@ def knn_probe(
     of it. The search is exact, in blocks, so that no `[M, N]` matrix is kept.
 
     Args:
-        train, test: `(features [N, D], labels [N])` or feature stores; classes need not be contiguous.
-        settings: the grid; no k may exceed the training samples less the validation split.
+        train, test: `(features [N, D], labels [N])` or feature stores; classes need not be contiguous. Rows that are unlabelled
+            (a label below 0, NaN, None) or not finite are left out, counted and warned of. Four arrays are taken too.
+        settings: the grid; by position as well, after the sets. No k may exceed the bank, the training samples less the
+            validation split; of the default k those that do are left out, named in `beyond`.
         device: where to compute.
         progress: called with the samples classified and to classify.
+        changes: fields of the settings by name, such as `neighbors=20`.
 
     Raises:
-        ValueError: shapes do not match, k is out of range or a temperature is not positive.
+        StoreError: a store is incomplete, damaged, without labels, or of another model than the other.
+        TypeError: a set is no features with labels, or there is no such setting.
+        ValueError: shapes do not match, no row is labelled and finite, there are fewer than two classes, k is out of range
+            or a temperature is not positive.
 
     Examples:
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
-        >>> probe = knn_probe((x[:300], y[:300]), (x[300:], y[300:]),
-        ...                   KnnSettings(neighbors=(1, 5, 25), validation_share=0.4))
+        >>> probe = knn_probe((x[:300], y[:300]), (x[300:], y[300:]), neighbors=(1, 5, 25), validation_share=0.4)
         >>> probe.k, probe.top1 > 0.8
         (25, True)
     """
-    rows = rows_of(train, test)
-    (train_features, train_labels), (test_features, test_labels) = map(loaded, rows)
+    sets, settings = sets_given((train, test, *more), 2, settings, "knn_probe")
+    settings = changed(settings, changes, "knn_probe")
+    rows, (train_features, test_features) = zip(*map(in_memory, rows_of(*sets), ("train", "test")), strict=True)
+    train_labels, test_labels = (part.labels for part in rows)
+    if not 0 < settings.validation_share < 1:
+        raise ValueError(f"validation_share must lie between 0 and 1, got {settings.validation_share:g}.")
     held_out = max(1, round(settings.validation_share * len(train_labels)))
     most = len(train_labels) - held_out
-    neighbors, temperatures = settings.neighbors, settings.temperatures
-    if not neighbors or min(neighbors) < 1 or max(neighbors) > most:
-        raise ValueError(f"neighbors must lie between 1 and {most}, the training samples, got {list(neighbors)}.")
+    classes, targets = torch.unique(train_labels.to(device), return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"train_labels must hold at least two classes, got {len(classes)}.")
+    neighbors, beyond = _within(settings.neighbors, most)
+    temperatures = settings.temperatures
     if not temperatures or min(temperatures) <= 0:
         raise ValueError(f"temperatures must be positive, got {list(temperatures)}.")
-    classes, targets = torch.unique(train_labels.to(device), return_inverse=True)
-    bank = F.normalize(train_features.to(device).float(), dim=1)
+    bank = _unit(train_features, device)
     order = torch.randperm(len(bank), generator=torch.Generator().manual_seed(settings.seed)).to(device)
     validation, rest = order[:held_out], order[held_out:]
     grid = [(k, temperature) for k in neighbors for temperature in temperatures]
@@ -90,14 +124,46 @@ def knn_probe(
     # A test label the training set lacks is nobody's: it can be told by position -1.
     places = torch.searchsorted(classes, test_labels.to(device)).clamp(max=len(classes) - 1)
     wanted = torch.where(classes[places] == test_labels.to(device), places, -1)
-    queries = F.normalize(test_features.to(device).float(), dim=1)
+    queries = _unit(test_features, device)
     on_test = _hits(queries, wanted, bank, targets, grid, len(classes), lambda done: report(held_out + done))
     shares = torch.cat([votes[0] for votes in _votes(queries, bank, targets, grid[best : best + 1], len(classes))])
     outputs = ProbeOutputs.from_logits(shares.clamp(min=1e-12).log(), classes, test_labels, *origin_of(rows[1], "knn"))
     table = [
         (*setting, float(a) / held_out, float(b) / len(test_labels)) for setting, a, b in zip(grid, chosen, on_test, strict=True)
     ]
-    return KNNProbe(*grid[best], outputs.accuracy, outputs, table)
+    said = [beyond_the_bank(beyond, most)] if beyond else []
+    for sentence in [*said, *outputs.missing_classes()]:
+        warnings.warn(sentence, stacklevel=2)
+    return KNNProbe(*grid[best], outputs.accuracy, outputs, table, counts_of(rows[0]), counts_of(rows[1]), beyond)
+
+
+def beyond_the_bank(beyond: tuple[int, ...], most: int) -> str:
+    """One sentence about the default k that are left out.
+
+    >>> beyond_the_bank((100, 200), 54)
+    'The default k 100 and 200 are left out: the bank, training less validation, holds 54 rows.'
+    """
+    return (
+        f"The default k {' and '.join(map(str, beyond))} {'is' if len(beyond) == 1 else 'are'} left out: the bank, training "
+        f"less validation, holds {most} rows."
+    )
+
+
+def _within(neighbors: tuple[int, ...], most: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The k to try, and the default ones that exceed the bank; one that was asked for may not."""
+    beyond = tuple(k for k in neighbors if k > most) if tuple(neighbors) == NEIGHBORS else ()
+    kept = tuple(k for k in neighbors if k not in beyond)
+    if not kept or min(kept) < 1 or max(kept) > most:
+        raise ValueError(
+            f"neighbors must lie between 1 and {most}, the training samples less the validation split, got {list(neighbors)}."
+        )
+    return kept, beyond
+
+
+def _unit(features: Tensor, device: str | torch.device) -> Tensor:
+    """Rows of length 1, float32; float64 is divided before it is rounded, which might overflow."""
+    features = features.to(device)
+    return F.normalize(features if features.dtype == torch.float64 else features.float(), dim=1).float()
 
 
 def _hits(

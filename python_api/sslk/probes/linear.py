@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sslk.probes.grid import LinearGrid
+from sslk.probes.labelled import Array, Labelled, counts_of, origin_of, rows_of, scored, sets_given, standardization
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.rows import Labelled, origin_of, rows_of, standardization
-from sslk.probes.settings import LinearSettings
+from sslk.probes.settings import LinearSettings, changed
+from sslk.probes.usable import RowCounts
 from sslk.progress import Progress
 
 
@@ -25,6 +28,7 @@ class LinearProbe:
         validation_top1: its accuracy there, trained without that split.
         grid: (learning rate, weight decay, validation accuracy) of every setting; -1 where training diverged.
         weight, bias: the classifier, `[C, D]` and `[C]`, for features standardised with `mean` and `scale`, `[D]`.
+        train_rows, test_rows: how many rows there were, and how many were left out for being unlabelled or not finite.
     """
 
     outputs: ProbeOutputs
@@ -36,6 +40,18 @@ class LinearProbe:
     bias: Tensor
     mean: Tensor
     scale: Tensor
+    train_rows: RowCounts
+    test_rows: RowCounts
+
+    @property
+    def unlabelled(self) -> int:
+        """Rows of both sets that were left out because they have no label."""
+        return self.train_rows.unlabelled + self.test_rows.unlabelled
+
+    @property
+    def nonfinite(self) -> int:
+        """Labelled rows of both sets that were left out because they hold NaN or infinity."""
+        return self.train_rows.nonfinite + self.test_rows.nonfinite
 
     @property
     def top1(self) -> float:
@@ -64,12 +80,13 @@ class LinearProbe:
 
 
 def linear_probe(
-    train: Labelled,
-    test: Labelled,
+    train: Labelled | Array,
+    test: Labelled | Array,
+    *more: Array | LinearSettings,
     settings: LinearSettings = LinearSettings(),  # noqa: B008 (frozen)
-    *,
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
+    **changes: Any,
 ) -> LinearProbe:
     """Train linear classifiers on frozen features and report the best one's accuracy.
 
@@ -80,29 +97,36 @@ def linear_probe(
 
     Args:
         train, test: `(features [N, D], labels [N])`, a feature store of any size, read batch by batch, or other `Rows`
-            such as `EncoderRows` for augmentation online; classes need not be contiguous.
-        settings: of SGD, and the grid.
+            such as `EncoderRows` for augmentation online; classes need not be contiguous. Rows that are unlabelled (a label
+            below 0, NaN, None) or not finite are left out, counted and warned of. Four arrays are taken too: features and
+            labels to train on, features and labels to test.
+        settings: of SGD, and the grid; by position as well, after the sets.
         device: where the classifiers are.
         progress: called with the steps done and to do.
+        changes: fields of the settings by name, such as `epochs=20`.
 
     Raises:
         StoreError: a store is incomplete, damaged, without labels, or of another model than the other.
-        ValueError: shapes do not match, features are not finite, the training set has fewer than two classes, or no
+        TypeError: a set is no features with labels, or there is no such setting.
+        ValueError: shapes do not match, no row is labelled and finite, the training set has fewer than two classes, or no
             setting converges.
 
     Examples:
         >>> import torch, sslk
         >>> x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)); y = (x[:, 0] > 0).long() * 7
-        >>> sslk.linear_probe((x[:300], y[:300]), (x[300:], y[300:]), sslk.LinearSettings(epochs=20)).top1 > 0.9
+        >>> sslk.linear_probe((x[:300], y[:300]), (x[300:], y[300:]), epochs=20).top1 > 0.9
         True
     """
-    train, test = rows_of(train, test)
+    sets, settings = sets_given((train, test, *more), 2, settings, "linear_probe")
+    settings = changed(settings, changes, "linear_probe")
+    train, test = rows_of(*sets)
     epochs, batch_size, seed = settings.epochs, settings.batch_size, settings.seed
     chances = _grid(settings)
+    train, mean, scale = standardization(train)
+    mean, scale = mean.to(device), scale.to(device)
     classes, targets = torch.unique(train.labels, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"train_labels must hold at least two classes, got {len(classes)}.")
-    mean, scale = (part.to(device) for part in standardization(train))
     generator = torch.Generator().manual_seed(seed)
     everything = torch.arange(len(targets))
     order = torch.randperm(len(targets), generator=generator)
@@ -145,10 +169,23 @@ def linear_probe(
         raise ValueError("learning_rates are all too large: every classifier diverged; lower them.")
     final = trained([chances[best]], everything, again, steps)
     weight, bias = final.weight.view(final.shape)[0], final.bias.view(final.shape[:2])[0]
-    logits = torch.cat([((x.to(device) - mean) / scale) @ weight.T + bias for x in test.ordered()]).cpu()
+    test, logits = scored(test, lambda x: ((x.to(device) - mean) / scale) @ weight.T + bias, "test")
     table = [(*setting, float(value)) for setting, value in zip(chances, accuracy.tolist(), strict=True)]
-    outputs = ProbeOutputs.from_logits(logits, classes, test.labels, *origin_of(test, "linear"))
-    return LinearProbe(outputs, *chances[best], float(accuracy[best]), table, weight.cpu(), bias.cpu(), mean.cpu(), scale.cpu())
+    outputs = ProbeOutputs.from_logits(logits.cpu(), classes, test.labels, *origin_of(test, "linear"))
+    for sentence in outputs.missing_classes():
+        warnings.warn(sentence, stacklevel=2)
+    return LinearProbe(
+        outputs,
+        *chances[best],
+        float(accuracy[best]),
+        table,
+        weight.cpu(),
+        bias.cpu(),
+        mean.cpu(),
+        scale.cpu(),
+        counts_of(train),
+        counts_of(test),
+    )
 
 
 def _grid(settings: LinearSettings) -> list[tuple[float, float]]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslk.data.augment import BatchSimCLRTransform
 from sslk.data.dataset import Dataset
-from sslk.models import Backbone, evaluation_transform
+from sslk.models import as_backbone, evaluation_transform
 from sslk.probes.rows import EncoderRows
+from sslk.probes.usable import whole_labels
 
 
 def encoder_rows(
-    backbone: Backbone,
+    backbone: nn.Module,
     dataset: Dataset,
     device: str | torch.device = "cpu",
     workers: int = 4,
@@ -23,7 +24,7 @@ def encoder_rows(
     """Rows for `linear_probe`: random resized crops and flips in training, the evaluation transform otherwise.
 
     Args:
-        backbone: frozen; evaluated without gradients, its buffers do not change.
+        backbone: a `Backbone` or a bare module, frozen; evaluated without gradients, its buffers do not change.
         dataset: labelled images; its transform is replaced by the evaluation crop without normalisation.
         device: where the backbone is.
         workers: loading processes.
@@ -39,6 +40,7 @@ def encoder_rows(
         >>> next(iter(rows.ordered(torch.arange(3)))).shape
         torch.Size([3, 256])
     """
+    backbone = as_backbone(backbone)
     if dataset.labels is None:
         raise ValueError(f"dataset must have labels, {dataset.name} has none.")
     dataset.transform = evaluation_transform(backbone, normalize=False)
@@ -53,6 +55,6 @@ def encoder_rows(
     def plain(images: Tensor) -> Tensor:
         return (images.to(device).float() / 255 - mean) / std
 
-    labels = torch.as_tensor(dataset.labels).long()
+    labels = whole_labels(dataset.labels, "dataset.labels")
     view: Callable[[Tensor, torch.Generator], Tensor] = augment
     return EncoderRows(backbone, dataset, labels, view, plain, device, workers)

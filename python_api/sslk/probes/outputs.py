@@ -33,7 +33,8 @@ class ProbeOutputs:
     """A classifier's answer for every sample, in the order of the rows it was given.
 
     Attributes:
-        index: int64 `[N]`, the sample's place in its data set (as in a feature store).
+        index: int64 `[N]`, the sample's place in its data set (as in a feature store), or in what the probe was given. Samples
+            that are unlabelled or not finite have no answer: their places are left out.
         labels: int64 `[N]`.
         predictions: int64 `[N]`, labels too.
         confidence: float32 `[N]`, the largest softmax probability.
@@ -81,6 +82,37 @@ class ProbeOutputs:
     def balanced_accuracy(self) -> float:
         """Mean over the classes that occur of the share of correct predictions."""
         return balanced_accuracy(self.predictions, self.labels)
+
+    @property
+    def unknown(self) -> int:
+        """Samples of classes that the classifier does not know: never right."""
+        return int((~torch.isin(self.labels, self.classes)).sum())
+
+    @property
+    def known_accuracy(self) -> float:
+        """Share of correct predictions among the samples of classes that the classifier knows; NaN without any."""
+        return float(self.correct[torch.isin(self.labels, self.classes)].double().mean())
+
+    def missing_classes(self) -> list[str]:
+        """One sentence where samples are of classes that training lacks, with the accuracy without them; else none.
+
+        >>> outputs = ProbeOutputs.from_logits(torch.eye(3, 2), torch.tensor([3, 7]), torch.tensor([3, 7, 9]))
+        >>> outputs.missing_classes()[0]
+        '1 of 3 test samples is of a class that training lacks (9) and counts as wrong: top-1 is 100.00 % without it.'
+        """
+        lacking = self.labels[~torch.isin(self.labels, self.classes)].unique().tolist()
+        if not lacking:
+            return []
+        one = self.unknown == 1
+        named = ", ".join(map(str, lacking[:5])) + (", ..." if lacking[5:] else "")
+        classes = "a class" if one else f"{len(lacking)} classes" if lacking[1:] else "one class"
+        share = f"top-1 is {100 * self.known_accuracy:.2f} % without {'it' if one else 'them'}"
+        if self.unknown == len(self.labels):
+            share = "none is left without them"
+        return [
+            f"{self.unknown} of {len(self.labels)} test samples {'is' if one else 'are'} of {classes} that training lacks "
+            f"({named}) and {'counts' if one else 'count'} as wrong: {share}."
+        ]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, atomically."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from sslk.data.workers import loading_processes
+from sslk.distributed import require_device
 from sslk.features.store import FeatureStore
-from sslk.probes.source import joined, source_of
-from sslk.statistics.moments import batch_moments, mean_and_std, merge_moments
+from sslk.probes.usable import RowCounts, matrix, whole_labels
 
 READ_ROWS = 4096
 
 
+@runtime_checkable
 class Rows(Protocol):
     """Labelled features, read in shuffled batches or in order; features arrive in float32."""
 
@@ -39,12 +40,15 @@ class Rows(Protocol):
 class TensorRows:
     """Features `[N, D]` in memory."""
 
-    def __init__(self, name: str, features: Tensor, labels: Tensor) -> None:
-        if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels):
+    def __init__(self, name: str, features: Any, labels: Any) -> None:
+        prefix = f"{name}_" if name else ""
+        features = matrix(features, f"{prefix}features")
+        numbers = whole_labels(labels, f"{prefix}labels")
+        if len(features) != len(numbers):
             raise ValueError(
-                f"{name}_features must be [N, D] with {name}_labels [N], got {list(features.shape)} and {list(labels.shape)}."
+                f"{prefix}features must be [N, D] with {prefix}labels [N], got {list(features.shape)} and {list(numbers.shape)}."
             )
-        self.features, self.labels, self.num_features = features, labels, features.shape[1]
+        self.features, self.labels, self.num_features = features, numbers, features.shape[1]
 
     def shuffled(self, keep: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of a permutation."""
@@ -126,7 +130,7 @@ class EncoderRows:
         workers: int = 0,
     ) -> None:
         self.encoder, self.dataset, self.labels = encoder.eval(), dataset, labels
-        self.augment, self.plain, self.device, self.workers = augment, plain, torch.device(device), workers
+        self.augment, self.plain, self.device, self.workers = augment, plain, require_device(device), workers
         self.num_features = self._encode(self.plain(dataset[0][0][None])).shape[1]
 
     def shuffled(self, keep: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -160,63 +164,30 @@ class EncoderRows:
         return self.encoder(images.to(self.device)).float()
 
 
-Labelled = Rows | FeatureStore | tuple[Tensor, Tensor]
-"""Labelled features: a pair of a matrix `[N, D]` and integers `[N]` (arrays too), a feature store, or `Rows`."""
+class KeptRows:
+    """Some rows of others, numbered anew: those that can be used.
 
-
-def rows_of(train: Labelled, test: Labelled) -> tuple[Rows, Rows]:
-    """What a probe reads; labels of two stores are joined by class name.
-
-    Raises:
-        StoreError: a store is incomplete, damaged, without labels, or of another model than the other.
-        ValueError: shapes do not match.
+    Args:
+        rows: all of them.
+        kept: int64, the positions that are left, ascending.
+        counts: how many there were, and why the others are left out.
     """
-    if isinstance(train, FeatureStore) and isinstance(test, FeatureStore):
-        test = joined(train.require(labels=True), test.require(labels=True))
-    first, second = labelled(train, "train"), labelled(test, "test")
-    if first.num_features != second.num_features:
-        raise ValueError(
-            f"train_features and test_features must have the same D, got {first.num_features} and {second.num_features}."
-        )
-    return first, second
 
+    def __init__(self, rows: Rows, kept: Tensor, counts: RowCounts) -> None:
+        self.rows, self.kept, self.counts = rows, kept, counts
+        self.labels, self.num_features = rows.labels[kept], rows.num_features
+        self.place = torch.full((len(rows.labels),), -1, dtype=torch.int64)
+        self.place[kept] = torch.arange(len(kept))
 
-def labelled(source: Labelled, name: str) -> Rows:
-    """`Rows` of any kind of labelled features; `name` is for the errors."""
-    if isinstance(source, FeatureStore):
-        return StoreRows(source)
-    if isinstance(source, tuple):
-        return TensorRows(name, *(torch.as_tensor(part) for part in source))
-    return source
+    def shuffled(self, keep: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of the others, as they come."""
+        for features, rows in self.rows.shuffled(self.kept[keep], batch_size, generator):
+            yield features, self.place[rows]
 
+    def steps(self, keep: Tensor, batch_size: int) -> int:
+        """Batches an epoch, at most."""
+        return self.rows.steps(self.kept[keep], batch_size)
 
-def loaded(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Features `[N, D]` and labels in memory."""
-    if isinstance(rows, TensorRows):
-        return rows.features, rows.labels
-    if isinstance(rows, StoreRows):
-        return rows.store.load().features, rows.labels
-    return torch.cat(list(rows.ordered())), rows.labels
-
-
-def origin_of(rows: Rows, probe: str) -> tuple[Tensor | None, dict[str, str] | None]:
-    """Sample numbers and source that probe outputs record, where the rows are a store's."""
-    if not isinstance(rows, StoreRows):
-        return None, None
-    return torch.cat([shard.indices for shard in rows.store.shards()]), source_of(rows.store, probe)
-
-
-def standardization(rows: Rows) -> tuple[Tensor, Tensor]:
-    """Mean and deviation `[D]` of the features in one pass; 1 where a feature is constant.
-
-    Raises:
-        ValueError: a feature is NaN or infinite.
-    """
-    moments = torch.zeros(1 + 2 * rows.num_features, dtype=torch.float64)
-    for block in rows.ordered():
-        moments = merge_moments(torch.stack([moments, batch_moments(block.cpu())]))
-    mean, std = mean_and_std(moments)
-    if not bool(torch.isfinite(mean).all()):
-        bad = int((~torch.isfinite(mean)).sum())
-        raise ValueError(f"train_features must be finite, got NaN or infinity in {bad} of {rows.num_features} columns.")
-    return mean.float(), torch.where(std > 0, std, 1.0).float()
+    def ordered(self, keep: Tensor | None = None) -> Iterator[Tensor]:
+        """Blocks in order."""
+        return self.rows.ordered(self.kept if keep is None else self.kept[keep])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 
 import torch
+from torch import Tensor
 
 from sslk.features.manifest import StoreError
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.usable import finite_rows
 
 _DECISIVE = ("model", "weights_hash", "num_features")
 
@@ -49,7 +51,7 @@ def joined(train: FeatureStore, test: FeatureStore) -> FeatureStore:
 
 
 def unlike_classes(train: FeatureStore, test: FeatureStore) -> list[str]:
-    """One sentence where two stores name different classes: what each lacks, and how many test samples that makes wrong."""
+    """One sentence where two stores name different classes: what each lacks."""
     ours, theirs = train.spec.classes, test.spec.classes
     if not (ours and theirs and set(ours) != set(theirs)):
         return []
@@ -58,15 +60,11 @@ def unlike_classes(train: FeatureStore, test: FeatureStore) -> list[str]:
         for a, b, have, other in ((train, test, ours, theirs), (test, train, theirs, ours))
         if (names := [name for name in have if name not in other])
     ]
-    labels = test.with_classes_of(train).labels()
-    unknown = int((labels >= len(ours)).sum())
-    if unknown:
-        said.append(f"the {unknown} of {len(labels)} test samples of classes that training lacks count as wrong")
     return [f"Labels are joined by class name; {'; '.join(said)}."]
 
 
-def require_same_rows(store: FeatureStore, outputs: ProbeOutputs) -> None:
-    """Refuse probe outputs that are not about the rows of a store.
+def answered_rows(store: FeatureStore, outputs: ProbeOutputs) -> Tensor:
+    """The rows of a store that probe outputs are about, int64: all, less those that are unlabelled or not finite.
 
     Raises:
         StoreError: the model or the samples differ; said which.
@@ -78,11 +76,26 @@ def require_same_rows(store: FeatureStore, outputs: ProbeOutputs) -> None:
             f"{store.spec.weights_hash[:12]} here ({outputs.source.get('model')} and {store.spec.model})."
         )
     index = torch.cat([shard.indices for shard in store.require().shards()])
-    if not torch.equal(index, outputs.index):
+    answered = torch.isin(index, outputs.index)
+    rows = answered.nonzero().squeeze(1)
+    if not torch.equal(index[rows], outputs.index) or not _unusable(store, ~answered):
         raise StoreError(
             f"the probe outputs are of other samples than {store.path}: {len(outputs.index)} there "
             f"({outputs.source.get('dataset')}) and {len(index)} here ({store.spec.dataset})."
         )
+    return rows
+
+
+def _unusable(store: FeatureStore, rows: Tensor) -> bool:
+    """Whether every one of these rows, bool `[N]`, is unlabelled or not finite."""
+    if store.has_labels:
+        rows = rows & (store.labels() >= 0)
+    return not bool(rows.any()) or not bool((rows & store_finite(store)).any())
+
+
+def store_finite(store: FeatureStore) -> Tensor:
+    """Which rows of a store hold neither NaN nor infinity, bool `[N]`, in one pass."""
+    return torch.cat([finite_rows(batch.features) for batch in store.batches(4096)])
 
 
 def described(store: FeatureStore) -> dict[str, str | int]:
@@ -94,4 +107,5 @@ def described(store: FeatureStore) -> dict[str, str | int]:
         "data": spec.dataset,
         "samples": len(store),
         "features": spec.num_features,
+        **({"representation": spec.feature} if spec.feature else {}),
     }

@@ -10,19 +10,22 @@ import torch
 
 from sslk.features.store import FeatureStore
 from sslk.probes.kfold import kfold_probe
-from sslk.probes.knn import knn_probe
+from sslk.probes.knn import beyond_the_bank, knn_probe
 from sslk.probes.linear import LinearProbe, linear_probe
 from sslk.probes.outputs import ProbeOutputs, accuracy_interval
 from sslk.probes.settings import KFoldSettings, KnnSettings, LinearSettings
 from sslk.probes.source import described, unlike_classes
+from sslk.probes.usable import RowCounts
 from sslk.progress import Progress
 from sslk.results.provenance import provenance
-from sslk.results.run import Run, RunTable
+from sslk.results.run import Run, RunTable, Value
 from sslk.statistics.small_data import small_data, tied_settings
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from sslk.data import Dataset
-    from sslk.models import Backbone
+
 
 OUTPUTS = "outputs.safetensors"
 
@@ -52,12 +55,12 @@ def linear_study(
     """
     probe = linear_probe(train, test, settings, device=device or "cpu", progress=progress)
     inputs = {"train": described(train), "test": described(test), "device": device or "cpu"}
-    found = [*_small(probe, len(train)), *unlike_classes(train, test)]
-    return _linear_run("Linear probe", probe, probe.outputs, found, settings, len(train), inputs)
+    found = [*_small(probe), *unlike_classes(train, test)]
+    return _linear_run("Linear probe", probe, probe.outputs, found, settings, inputs)
 
 
 def augmented_linear_study(
-    backbone: Backbone,
+    backbone: nn.Module,
     train: Dataset,
     test: Dataset,
     settings: LinearSettings = LinearSettings(),  # noqa: B008
@@ -69,24 +72,24 @@ def augmented_linear_study(
     """`linear_study` with the encoder run on freshly cropped and flipped images in every epoch.
 
     Args:
-        backbone: the frozen encoder.
+        backbone: the frozen encoder, a `Backbone` or a bare module.
         train, test: labelled images.
         settings: of the grid.
         workers: loading processes.
         device: where to compute.
         progress: called with the steps done and to do.
     """
+    from sslk.models import as_backbone
     from sslk.probes.online import encoder_rows
 
+    backbone = as_backbone(backbone)
     rows = [encoder_rows(backbone, images, device or "cpu", workers) for images in (train, test)]
     probe = linear_probe(rows[0], rows[1], settings, device=device or "cpu", progress=progress)
     data = train.name.rpartition("/")[0] or train.name
     source = {"probe": "linear, augmented", "model": backbone.name, "weights_hash": backbone.weights_hash, "dataset": data}
     outputs = replace(probe.outputs, source=source)
-    samples = len(rows[0].labels)
     inputs = {"model": backbone.name, "data": data, "device": device or "cpu"}
-    found = _small(probe, samples)
-    return _linear_run("Linear probe with augmentation", probe, outputs, found, settings, samples, inputs)
+    return _linear_run("Linear probe with augmentation", probe, outputs, _small(probe), settings, inputs)
 
 
 def knn_study(
@@ -106,7 +109,6 @@ def knn_study(
         progress: called with the samples classified and to classify.
     """
     probe = knn_probe(train, test, settings, device=device or "cpu", progress=progress)
-    labels = train.labels()
     grid = RunTable(
         "k-NN accuracy; the validation column chose",
         ["k", "temperature", "validation top-1 [%]", "test top-1 [%]"],
@@ -116,14 +118,17 @@ def knn_study(
     share = settings.validation_share
     found = [
         f"k = {probe.k} and temperature {probe.temperature:g} were chosen on {share:.0%} of the training set.",
-        *tied_settings([row[2] for row in probe.grid], max(1, round(share * len(labels)))),
-        *small_data(test=len(test), classes=len(labels.unique())),
+        *tied_settings([row[2] for row in probe.grid], max(1, round(share * probe.train_rows.used))),
+        *small_data(test=probe.test_rows.used, classes=len(probe.classes)),
         *unlike_classes(train, test),
     ]
+    if probe.beyond:
+        found.append(beyond_the_bank(probe.beyond, probe.train_rows.used - max(1, round(share * probe.train_rows.used))))
+    rows = {"training": probe.train_rows, "test": probe.test_rows}
     asked = {"neighbours": settings.neighbors, "temperatures": settings.temperatures, "seed": settings.seed}
     origin = {"command": "probe knn", **asked, "train": described(train), "test": described(test)}
     extra = {"k": probe.k, "temperature": probe.temperature}
-    return _run("k-nearest-neighbour probe", probe.outputs, found, [grid], origin, extra)
+    return _run("k-nearest-neighbour probe", probe.outputs, found, [grid], origin, extra, rows)
 
 
 def kfold_study(
@@ -150,7 +155,7 @@ def kfold_study(
     )
     mean, std = float(probe.balanced_accuracy.mean()), float(probe.balanced_accuracy.std())
     found = [f"Balanced accuracy over {folds} folds is {100 * mean:.1f} +- {100 * std:.1f} % (mean and deviation)."]
-    count = len(store)
+    count = probe.rows.used
     found += small_data(
         train=count * (folds - 1) // folds, features=store.num_features, test=count // folds, classes=len(probe.outputs.classes)
     )
@@ -158,10 +163,10 @@ def kfold_study(
         found.append(f"Not every probe converged within {settings.max_iterations} evaluations.")
     origin = {"command": "probe kfold", "folds": folds, "l2": settings.l2, "seed": settings.seed, "store": described(store)}
     extra = {"balanced_accuracy_mean": mean, "balanced_accuracy_std": std}
-    return _run(f"{folds}-fold linear probe", probe.outputs, found, [table], origin, extra)
+    return _run(f"{folds}-fold linear probe", probe.outputs, found, [table], origin, extra, {"": probe.rows})
 
 
-def head_study(store: FeatureStore, backbone: Backbone, *, classes: str | None = None, restrict: bool = False) -> Run:
+def head_study(store: FeatureStore, backbone: nn.Module, *, classes: str | None = None, restrict: bool = False) -> Run:
     """The samples of a store classified by the supervised encoder's own head, without its images.
 
     Args:
@@ -173,9 +178,11 @@ def head_study(store: FeatureStore, backbone: Backbone, *, classes: str | None =
     Raises:
         ValueError: the encoder has no classifier, or is another one than that of the store.
     """
+    from sslk.models import as_backbone
     from sslk.probes.head import head_outputs, imagenet_columns
 
     store.require(labels=True)
+    backbone = as_backbone(backbone)
     if backbone.classifier is None:
         raise ValueError(f"model must have a trained classifier, {backbone.name!r} has none: use `sslk probe linear`.")
     if backbone.weights_hash != store.spec.weights_hash:
@@ -187,21 +194,19 @@ def head_study(store: FeatureStore, backbone: Backbone, *, classes: str | None =
     found = [f"The head chooses among {outputs.logits.shape[1]} classes, {len(outputs.labels.unique())} of them occur."]
     found += small_data(test=len(outputs.labels), classes=outputs.logits.shape[1])
     origin = {"command": "probe head", "restrict": restrict, "store": described(store)}
-    return _run("Supervised head", outputs, found, [], origin, {})
+    unlabelled = int((store.labels() < 0).sum())
+    rows = RowCounts(len(store), unlabelled, len(store) - unlabelled - len(outputs.labels))
+    return _run("Supervised head", outputs, found, [], origin, {}, {"": rows})
 
 
-def _small(probe: LinearProbe, samples: int) -> list[str]:
-    return small_data(train=samples, features=probe.weight.shape[1], test=len(probe.correct), classes=len(probe.classes))
+def _small(probe: LinearProbe) -> list[str]:
+    return small_data(
+        train=probe.train_rows.used, features=probe.weight.shape[1], test=len(probe.correct), classes=len(probe.classes)
+    )
 
 
 def _linear_run(
-    title: str,
-    probe: LinearProbe,
-    outputs: ProbeOutputs,
-    more: list[str],
-    settings: LinearSettings,
-    samples: int,
-    inputs: dict[str, Any],
+    title: str, probe: LinearProbe, outputs: ProbeOutputs, more: list[str], settings: LinearSettings, inputs: dict[str, Any]
 ) -> Run:
     grid = RunTable(
         "Settings, by accuracy on the validation split",
@@ -213,11 +218,12 @@ def _linear_run(
     found = [
         f"Of {len(probe.grid)} settings, learning rate {probe.learning_rate:g} and weight decay {probe.weight_decay:g} "
         f"were chosen on {share:.0%} of the training set.",
-        *tied_settings([value for _, _, value in probe.grid], max(1, round(samples * share))),
+        *tied_settings([value for _, _, value in probe.grid], max(1, round(probe.train_rows.used * share))),
         *more,
     ]
     extra = {"learning_rate": probe.learning_rate, "weight_decay": probe.weight_decay, "validation_top1": probe.validation_top1}
-    return _run(title, outputs, found, [grid], {"command": "probe linear", **asdict(settings), **inputs}, extra)
+    rows = {"training": probe.train_rows, "test": probe.test_rows}
+    return _run(title, outputs, found, [grid], {"command": "probe linear", **asdict(settings), **inputs}, extra, rows)
 
 
 def _run(
@@ -226,16 +232,17 @@ def _run(
     found: list[str],
     tables: list[RunTable],
     origin: dict[str, Any],
-    extra: Mapping[str, float | int],
+    extra: Mapping[str, Value],
+    rows: Mapping[str, RowCounts],
 ) -> Run:
-    """The run of any probe: its headline first, its answers as a file."""
+    """The run of any probe: its headline first, what was left out or unknown at the end, its answers as a file."""
     correct, count = int(outputs.correct.sum()), len(outputs.correct)
     low, high = accuracy_interval(correct, count)
     headline = (
         f"Top-1 is {100 * outputs.accuracy:.2f} % on {count} samples (95 % interval {100 * low:.1f} to "
         f"{100 * high:.1f} %), balanced accuracy {100 * outputs.balanced_accuracy:.2f} %."
     )
-    summary = {
+    summary: dict[str, Value] = {
         "top1": outputs.accuracy,
         "top1_low": low,
         "top1_high": high,
@@ -244,5 +251,12 @@ def _run(
         "mean_confidence": float(outputs.confidence.double().mean()),
         **extra,
     }
+    for name, counts in rows.items():
+        summary |= counts.summary({"training": "train"}.get(name, name))
+        found = found + counts.said(name)
+    if outputs.unknown:
+        known = None if outputs.unknown == count else outputs.known_accuracy
+        summary |= {"unknown_class": outputs.unknown, "top1_known_classes": known}
+        found = found + outputs.missing_classes()
     origin = provenance({**origin, "threads": torch.get_num_threads()})
     return Run("probe", title, [headline, *found], origin, summary, tables, files={OUTPUTS: outputs.save})

@@ -15,10 +15,12 @@ from torch import Tensor
 import ssl_kernels
 from sslk.features.store import FeatureStore
 from sslk.files.text import read_json
+from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.usable import finite_rows
 from sslk.progress import Progress
 from sslk.quality.discriminative import DiscriminativeFeatures, NoDiscriminativeFeatures
 from sslk.quality.failure import failure_curves
-from sslk.quality.score import qscore
+from sslk.quality.score import answered_scores, qscore
 from sslk.quality.settings import LAMBDAS
 from sslk.results.atomic import write_atomically
 
@@ -153,7 +155,7 @@ class SweepPoint:
 def sweep_thresholds(
     train: FeatureStore,
     test: FeatureStore,
-    correct: Tensor,
+    correct: Tensor | ProbeOutputs,
     *,
     eps: Sequence[float] = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0),
     bands: Sequence[tuple[float, float]] = ((50.0, 95.0),),
@@ -168,7 +170,7 @@ def sweep_thresholds(
     Args:
         train: store the discriminative features are found on.
         test: store whose samples are scored.
-        correct: bool `[N]`, whether a classifier was right on the test store's rows.
+        correct: bool `[N]`, whether a classifier was right on the test store's rows; or its outputs.
         eps: thresholds in standard deviations.
         bands: (lower, upper) percentiles.
         two_sided: where the features are signed by default.
@@ -181,18 +183,20 @@ def sweep_thresholds(
     two_sided = train.spec.signed if two_sided is None else two_sided
     points = []
     for value in eps:
-        counts, active = _counts(train, value, two_sided, device)
+        counts, finite = _counts(train, value, two_sided, device)
+        active = float(counts.sum()) / finite
         for lower, upper in bands:
             try:
                 found = DiscriminativeFeatures.from_counts(
-                    counts, len(train), eps=value, lower=lower, upper=upper, two_sided=two_sided
+                    counts, finite, eps=value, lower=lower, upper=upper, two_sided=two_sided
                 )
             except NoDiscriminativeFeatures:
                 points.append(SweepPoint(value, lower, upper, 0, active, 1.0, None, None))
                 continue
             scores = qscore(test, found, device=device)
-            same = bool((scores.scores == scores.scores[0]).all())
-            curves = None if same else failure_curves(scores.scores, correct)
+            known, right = answered_scores(scores, correct, test)
+            same = bool((known == known[0]).all())
+            curves = None if same else failure_curves(known, right)
             points.append(
                 SweepPoint(
                     value,
@@ -210,8 +214,10 @@ def sweep_thresholds(
     return points
 
 
-def _counts(store: FeatureStore, eps: float, two_sided: bool, device: str | torch.device) -> tuple[Tensor, float]:
-    counts = torch.zeros(store.num_features, dtype=torch.int64)
+def _counts(store: FeatureStore, eps: float, two_sided: bool, device: str | torch.device) -> tuple[Tensor, int]:
+    """How often each feature is highly activating, and how many rows are finite."""
+    counts, finite = torch.zeros(store.num_features, dtype=torch.int64), 0
     for batch in store.batches(4096):
         counts += ssl_kernels.activation_counts(batch.features.to(device), eps, two_sided)[0].cpu()
-    return counts, float(counts.sum()) / len(store)
+        finite += int(finite_rows(batch.features).sum())
+    return counts, finite

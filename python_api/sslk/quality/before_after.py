@@ -11,7 +11,7 @@ import ssl_kernels
 from sslk.features.manifest import StoreError
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.source import require_same_rows
+from sslk.probes.source import answered_rows
 from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.score import qscore
 from sslk.statistics.bootstrap import Interval, mean_interval
@@ -21,7 +21,13 @@ READ_ROWS = 4096
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One encoder on the test samples: `active` int `[N]` (`|L_i|`), `qscore` `[N]`, `confidence` and `correct` `[N]`."""
+    """One encoder on the test samples that both probes answered.
+
+    Attributes:
+        active: int `[N]`, `|L_i|`.
+        qscore, confidence: `[N]`.
+        correct: bool `[N]`.
+    """
 
     active: Tensor
     qscore: Tensor
@@ -73,13 +79,16 @@ def before_after(
         StoreError: the stores hold other samples than each other or than the outputs.
         ValueError: the set was not found on the encoder before further training, or one has another D.
     """
-    sides = [
-        _side(store, outputs, discriminative, device, further)
-        for store, outputs, further in ((before, before_outputs, False), (after, after_outputs, True))
-    ]
-    if before.spec.data_hash != after.spec.data_hash or not torch.equal(before_outputs.index, after_outputs.index):
+    for store, outputs in ((before, before_outputs), (after, after_outputs)):
+        answered_rows(store, outputs)
+    if before.spec.data_hash != after.spec.data_hash or len(before) != len(after):
         raise StoreError(f"{after.path} does not hold the samples of {before.path}: extract both from one data set.")
-    first, second = sides
+    # A sample that is finite on one side alone has no change.
+    common = before_outputs.index[torch.isin(before_outputs.index, after_outputs.index)]
+    first, second = (
+        _side(store, outputs, common, discriminative, device, further)
+        for store, outputs, further in ((before, before_outputs, False), (after, after_outputs, True))
+    )
 
     def change(name: str) -> Interval:
         return mean_interval(getattr(second, name).double() - getattr(first, name).double(), resamples, seed)
@@ -97,9 +106,15 @@ def before_after(
 
 
 def _side(
-    store: FeatureStore, outputs: ProbeOutputs, found: DiscriminativeFeatures, device: str | torch.device, further_trained: bool
+    store: FeatureStore,
+    outputs: ProbeOutputs,
+    samples: Tensor,
+    found: DiscriminativeFeatures,
+    device: str | torch.device,
+    further_trained: bool,
 ) -> Side:
-    require_same_rows(store, outputs)
+    answers = torch.isin(outputs.index, samples)
+    rows = answered_rows(store, outputs)[answers]
     scores = qscore(store, found, device=device, further_trained=further_trained).scores
     active = torch.cat(
         [
@@ -107,4 +122,4 @@ def _side(
             for batch in store.batches(READ_ROWS)
         ]
     )
-    return Side(active, scores, outputs.confidence, outputs.correct)
+    return Side(active[rows], scores[rows], outputs.confidence[answers], outputs.correct[answers])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from sslk.features.manifest import StoreError
+from sslk.features.manifest import StoreError, imported_weights
 from sslk.features.store import FeatureStore
 from sslk.quality.discriminative import DiscriminativeFeatures
 
 if TYPE_CHECKING:
-    from sslk.models.backbone import Backbone
+    from torch import nn
 
 
-def check_set(discriminative: DiscriminativeFeatures, owner: Backbone | FeatureStore, *, further_trained: bool = False) -> None:
+def check_set(discriminative: DiscriminativeFeatures, owner: nn.Module | FeatureStore, *, further_trained: bool = False) -> None:
     """Refuse a set that was found on another model than `owner`, or than the one `owner`'s features come from.
 
     What is compared is D and the hash of the weights; the name of the model is only said, since one network may go by
@@ -22,7 +22,7 @@ def check_set(discriminative: DiscriminativeFeatures, owner: Backbone | FeatureS
 
     Args:
         discriminative: the set S.
-        owner: the encoder, or a feature store of it.
+        owner: the encoder, a `Backbone` or a bare module, or a feature store of it.
         further_trained: the encoder was trained further since S was found. S is found once and then kept fixed, so
             other weights are right then: D alone is compared.
 
@@ -43,8 +43,17 @@ def check_set(discriminative: DiscriminativeFeatures, owner: Backbone | FeatureS
     if isinstance(owner, FeatureStore):
         here, weights = f"{owner.path} ({owner.spec.model!r})", owner.spec.weights_hash
     else:
+        from sslk.models import as_backbone
+
+        owner = as_backbone(owner)
         here, weights = repr(owner.name), owner.weights_hash
     refusal = StoreError if isinstance(owner, FeatureStore) else ValueError
+    imported = discriminative.weights_hash == imported_weights(discriminative.model or "")
+    if imported and not isinstance(owner, FeatureStore) and not further_trained:
+        raise ValueError(
+            f"discriminative was found on the imported features of {discriminative.model!r}, without images or weights: find one "
+            f"on features of `sslk store extract` for {here}, or say further_trained if the features are this encoder's."
+        )
     if discriminative.num_features != owner.num_features:
         raise refusal(
             f"discriminative was found for D={discriminative.num_features} features but {here} has "
@@ -61,7 +70,7 @@ def check_set(discriminative: DiscriminativeFeatures, owner: Backbone | FeatureS
 
 
 def load_set(
-    path: str | os.PathLike[str], owner: Backbone | FeatureStore, *, further_trained: bool = False
+    path: str | os.PathLike[str], owner: nn.Module | FeatureStore, *, further_trained: bool = False
 ) -> DiscriminativeFeatures:
     """Read a set and refuse it where it belongs to another model than `owner`; arguments and errors of `check_set`.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import from_fields, parse_json
+from sslk.probes.usable import RowCounts
 from sslk.results.atomic import write_atomically
 
 _FORMAT = "sslk-discriminative-features-1"
@@ -36,11 +37,12 @@ class DiscriminativeFeatures:
         lower, upper: percentiles of A between which S lies.
         lower_percent, upper_percent: the values of A at those percentiles.
         two_sided: whether large negative deviations count as activations too (signed features).
-        num_samples: N, how many samples A was computed from.
+        num_samples: N, how many samples A was computed from; those that are not finite are not among them.
         mean_active: mean `|L_i|`, highly activating features per sample.
         empty_share: share of samples with an empty `L_i` in S, NaN if it was not computed.
         model: name of the model, None where it is unknown: the set was found on a tensor, not on a feature store.
         weights_hash: SHA-256 of its weights, or None; the set belongs to no other model (`sslk.quality.belonging`).
+        nonfinite: samples that were left out because they hold NaN or infinity.
     """
 
     mask: Tensor
@@ -56,6 +58,7 @@ class DiscriminativeFeatures:
     empty_share: float
     model: str | None = None
     weights_hash: str | None = None
+    nonfinite: int = 0
 
     @property
     def num_features(self) -> int:
@@ -84,6 +87,10 @@ class DiscriminativeFeatures:
             f"empty sets {100 * self.empty_share:.1f} %"
         )
 
+    def said(self) -> list[str]:
+        """One sentence where training rows were not finite; else none."""
+        return RowCounts(self.num_samples + self.nonfinite, nonfinite=self.nonfinite).said("training")
+
     def described(self) -> dict[str, str | int | float]:
         """What it is, by name; what is not known is left out."""
         fields = {
@@ -95,6 +102,7 @@ class DiscriminativeFeatures:
             "mean_active": self.mean_active,
             "empty_share": self.empty_share,
             "samples": self.num_samples,
+            "nonfinite": self.nonfinite or None,
         }
         return {name: value for name, value in fields.items() if value is not None and value == value}
 
@@ -185,6 +193,7 @@ class _Settings:
     empty_share: float
     model: str | None = None
     weights_hash: str | None = None
+    nonfinite: int = 0
 
     def __post_init__(self) -> None:
         check_percentiles(self.lower, self.upper)

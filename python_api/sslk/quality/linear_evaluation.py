@@ -29,7 +29,7 @@ class TransferResult:
     """Linear evaluation on one data set: top-1 in [0, 1] with its 95 % interval, on `test_samples`.
 
     Attributes:
-        notes: what the two stores lack of each other's classes.
+        notes: what the two stores lack of each other's classes, and the rows that were left out.
     """
 
     dataset: str
@@ -98,8 +98,8 @@ def transfer(
 
 # Counts up where the same stores and settings give another result: 2 since the linear probe is chosen by cross-entropy and
 # trained again, and stores are joined by class name; 3 since the result says
-# what they lack, 4 since all settings are named.
-_RULES = 4
+# what they lack, 4 since all settings are named, 5 since unlabelled rows and rows that are not finite are left out.
+_RULES = 5
 
 
 def _evaluated(
@@ -123,8 +123,8 @@ def _evaluated(
     result = TransferResult(
         name,
         len(probe.classes),
-        len(train),
-        len(test),
+        probe.train_rows.used,
+        probe.test_rows.used,
         probe.top1,
         low,
         high,
@@ -133,7 +133,12 @@ def _evaluated(
         probe.learning_rate,
         probe.weight_decay,
         train.num_features,
-        tuple(unlike_classes(train, test)),
+        (
+            *unlike_classes(train, test),
+            *probe.train_rows.said("training"),
+            *probe.test_rows.said("test"),
+            *outputs.missing_classes(),
+        ),
     )
     write_atomically(file, json.dumps({"key": key, "result": asdict(result)}, indent=1).encode())
     return result

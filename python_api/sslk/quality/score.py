@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 import ssl_kernels
+from sslk.distributed import require_device
+from sslk.features.store import FeatureStore
+from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.source import answered_rows
 from sslk.progress import Progress
 from sslk.quality.batches import Features, feature_batches, opened
 from sslk.quality.belonging import check_set
@@ -24,6 +30,7 @@ class QScores:
         mean_active: mean `|L_i|`, highly activating features per sample.
         num_discriminative: `|S|`.
         empty_share: share of samples whose `L_i` holds no discriminative feature.
+        nonfinite: samples that hold NaN or infinity; means and shares are over the others.
     """
 
     scores: Tensor
@@ -31,6 +38,7 @@ class QScores:
     mean_active: float
     num_discriminative: int
     empty_share: float
+    nonfinite: int = 0
 
     def described(self) -> dict[str, int | float]:
         """What they are as a whole, by name."""
@@ -41,7 +49,39 @@ class QScores:
             "discriminative": self.num_discriminative,
             "mean_active": self.mean_active,
             "empty_share": self.empty_share,
+            **({"nonfinite": self.nonfinite} if self.nonfinite else {}),
         }
+
+    def said(self) -> list[str]:
+        """One sentence where samples are not finite; else none."""
+        if not self.nonfinite:
+            return []
+        return [
+            f"{self.nonfinite} of {len(self.scores)} rows {'is' if self.nonfinite == 1 else 'are'} not finite (NaN or "
+            "infinity): their score is NaN, and means and shares are over the others."
+        ]
+
+
+def answered_scores(scores: QScores, answers: Tensor | ProbeOutputs, store: FeatureStore) -> tuple[Tensor, Tensor]:
+    """The scores of a store that are numbers and have an answer, and whether it is right, bool.
+
+    Args:
+        scores: of the store's rows.
+        answers: bool `[N]` for every row, or a probe's outputs, which may lack rows that are unlabelled or not finite.
+        store: what was scored.
+
+    Raises:
+        StoreError, ValueError: the answers are of other samples.
+    """
+    values = scores.scores
+    if isinstance(answers, ProbeOutputs):
+        values, correct = values[answered_rows(store, answers)], answers.correct
+    else:
+        correct = answers
+    if len(values) != len(correct):
+        raise ValueError(f"correct must have an answer for each of {len(values)} rows, got {len(correct)}.")
+    known = ~values.isnan()
+    return values[known], correct[known]
 
 
 def resolve_set(
@@ -99,12 +139,16 @@ def qscore(
 
     Raises:
         StoreError: the store is incomplete or damaged, or the set belongs to another model.
-        TypeError, ValueError: features or set of another shape or dtype, or a set of another D or that is empty.
+        TypeError, ValueError: features or set of another shape or dtype, no row that is finite, or a set of another D or that
+            is empty.
+
+    Warns:
+        UserWarning: rows that are not finite, whose score is NaN.
 
     Examples:
         >>> import torch, sslk
         >>> features = torch.relu(torch.randn(1000, 256, generator=torch.Generator().manual_seed(0)))
-        >>> result = sslk.qscore(features, sslk.discover(features, eps="auto"))
+        >>> result = sslk.qscore(features, sslk.discover(features))
         >>> tuple(result.scores.shape), result.eps
         ((1000,), 2.75)
     """
@@ -113,7 +157,7 @@ def qscore(
         mask, eps, two_sided = resolve_set(discriminative, source.shape[1], eps, two_sided)
         warn_if_unreachable(eps, source.shape[1])
         scores, active = ssl_kernels.qscore_counts(source, mask.to(source.device), eps, normalize, two_sided)
-        mean = float(active.double().mean())
+        counted = int(active[~scores.isnan()].sum())
     else:
         if two_sided is None and isinstance(discriminative, Tensor):
             two_sided = source.spec.signed
@@ -121,15 +165,22 @@ def qscore(
             check_set(discriminative, source, further_trained=further_trained)
         mask, eps, two_sided = resolve_set(discriminative, source.num_features, eps, two_sided)
         warn_if_unreachable(eps, source.num_features)
-        on = torch.device(device or "cpu")
+        on = require_device(device or "cpu")
         on_device = mask.to(on)
         scores, counted, done = torch.empty(len(source), dtype=torch.float32), 0, 0
         for batch in feature_batches(source, on):
             part, per_row = ssl_kernels.qscore_counts(batch, on_device, eps, normalize, two_sided)
             scores[done : done + len(part)] = part
-            counted += int(per_row.sum())
+            counted += int(per_row[~part.isnan()].sum())
             done += len(part)
             if progress is not None:
                 progress(done, len(source), "scoring")
-        mean = counted / len(source)
-    return QScores(scores, eps, mean, int(mask.sum()), float((scores == 0).double().mean()))
+    missing = int(scores.isnan().sum())
+    finite = len(scores) - missing
+    if missing and not finite:
+        raise ValueError(f"features must hold a row that is finite, got NaN or infinity in all {missing}.")
+    mean, empty = (value / finite if finite else math.nan for value in (counted, int((scores == 0).sum())))
+    found = QScores(scores, eps, mean, int(mask.sum()), empty, missing)
+    for sentence in found.said():
+        warnings.warn(sentence, stacklevel=2)
+    return found

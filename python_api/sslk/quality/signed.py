@@ -10,11 +10,13 @@ from torch import Tensor
 
 import ssl_kernels
 from sslk.features.store import FeatureStore
+from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.usable import finite_rows
 from sslk.progress import Progress
 from sslk.quality.discovery import discover
 from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.failure import FailureCurves, failure_curves
-from sslk.quality.score import QScores, qscore
+from sslk.quality.score import QScores, answered_scores, qscore
 from sslk.quality.settings import BootstrapSettings, DiscoverSettings
 from sslk.statistics.bootstrap import Interval, bootstrap_areas, percentile_interval
 
@@ -50,7 +52,7 @@ def matching_eps(features: Iterator[Tensor], mean_active: float, *, two_sided: b
     One pass: z-scores are counted in bins of 0.001, so the mean is met to what one bin holds.
 
     Args:
-        features: batches `[n, D]`.
+        features: batches `[n, D]`; rows that are not finite are left out.
         mean_active: wanted mean `|L_i|`, positive and below D.
         two_sided: count `|h_ij - mu_i| > eps sigma_i`.
 
@@ -63,7 +65,8 @@ def matching_eps(features: Iterator[Tensor], mean_active: float, *, two_sided: b
     """
     counts = torch.zeros(1, dtype=torch.float64)
     rows = width = 0
-    for h in features:
+    for batch in features:
+        h = batch[finite_rows(batch)]
         x = h.double()
         z = (x - x.mean(1, keepdim=True)) / x.std(1, correction=0, keepdim=True).clamp(min=1e-30)
         z = z.abs() if two_sided else z[z > 0]
@@ -82,7 +85,7 @@ def matching_eps(features: Iterator[Tensor], mean_active: float, *, two_sided: b
 def compare_sides(
     train: FeatureStore,
     test: FeatureStore,
-    correct: Tensor,
+    correct: Tensor | ProbeOutputs,
     settings: DiscoverSettings = DiscoverSettings(),  # noqa: B008 (frozen)
     bootstrap: BootstrapSettings = BootstrapSettings(),  # noqa: B008
     *,
@@ -97,7 +100,7 @@ def compare_sides(
     Args:
         train: store the discriminative features are found on.
         test: store whose samples are scored.
-        correct: bool `[N]`, whether a classifier was right, in the order of the test store's rows.
+        correct: bool `[N]`, whether a classifier was right, in the order of the test store's rows; or its outputs.
         settings: of the one-sided set, `two_sided` not given.
         bootstrap: of the intervals.
         device: where the kernels run.
@@ -120,13 +123,17 @@ def compare_sides(
     two = discover(train, matched, settings.lower, settings.upper, two_sided=True, device=device)
     report(3)
     scores = {"one-sided": qscore(test, one, device=device), "two-sided": qscore(test, two, device=device)}
-    curves = {side: failure_curves(found.scores, correct) for side, found in scores.items()}
-    areas = bootstrap_areas({side: found.scores for side, found in scores.items()}, correct, **vars(bootstrap))
+    answered = {side: answered_scores(found, correct, test) for side, found in scores.items()}
+    known = {side: values for side, (values, _) in answered.items()}
+    right = answered["one-sided"][1]  # rows that are not finite have no score on either side
+    curves = {side: failure_curves(values, right) for side, values in known.items()}
+    areas = bootstrap_areas(known, right, **vars(bootstrap))
     auroc = {side: percentile_interval(curves[side].auroc, areas[side][:, 0]) for side in scores}
     gain = percentile_interval(
         curves["two-sided"].auroc - curves["one-sided"].auroc, areas["two-sided"][:, 0] - areas["one-sided"][:, 0]
     )
-    negative = sum(float((batch < 0).sum()) for batch in _batches(train)) / (len(train) * train.num_features)
+    negative = sum(float((batch[finite_rows(batch)] < 0).sum()) for batch in _batches(train))
+    negative /= one.num_samples * train.num_features
     report(4)
     return Sidedness(one, two, scores, curves, auroc, gain, negative)
 

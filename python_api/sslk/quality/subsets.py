@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from sslk.distributed import require_device
 from sslk.probes.batched import fit_linear_probes
-from sslk.probes.rows import Labelled, loaded, rows_of
-from sslk.probes.settings import FitSettings
+from sslk.probes.labelled import Labelled, counts_of, in_memory, rows_of
+from sslk.probes.settings import FitSettings, changed
+from sslk.probes.usable import RowCounts
 from sslk.progress import Progress
 from sslk.quality.settings import SELECTIONS, CompressionSettings, Selection
 
@@ -26,6 +29,7 @@ class Compression:
         top1: float64 `[selections, reductions, seeds]`, test accuracy.
         l2: float64, same shape, the penalty chosen on the seed's validation split.
         converged: share of the probes that converged.
+        train_rows, test_rows: how many rows there were, and how many were left out for being unlabelled or not finite.
     """
 
     selections: tuple[Selection, ...]
@@ -34,6 +38,8 @@ class Compression:
     top1: Tensor
     l2: Tensor
     converged: float
+    train_rows: RowCounts
+    test_rows: RowCounts
 
     def lossless(self, selection: Selection = "discriminative", points: float = 1.0) -> float:
         """The largest reduction up to which the mean accuracy stays within `points` of all features' accuracy."""
@@ -88,6 +94,7 @@ def compression(
     band: tuple[float, float] = (50.0, 95.0),
     device: str | torch.device | None = None,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> Compression:
     """Top-1 of linear classifiers on subsets of the features (Kalibhat et al., figures 2, A.5 and A.7).
 
@@ -97,12 +104,14 @@ def compression(
     standardised; principal components are those of the standardised features.
 
     Args:
-        train, test: `(features [N, D], labels [N])` or feature stores.
+        train, test: `(features [N, D], labels [N])` or feature stores. Rows that are unlabelled or not finite are left out,
+            counted and warned of.
         activation_percent: `A_j`, float `[D]`, of `sslk.discover` on the training features.
         settings: what to leave out, and the probes. Penalties are chosen by the cross-entropy on the rows held out: fewer
             of them decide well by it than by accuracy.
         band: the percentiles towards which `discriminative` narrows.
         device, progress: as for `fit_linear_probes`.
+        changes: fields of the settings by name, such as `seeds=1`.
 
     Raises:
         ValueError: a reduction outside [0, 100), an unknown selection, A of another D, or as for `fit_linear_probes`.
@@ -111,11 +120,13 @@ def compression(
         >>> generator = torch.Generator().manual_seed(0)
         >>> x = torch.randn(300, 20, generator=generator); y = (x[:, :4].sum(1) > 0).long()
         >>> result = compression((x[:200], y[:200]), (x[200:], y[200:]), torch.rand(20, generator=generator),
-        ...                      CompressionSettings(reductions=(0, 50), seeds=2))
+        ...                      reductions=(0, 50), seeds=2)
         >>> result.top1.shape, result.kept
         (torch.Size([5, 2, 2]), (20, 10))
     """
-    (train_features, train_labels), (test_features, test_labels) = map(loaded, rows_of(train, test))
+    settings = changed(settings, changes, "compression")
+    sets, (train_features, test_features) = zip(*map(in_memory, rows_of(train, test), ("train", "test")), strict=True)
+    train_labels, test_labels = (part.labels for part in sets)
     size = train_features.shape[1]
     if len(activation_percent) != size:
         raise ValueError(
@@ -172,7 +183,8 @@ def compression(
         places = [selections.index(name) for name in names]
         top1[places] = on_test.gather(-1, best[..., None]).squeeze(-1)
         chosen[places] = torch.tensor(l2, dtype=torch.float64)[best]
-    return Compression(tuple(selections), tuple(float(r) for r in reductions), kept, top1, chosen, converged / total)
+    counts = (counts_of(part) for part in sets)
+    return Compression(tuple(selections), tuple(float(r) for r in reductions), kept, top1, chosen, converged / total, *counts)
 
 
 def _report(progress: Progress | None, before: int, total: int, done: int, _: int, stage: str) -> None:
@@ -182,7 +194,7 @@ def _report(progress: Progress | None, before: int, total: int, done: int, _: in
 
 def standardized(train: Tensor, test: Tensor, device: str | torch.device | None) -> tuple[Tensor, Tensor]:
     """Both sets with the training set's mean and deviation, float32 (or float64), on the device."""
-    device = train.device if device is None else torch.device(device)
+    device = train.device if device is None else require_device(device)
     train, test = train.to(device), test.to(device)
     train = train if train.dtype == torch.float64 else train.float()
     mean, std = train.mean(0, dtype=torch.float64), train.double().std(0, correction=0)

@@ -17,7 +17,7 @@ class ReverseMetrics:
         nmi: normalised mutual information of predicted and true clusters, divided by the arithmetic mean of the two
             entropies: scikit-learn's default.
         ami: the same, adjusted for chance; arithmetic mean too.
-        top1, top5: accuracy of the cluster.
+        top1, top5: accuracy of the cluster; None for top5 of five clusters or fewer, which is right whatever is predicted.
         map: mean over the clusters that occur of the average precision of their softmax column.
         entropy: H, of the clusters of these rows.
         cross_entropy: CE of the predictor.
@@ -29,7 +29,7 @@ class ReverseMetrics:
     nmi: float
     ami: float
     top1: float
-    top5: float
+    top5: float | None
     map: float
     entropy: float
     cross_entropy: float
@@ -38,6 +38,7 @@ class ReverseMetrics:
     absent: int
 
 
+TOP = 5  # of top-5
 METRICS = tuple(item.name for item in fields(ReverseMetrics) if item.name != "absent")
 
 
@@ -63,7 +64,9 @@ def reverse_metrics(logits: Tensor, clusters: Tensor) -> ReverseMetrics:
     scores = F.log_softmax(logits.double() if logits.dtype == torch.float64 else logits.float(), dim=1)
     predicted = scores.argmax(1)
     true, found = target.numpy(), predicted.numpy()
-    top5 = scores.topk(min(5, scores.shape[1]), dim=1).indices
+    top5 = None
+    if scores.shape[1] > TOP:
+        top5 = float((scores.topk(TOP, dim=1).indices == target[:, None]).any(1).double().mean())
     counts = torch.bincount(target, minlength=scores.shape[1])
     entropy = cluster_entropy(counts)
     cross_entropy = float(-scores.gather(1, target[:, None]).double().mean())
@@ -72,7 +75,7 @@ def reverse_metrics(logits: Tensor, clusters: Tensor) -> ReverseMetrics:
         nmi=float(normalized_mutual_info_score(true, found)),
         ami=float(adjusted_mutual_info_score(true, found)),
         top1=float((predicted == target).double().mean()),
-        top5=float((top5 == target[:, None]).any(1).double().mean()),
+        top5=top5,
         map=float(average_precision(scores, target)[counts > 0].mean()),
         entropy=entropy,
         cross_entropy=cross_entropy,
@@ -80,6 +83,12 @@ def reverse_metrics(logits: Tensor, clusters: Tensor) -> ReverseMetrics:
         normalized_information=information / entropy if entropy > 0 else float("nan"),
         absent=int((counts == 0).sum()),
     )
+
+
+def value_of(found: ReverseMetrics, metric: str) -> float:
+    """A metric by name; NaN where it is absent."""
+    value = getattr(found, metric)
+    return float("nan") if value is None else float(value)
 
 
 def cluster_entropy(counts: Tensor) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sslk.concepts.table import ConceptTable
+from sslk.distributed import require_device
 from sslk.progress import Progress
 from sslk.reverse.probe_lbfgs import minimize
 from sslk.reverse.settings import ProbeSettings
@@ -83,7 +84,7 @@ def fit_predictor(
             raise ValueError(f"{name}_clusters must be [{len(table)}], one per row, got {list(clusters.shape)}.")
         if not 0 <= int(clusters.min()) <= int(clusters.max()) < num_clusters:
             raise ValueError(f"{name}_clusters must lie in [0, {num_clusters}), got up to {int(clusters.max())}.")
-    device = torch.device(settings.device)
+    device = require_device(settings.device)
     fitted = SparseRows.of(train, train_clusters, device)
     held_out = SparseRows.of(validation, validation_clusters, device)
     weights = TiledWeights(train.num_concepts, num_clusters, device, dtype)

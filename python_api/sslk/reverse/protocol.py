@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sslk.concepts.table import ConceptTable
+from sslk.probes.settings import changed
+from sslk.probes.usable import RowCounts
 from sslk.progress import Progress
-from sslk.reverse.metrics import METRICS, ReverseMetrics, reverse_metrics
+from sslk.reverse.metrics import METRICS, TOP, ReverseMetrics, reverse_metrics, value_of
 from sslk.reverse.probe import ConceptPredictor, fit_predictor
 from sslk.reverse.quantizer import Clusterings
 from sslk.reverse.settings import ProbeSettings
@@ -45,20 +48,24 @@ class ReverseProbe:
         probes: one per clustering.
         num_concepts, num_clusters: M and K.
         constant: columns that no image, or every image, shows.
+        empty: clusters without a row, in the clustering that has the most.
+        rows: how many rows there were, and how many were left out for being unlabelled or not finite.
     """
 
     probes: list[ProbeResult]
     num_concepts: int
     num_clusters: int
     constant: list[str]
+    empty: int = 0
+    rows: RowCounts = RowCounts(0)  # noqa: RUF009 (frozen)
 
     def values(self, metric: str) -> Tensor:
-        """A metric of every clustering, float64 `[R]`; also `train_ce` and `validation_ce`."""
+        """A metric of every clustering, float64 `[R]`, NaN where it is absent; also `train_ce` and `validation_ce`."""
         if metric in ("train_ce", "validation_ce"):
             return torch.tensor([getattr(probe, metric) for probe in self.probes], dtype=torch.float64)
         if metric not in (*METRICS, "absent"):
             raise ValueError(f"metric must be one of {', '.join(METRICS)}, train_ce, validation_ce, got {metric!r}.")
-        return torch.tensor([float(getattr(probe.test, metric)) for probe in self.probes], dtype=torch.float64)
+        return torch.tensor([value_of(probe.test, metric) for probe in self.probes], dtype=torch.float64)
 
     def mean(self, metric: str) -> float:
         """Mean over the clusterings."""
@@ -71,8 +78,10 @@ class ReverseProbe:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader should know: constant columns, clusters too small for the split, clusters without test rows."""
-        said = []
+        """What a reader should know: rows left out, constant columns, clusters that are empty, small or without test rows."""
+        said = self.rows.said()
+        if self.empty:
+            said.append(f"Up to {self.empty} of {self.num_clusters} clusters are empty.")
         if self.constant:
             named = ", ".join(self.constant[:4]) + (", ..." if len(self.constant) > 4 else "")
             said.append(f"{len(self.constant)} of {self.num_concepts} concepts are constant and say nothing: {named}.")
@@ -85,11 +94,18 @@ class ReverseProbe:
         absent = max(probe.test.absent for probe in self.probes)
         if absent:
             said.append(f"Up to {absent} clusters have no test row and are left out of mAP.")
+        if self.num_clusters <= TOP:
+            said.append(f"Top-5 is left out: of {self.num_clusters} clusters it is right whatever is predicted.")
         return said
 
 
 def reverse_probe(
-    clusterings: Clusterings, concepts: ConceptTable, settings: ProbeSettings | None = None, *, progress: Progress | None = None
+    clusterings: Clusterings,
+    concepts: ConceptTable,
+    settings: ProbeSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    **changes: Any,
 ) -> ReverseProbe:
     """Predict the clusters of images from their concepts, by the protocol of Laina, Asano and Vedaldi (ICLR 2022).
 
@@ -101,16 +117,19 @@ def reverse_probe(
         concepts: a row for every image of the clusterings; more do no harm.
         settings: the paper's by default.
         progress: called with epochs done and in all.
+        changes: fields of the settings by name, such as `epochs=20`.
 
     Raises:
         ConceptError: an image has no concepts.
+        TypeError: clusterings or concepts are something else, or there is no such setting.
 
     >>> labels = torch.arange(200) % 4
     >>> table = ConceptTable.from_rows([[c] for c in labels.tolist()], list("abcd"), "labels")
-    >>> result = reverse_probe(Clusterings.given(labels), table, ProbeSettings(epochs=5))
+    >>> result = reverse_probe(Clusterings.given(labels), table, epochs=5)
     >>> result.mean("nmi"), result.num_concepts
     (1.0, 4)
     """
+    settings = changed(settings or ProbeSettings(), changes, "reverse_probe")
     return reverse_probes(clusterings, {"": concepts}, settings, progress=progress)[""]
 
 
@@ -123,9 +142,11 @@ def reverse_probes(
 ) -> dict[str, ReverseProbe]:
     """`reverse_probe` for several concept tables, all on the same splits: differences are the concepts' alone."""
     settings = settings or ProbeSettings()
+    _check_kinds(clusterings, tables)
     joined = {name: table.join(clusterings.samples) for name, table in tables.items()}
     splits = [stratified_split(row, seed=settings.seed + r) for r, row in enumerate(clusterings.assignments)]
     results: dict[str, ReverseProbe] = {}
+    empty, counts = max(clusterings.empty), clusterings.rows
     total = len(tables) * len(splits) * settings.epochs
     for number, (name, table) in enumerate(joined.items()):
         probes = []
@@ -137,8 +158,20 @@ def reverse_probes(
                     progress(begun + done, total, stage)
 
             probes.append(probe_clustering(row, clusterings.num_clusters, table, split, settings, progress=report))
-        results[name] = ReverseProbe(probes, table.num_concepts, clusterings.num_clusters, table.constant())
+        results[name] = ReverseProbe(probes, table.num_concepts, clusterings.num_clusters, table.constant(), empty, counts)
     return results
+
+
+def _check_kinds(clusterings: Clusterings, tables: Mapping[str, ConceptTable]) -> None:
+    """Refuse features, files and the like where clusterings and concept tables are needed."""
+    if not isinstance(clusterings, Clusterings):
+        raise TypeError(
+            "clusterings must be Clusterings, from quantize(a FeatureStore or features) or Clusterings.given(assignments), got "
+            f"{type(clusterings).__name__}."
+        )
+    for table in tables.values():
+        if not isinstance(table, ConceptTable):
+            raise TypeError(f"concepts must be a ConceptTable, from read_concepts(file), got {type(table).__name__}.")
 
 
 def probe_clustering(

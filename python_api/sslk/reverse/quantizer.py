@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -17,6 +19,8 @@ from sslk.distributed import first_row, world
 from sslk.features.store import FeatureStore
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import from_fields, parse_json
+from sslk.probes.settings import changed
+from sslk.probes.usable import RowCounts, finite_rows, matrix, warn_nonfinite, whole_labels
 from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
 from sslk.reverse.kmeans import KMeansFit, lloyd, plus_plus_start, random_start
@@ -37,7 +41,8 @@ class Clusterings:
         centroids: float32 `[R, K, D]`, of standardised features; None where the assignment was given.
         standardizer: of the features; None where the assignment was given.
         inertia: float64 `[R, restarts]`, of every restart; empty where the assignment was given.
-        about: settings, rows that k-means saw, iterations, empty clusters repaired.
+        about: settings, rows that k-means saw, iterations, empty clusters repaired; rows left out for being `unlabelled` or
+            `nonfinite`.
     """
 
     assignments: Tensor
@@ -52,17 +57,29 @@ class Clusterings:
     def given(cls, assignments: Tensor, samples: Tensor | None = None, title: str = "given") -> Clusterings:
         """Self-labels, or any other assignment `[N]` or `[R, N]`, instead of k-means; cluster numbers are compacted.
 
+        Rows with a number below 0 (unlabelled, or noise) or NaN in some assignment are left out, counted and warned of.
+
         >>> Clusterings.given(torch.tensor([7, 3, 7])).assignments.tolist()
         [[1, 0, 1]]
         """
-        labels = assignments[None] if assignments.ndim == 1 else assignments
-        if labels.ndim != 2 or labels.is_floating_point() or labels.numel() == 0:
-            raise ValueError(f"assignments must be integers [N] or [R, N], got {labels.dtype} {list(assignments.shape)}.")
-        values, compact = labels.unique(return_inverse=True)
+        shape = list(assignments.shape) if isinstance(assignments, Tensor) else list(np.shape(assignments))
+        if len(shape) not in (1, 2) or 0 in shape:
+            raise ValueError(f"assignments must be integers [N] or [R, N], got {shape}.")
+        rows = [assignments] if len(shape) == 1 else list(assignments)
+        labels = torch.stack([whole_labels(row, "assignments") for row in rows])
         numbers = torch.arange(labels.shape[1]) if samples is None else samples
         if len(numbers) != labels.shape[1]:
             raise ValueError(f"samples must number the {labels.shape[1]} rows of assignments, got {len(numbers)}.")
-        return cls(compact.int(), len(values), numbers, about={"given": title, "samples": labels.shape[1]})
+        known = (labels >= 0).all(0)
+        about = {"given": title, "samples": int(known.sum())}
+        if missing := int((~known).sum()):
+            if missing == len(known):
+                raise ValueError(f"assignments must hold a row with a cluster of 0 or more, got none in {missing} rows.")
+            about["unlabelled"] = missing
+            warnings.warn(RowCounts(len(known), unlabelled=missing).said()[0], stacklevel=2)
+            labels, numbers = labels[:, known], numbers[known]
+        values, compact = labels.unique(return_inverse=True)
+        return cls(compact.int(), len(values), numbers, about=about)
 
     def __len__(self) -> int:
         return len(self.assignments)
@@ -70,6 +87,17 @@ class Clusterings:
     def sizes(self) -> Tensor:
         """Rows of each cluster, int64 `[R, K]`."""
         return torch.stack([torch.bincount(row.long(), minlength=self.num_clusters) for row in self.assignments])
+
+    @property
+    def empty(self) -> list[int]:
+        """Clusters without a row, of each clustering."""
+        return (self.sizes() == 0).sum(1).tolist()
+
+    @property
+    def rows(self) -> RowCounts:
+        """How many rows there were, and how many were left out for being unlabelled or not finite."""
+        missing = [int(self.about.get(reason, 0)) for reason in ("unlabelled", "nonfinite")]
+        return RowCounts(len(self.samples) + sum(missing), *missing)
 
     def assign(self, features: Tensor) -> Tensor:
         """The clusters of other rows of the same encoder, int32 `[R, n]`.
@@ -143,37 +171,42 @@ def _check(tensors: dict[str, Tensor], clusters: int, path: str | os.PathLike[st
 
 
 def quantize(
-    features: Tensor | FeatureStore,
+    features: Tensor | np.ndarray | FeatureStore | str | os.PathLike[str],
     settings: KMeansSettings | None = None,
     *,
     samples: Tensor | None = None,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> Clusterings:
     """Standardise features and cluster them by k-means, several times.
 
     Under `torchrun` every process passes its own rows; centroids are the same everywhere, assignments each its own.
 
     Args:
-        features: `[N, D]`, finite; or a complete feature store, which is loaded into memory.
+        features: `[N, D]`; or a complete feature store, or its folder, which is loaded into memory. Rows that are not finite
+            are left out, counted and warned of.
         settings: the paper's by default.
         samples: number of each row in its data set; those of the store, or 0, 1, ... by default.
         device: where k-means runs; where the features are by default.
         progress: called with restarts done and in all.
+        changes: fields of the settings by name, such as `clusters=100`.
 
     Raises:
-        ValueError: more clusters than rows, NaN features, or faiss with several processes.
+        TypeError: features are neither a matrix nor a store, or there is no such setting.
+        ValueError: more clusters than rows, no row that is finite, or faiss with several processes.
         ImportError: engine="faiss" without faiss.
 
     >>> x = torch.cat([torch.zeros(5, 2), torch.ones(5, 2)]) + 0.01 * torch.arange(20.0).view(10, 2)
-    >>> found = quantize(x, KMeansSettings(clusters=2, clusterings=1, restarts=2))
+    >>> found = quantize(x, clusters=2, clusterings=1, restarts=2)
     >>> found.sizes().tolist(), found.inertia.shape
     ([[5, 5]], torch.Size([1, 2]))
     """
-    settings = settings or KMeansSettings()
-    if isinstance(features, FeatureStore):
-        batch = features.require().load()
+    settings = changed(settings or KMeansSettings(), changes, "quantize")
+    if isinstance(features, FeatureStore | str | os.PathLike):
+        batch = (features if isinstance(features, FeatureStore) else FeatureStore(features)).require().load()
         features, samples = batch.features.float(), batch.indices if samples is None else samples
+    features, samples, missing = _finite(matrix(features, "features"), samples)
     features = features if device is None else features.to(device)
     standardizer = Standardizer.fit(features)
     x = standardizer(features)
@@ -209,9 +242,24 @@ def quantize(
         "iterations": [fit.iterations for fit in best],
         "repaired": [fit.repaired for fit in best],
     }
-    numbers = torch.arange(offset, offset + len(x)) if samples is None else samples.cpu()
+    if missing:
+        about["nonfinite"] = missing
     standardizer = Standardizer(standardizer.mean.cpu(), standardizer.std.cpu())
-    return Clusterings(assignments, settings.clusters, numbers, centroids.cpu(), standardizer, inertia, about)
+    return Clusterings(assignments, settings.clusters, samples.cpu(), centroids.cpu(), standardizer, inertia, about)
+
+
+def _finite(features: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    """The rows that are finite, the numbers of their samples, and how many rows of this process are not."""
+    offset, _ = first_row(len(features), features.device)
+    numbers = torch.arange(offset, offset + len(features)) if samples is None else samples
+    finite = finite_rows(features)
+    missing = int((~finite).sum())
+    if not missing:
+        return features, numbers, 0
+    if missing == len(finite):
+        raise ValueError(f"features must hold a row that is finite, got NaN or infinity in all {missing}.")
+    warn_nonfinite(missing, len(finite))
+    return features[finite], numbers[finite.to(numbers.device)], missing
 
 
 def _fit(x: Tensor, settings: KMeansSettings, generator: torch.Generator) -> KMeansFit:

@@ -295,7 +295,7 @@ def named_stores(stores: Iterable[str]) -> dict[str, FeatureStore]:
 
 
 def read_assignment(path: str, title: str = "given") -> Clusterings:
-    """Clusterings from a CSV of sample number and cluster, or from their own file.
+    """Clusterings from a CSV of sample number and cluster (below 0, empty or nan for none), or from their own file.
 
     Raises:
         ValueError: the file holds something else.
@@ -304,9 +304,10 @@ def read_assignment(path: str, title: str = "given") -> Clusterings:
         return Clusterings.load(path)
     rows = read_rows(path, "the assignment")
     try:
-        numbers = [[int(cell) for cell in row] for row in rows[1 if not rows[0][0].strip().isdigit() else 0 :]]
-        values = torch.tensor(numbers)
-        return Clusterings.given(values[:, 1], values[:, 0], title)
+        rows = rows[1 if not rows[0][0].strip().isdigit() else 0 :]
+        samples = torch.tensor([int(row[0]) for row in rows])
+        given = ["nan" if row[1].strip().lower() in ("", "na", "none") else row[1] for row in rows]
+        return Clusterings.given(torch.tensor([float(cell) for cell in given], dtype=torch.float64), samples, title)
     except (ValueError, IndexError, OverflowError, RuntimeError):
         raise ValueError(f"{path} must hold two columns, sample number and cluster, both integers.") from None
 

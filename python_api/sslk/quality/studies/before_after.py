@@ -8,6 +8,7 @@ from sslk.probes.source import described
 from sslk.quality.before_after import before_after
 from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.settings import BootstrapSettings
+from sslk.quality.studies.failure import without_answer
 from sslk.quality.studies.figures import before_after_panels
 from sslk.results.figure import picture
 from sslk.results.provenance import provenance
@@ -57,7 +58,9 @@ def before_after_study(
         for name, i in named.items()
     ]
     findings += empty_sets(discriminative.empty_share, float((change.before.qscore == 0).double().mean()))
-    findings += small_data(test=len(before), classes=len(before_outputs.classes))
+    samples = len(change.before.correct)
+    findings += small_data(test=samples, classes=len(before_outputs.classes))
+    findings += without_answer(len(before) - samples, len(before))
     findings.append(f"{change.repaired} samples became correct and {change.broken} wrong.")
     summary = {
         "active_change": change.active.value,

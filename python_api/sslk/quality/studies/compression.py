@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sslk.features.store import FeatureStore
+from sslk.probes.labelled import in_memory, rows_of
 from sslk.probes.linear import linear_probe
 from sslk.probes.outputs import accuracy_interval
-from sslk.probes.rows import loaded, rows_of
 from sslk.probes.source import described, joined, unlike_classes
 from sslk.progress import Progress
 from sslk.quality.discovery import discover
@@ -54,7 +54,7 @@ def compression_study(
     ]
     columns = ["left out [%]", "features"]
     columns += [text for name in study.selections for text in (f"{name} top-1 [%]", f"{name} std")]
-    train_labels, samples = train.labels(), len(test)
+    samples = study.test_rows.used
     noise = standard_error(samples)
     # A point cannot be told from none where an accuracy is that uncertain.
     lossless = {name: study.lossless(name) if noise <= 1 else None for name in study.selections}
@@ -78,11 +78,11 @@ def compression_study(
             f"{settings.tolerance:g} of the least possible (max_iterations {settings.max_iterations}): their accuracies "
             "may be too low."
         )
-    classes = len(train_labels.unique())
-    findings += small_data(train=len(train_labels), features=study.kept[0], test=samples, classes=classes)
-    findings += unlike_classes(train, test)
-    first, second = map(loaded, rows_of(train, test))
+    first, second = ((x, rows.labels) for rows, x in map(in_memory, rows_of(train, test)))
     plain = linear_probe(first, second, device=device or "cpu")
+    findings += small_data(train=study.train_rows.used, features=study.kept[0], test=samples, classes=len(plain.classes))
+    findings += [*unlike_classes(train, test), *study.train_rows.said("training"), *study.test_rows.said("test")]
+    findings += plain.outputs.missing_classes()
     low, _ = accuracy_interval(int(plain.correct.sum()), len(plain.correct))
     if 100 * low > float(mean[0, 0]) and study.reductions[0] == 0:
         findings.append(
@@ -96,6 +96,8 @@ def compression_study(
         "probes": study.top1.numel() * len(settings.l2),
         "converged": study.converged,
         "eps": found.eps,
+        **study.train_rows.summary("train"),
+        **study.test_rows.summary("test"),
     }
     drawn = picture(
         "compression",

@@ -8,7 +8,7 @@ import numpy as np
 
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.source import check_same_model, described, require_same_rows
+from sslk.probes.source import answered_rows, check_same_model, described
 from sslk.progress import Progress
 from sslk.quality import figures
 from sslk.quality.discovery import discover
@@ -52,7 +52,7 @@ def failure_study(
         StoreError: the outputs are of other samples, or the set of another model.
         ValueError: all answers are right, or all wrong.
     """
-    require_same_rows(test.require(), outputs)
+    answered = answered_rows(test.require(), outputs)
     if isinstance(discriminative, FeatureStore):
         check_same_model(discriminative, test)
         found = discover(discriminative, **vars(settings), device=device, progress=progress)
@@ -75,7 +75,7 @@ def failure_study(
         "auprc_low": own.auprc.low,
         "auprc_high": own.auprc.high,
         "accuracy": result.accuracy,
-        "samples": len(scores.scores),
+        "samples": len(answered) - result.nonfinite,
         "eps": scores.eps,
         "mean_active": scores.mean_active,
         "discriminative": scores.num_discriminative,
@@ -99,7 +99,8 @@ def failure_study(
         ),
     ]
     findings = _findings(result, bootstrap.resamples) + empty_sets(found.empty_share, scores.empty_share)
-    findings += small_data(test=len(test), classes=len(outputs.classes))
+    findings += small_data(test=len(answered), classes=len(outputs.classes))
+    findings += [*without_answer(len(test) - len(answered), len(test)), *scores.said(), *found.said()]
     origin = {
         "command": "failure",
         **vars(bootstrap),
@@ -112,6 +113,18 @@ def failure_study(
     }
     table = RunTable("Predicting which samples are classified correctly; 95 % bootstrap intervals", columns, rows)
     return Run("qscore", "Failure prediction", findings, provenance(origin), summary, [table], pictures)
+
+
+def without_answer(missing: int, rows: int) -> list[str]:
+    """One sentence where rows of a store have no answer; else none.
+
+    >>> without_answer(3, 100)
+    ['3 of 100 test rows are unlabelled or not finite: they have no answer and are left out.']
+    """
+    if not missing:
+        return []
+    are, they, have = ("is", "it has", "is") if missing == 1 else ("are", "they have", "are")
+    return [f"{missing} of {rows} test rows {are} unlabelled or not finite: {they} no answer and {have} left out."]
 
 
 def _findings(result: FailurePrediction, resamples: int) -> list[str]:

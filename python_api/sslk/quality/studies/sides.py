@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.source import check_same_model, described, require_same_rows
+from sslk.probes.source import answered_rows, check_same_model, described
 from sslk.progress import Progress
 from sslk.quality.settings import BootstrapSettings, DiscoverSettings
 from sslk.quality.signed import compare_sides
+from sslk.quality.studies.failure import without_answer
 from sslk.quality.studies.figures import auroc_bars, interval_columns
 from sslk.results.figure import picture
 from sslk.results.provenance import provenance
@@ -40,8 +41,8 @@ def sides_study(
         StoreError, ValueError: as for `compare_sides`.
     """
     check_same_model(train.require(), test.require())
-    require_same_rows(test, outputs)
-    result = compare_sides(train, test, outputs.correct, settings, bootstrap, device=device, progress=progress)
+    answered = answered_rows(test, outputs)
+    result = compare_sides(train, test, outputs, settings, bootstrap, device=device, progress=progress)
     sides = {"one-sided": result.one_sided, "two-sided": result.two_sided}
     rows = [
         [
@@ -68,7 +69,9 @@ def sides_study(
     for side, found in sides.items():
         said = empty_sets(found.empty_share, result.scores[side].empty_share)
         findings += [f"{side.capitalize()}: {sentence[0].lower()}{sentence[1:]}" for sentence in said]
-    findings += few_rows(len(train), train.num_features) + small_data(test=len(test), classes=len(outputs.classes))
+    findings += few_rows(result.one_sided.num_samples, train.num_features)
+    findings += small_data(test=len(answered), classes=len(outputs.classes))
+    findings += [*without_answer(len(test) - len(answered), len(test)), *result.one_sided.said()]
     summary = {
         "auroc_one_sided": result.auroc["one-sided"].value,
         "auroc_two_sided": result.auroc["two-sided"].value,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.source import check_same_model, described, require_same_rows
+from sslk.probes.source import answered_rows, check_same_model, described
 from sslk.progress import Progress
 from sslk.quality.ablation import sweep_thresholds
 from sslk.quality.settings import ThresholdSettings
+from sslk.quality.studies.failure import without_answer
 from sslk.quality.studies.figures import threshold_curves
 from sslk.results.figure import picture
 from sslk.results.provenance import provenance
@@ -39,11 +40,11 @@ def thresholds_study(
         ValueError: a band is not LOWER-UPPER, or as for `sweep_thresholds`.
     """
     check_same_model(train.require(), test.require())
-    require_same_rows(test, outputs)
+    answered = answered_rows(test, outputs)
     points = sweep_thresholds(
         train,
         test,
-        outputs.correct,
+        outputs,
         eps=settings.eps,
         bands=[_band(text) for text in settings.bands],
         two_sided=settings.two_sided,
@@ -65,7 +66,8 @@ def thresholds_study(
         error = auroc_standard_error(auroc or 0.5, correct, len(outputs.correct) - correct)
         noise = lost_in_noise(auroc - lowest, error, "an AUROC", len(outputs.correct))
         findings += noise if len(known) > 1 else []
-    findings += few_rows(len(train), train.num_features) + small_data(test=len(test), classes=len(outputs.classes))
+    findings += few_rows(len(train), train.num_features) + small_data(test=len(answered), classes=len(outputs.classes))
+    findings += without_answer(len(test) - len(answered), len(test))
     summary = {"auroc_highest": auroc, "eps_highest": best.eps if best else None, "points": len(points)}
     drawn = picture(
         "thresholds",

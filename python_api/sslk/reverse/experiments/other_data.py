@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from sslk.concepts.table import ConceptError, ConceptTable
+from sslk.probes.usable import RowCounts, finite_rows
 from sslk.results.run import Run, RunTable
 from sslk.reverse.experiments.agreement import comparable
 from sslk.reverse.experiments.result import agreement_summary, experiment, run_table, spread, warnings_of
-from sslk.reverse.metrics import METRICS, reverse_metrics
+from sslk.reverse.metrics import METRICS, reverse_metrics, value_of
 from sslk.reverse.protocol import reverse_probe
 from sslk.reverse.quantizer import Clusterings, quantize
 from sslk.reverse.settings import KMeansSettings, ProbeSettings
@@ -85,9 +86,12 @@ def shifted_test(
             f"{shifted.num_concepts}, differing in {len(different)} (such as {example})."
         )
     fitted = reverse_probe(clusterings, concepts, settings)
+    finite = finite_rows(features)
+    counts = RowCounts(len(finite), nonfinite=int((~finite).sum()))
+    features, samples = features[finite], samples[finite]
     table = shifted.join(samples)
     truth = clusterings.assign(features)
-    rows: list[list[float | str]] = []
+    rows: list[list[float | str | None]] = []
     summary: dict[str, float | int | str | None] = {}
     findings = []
     results = {
@@ -95,16 +99,16 @@ def shifted_test(
         title: [reverse_metrics(probe.predictor.logits(table), row) for probe, row in zip(fitted.probes, truth, strict=True)],
     }
     for name, found in results.items():
-        values = torch.tensor([[float(getattr(item, metric)) for metric in METRICS] for item in found]).double()
+        values = torch.tensor([[value_of(item, metric) for metric in METRICS] for item in found]).double()
         factor = torch.tensor([1.0 if m in ("entropy", "cross_entropy", "information") else 100.0 for m in METRICS])
         values *= factor
         deviations = values.std(0) if len(values) > 1 else torch.full((len(METRICS),), torch.nan)
         pairs_of = zip(values.mean(0).tolist(), deviations.tolist(), strict=True)
-        rows.append([name, *(v for pair in pairs_of for v in pair)])
+        rows.append([name, *(None if v != v else v for pair in pairs_of for v in pair)])
         nmi, ami, top1 = (values[:, METRICS.index(metric)] for metric in ("nmi", "ami", "top1"))
         findings.append(f"{name}: NMI {spread(nmi)} %, AMI {spread(ami)} %, top-1 {spread(top1)} %.")
         summary |= {f"NMI {name} [%]": float(nmi.mean()), f"AMI {name} [%]": float(ami.mean())}
-    findings += comparable([fitted]).why
+    findings += [*comparable([fitted]).why, *fitted.warnings, *counts.said(title)]
     units = [f"{m} [nats]" if m in ("entropy", "cross_entropy", "information") else f"{m} [%]" for m in METRICS]
     columns = ["test set", *(heading for unit in units for heading in (unit, f"std of {unit}"))]
     table_out = RunTable("Probe fitted on the first data set", columns, rows, "reverse_table7")

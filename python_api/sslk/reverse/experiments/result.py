@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,10 @@ def metric_columns() -> list[str]:
     return [heading for name, _, _ in COLUMNS for heading in (name, f"std of {name}")]
 
 
-def metric_row(probe: ReverseProbe) -> list[float]:
-    """Mean and standard deviation over the clusterings of every metric."""
-    return [factor * value for _, metric, factor in COLUMNS for value in (probe.mean(metric), probe.std(metric))]
+def metric_row(probe: ReverseProbe) -> list[float | None]:
+    """Mean and standard deviation over the clusterings of every metric; None where there is none."""
+    pairs = [(factor, value) for _, metric, factor in COLUMNS for value in (probe.mean(metric), probe.std(metric))]
+    return [None if math.isnan(value) else factor * value for factor, value in pairs]
 
 
 def agreement_summary(probes: Mapping[str, ReverseProbe]) -> dict[str, float | int | str | None]:
