@@ -1,76 +1,132 @@
-"""Speed of extraction against the bare forward pass, and of discover + score over a store against reading its files.
+"""Speed of extraction against loops as users write them, and of discover + score over a store against reading its files.
 
     python bench/features.py extract --images 256
     python bench/features.py stream --gigabytes 1
 
 Ratios are medians over interleaved repetitions; give a machine to itself for numbers to publish. CPU-second ratios
-(of this process, loading workers left out) hold on a busy machine too; use OMP_NUM_THREADS=1 there, waiting threads
-burn time.
+hold on a busy machine too; use OMP_NUM_THREADS=1 there, waiting threads burn time.
 """
 
 import argparse
+import io
 import os
+import re
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
+import torchvision.transforms as T
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.models import resnet50
 
 from sslk.features import FeatureStore, StoreSpec, StoreWriter, extract
 from sslk.features.manifest import shard_name
 from sslk.features.settings import ExtractSettings
 
 
-class Images(Dataset):
-    """uint8 images in memory, normalised as they are loaded."""
+class Photos(Dataset):
+    """JPEGs of 500 x 375 in memory, about 60 KB each, decoded and cut to 224 pixels as they are loaded."""
 
-    name = "images in memory"
-    transform = None
+    name = "photos"
 
     def __init__(self, n: int) -> None:
-        self.pixels = torch.randint(256, (n, 3, 224, 224), dtype=torch.uint8)
-        self.labels = torch.randint(1000, (n,)).tolist()
+        generator = torch.Generator().manual_seed(0)
+        self.transform = T.Compose(
+            [T.Resize(256), T.CenterCrop(224), T.ToTensor(), T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+        )
+        self.labels = torch.randint(1000, (n,), generator=generator).tolist()
+        self.files = []
+        for _ in range(n):
+            coarse = torch.rand(1, 3, 47, 63, generator=generator)
+            smooth = torch.nn.functional.interpolate(coarse, (375, 500), mode="bicubic")[0]
+            noisy = smooth + 0.05 * torch.randn(3, 375, 500, generator=generator)
+            self.files.append(io.BytesIO())
+            T.functional.to_pil_image(noisy.clamp(0, 1)).save(self.files[-1], "JPEG", quality=85)
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.pixels[index].float().div_(255).sub_(0.45).div_(0.225), self.labels[index]
+        return self.transform(Image.open(io.BytesIO(self.files[index].getvalue()))), self.labels[index]
 
 
-def bench_extract(images: int, batch_size: int, workers: int, repetitions: int) -> None:
-    """ResNet-18 at 224 pixels, float32."""
-    from torchvision.models import resnet18
+class Decoded(Dataset):
+    """The same images as tensors in memory."""
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = resnet18(weights=None).to(device).eval()
+    name, transform = "decoded photos", None
+
+    def __init__(self, n: int) -> None:
+        photos = Photos(n)
+        self.labels = photos.labels
+        self.images = torch.stack([image for image, _ in photos])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index], self.labels[index]
+
+
+def plain_loop(model: torch.nn.Module, data: Dataset, options: dict[str, int], channels_last: bool, half: bool) -> torch.Tensor:
+    """What a careful user writes: a DataLoader with workers, inference mode, layout and precision by choice."""
+    device = next(model.parameters()).device
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model.to(memory_format=layout)
+    features = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        for images, _ in DataLoader(data, pin_memory=device.type == "cuda", **options):
+            features.append(model(images.to(device, non_blocking=True).contiguous(memory_format=layout)))
+    model.to(memory_format=torch.contiguous_format)
+    return torch.cat(features).float().cpu()
+
+
+def bench_extract(images: int, batch_size: int, workers: int, repetitions: int, decoded: bool, only: str) -> None:
+    """ResNet-50 at 224 pixels: four plain loops, and `extract` in two precisions, interleaved."""
+    model = resnet50(weights=None).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     model.fc = torch.nn.Identity()
-    data = Images(images)
-    batches = [torch.stack([data[i][0] for i in range(s, s + batch_size)]) for s in range(0, images, batch_size)]
-    batches = [batch.to(device) for batch in batches]
-    ratios, cpu_ratios = [], []
-    for repetition in range(repetitions + 1):
-        start, cpu = time.perf_counter(), time.process_time()
-        with torch.inference_mode():
-            for batch in batches:
-                model(batch)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        bare, bare_cpu = time.perf_counter() - start, time.process_time() - cpu
+    data = (Decoded if decoded else Photos)(images)
+    options = {"batch_size": batch_size, "num_workers": workers}
+
+    def extracted(amp: str) -> torch.Tensor:
         with tempfile.TemporaryDirectory() as folder:
-            start, cpu = time.perf_counter(), time.process_time()
-            extract(model, data, Path(folder) / "s", ExtractSettings(batch_size, images // 2, workers))
-            whole, whole_cpu = time.perf_counter() - start, time.process_time() - cpu
-        if repetition:  # the first warms up
-            ratios.append(bare / whole)
-            cpu_ratios.append(bare_cpu / whole_cpu)
-            print(f"forward {images / bare:.1f} images/s, extract {images / whole:.1f} images/s, {bare / whole:.3f}")
-    print(
-        f"extraction at {statistics.median(ratios):.3f} x the bare forward pass (median of {repetitions}, {device}); "
-        f"{statistics.median(cpu_ratios):.3f} in CPU seconds"
-    )
+            settings = ExtractSettings(batch_size, workers=workers, amp=amp, dtype="float32")
+            return extract(model, data, Path(folder) / "s", settings).load().features.clone()
+
+    ways = {
+        "plain": lambda: plain_loop(model, data, options, False, False),
+        "channels-last": lambda: plain_loop(model, data, options, True, False),
+        "extract": lambda: extracted("off"),
+        "bfloat16": lambda: plain_loop(model, data, options, False, True),
+        "bfloat16, channels-last": lambda: plain_loop(model, data, options, True, True),
+        "extract, bfloat16": lambda: extracted("bfloat16"),
+    }
+    ways = {name: way for name, way in ways.items() if re.search(only, name)}
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    cpu_speeds: dict[str, list[float]] = {name: [] for name in ways}
+    plain_loop(model, torch.utils.data.Subset(data, range(min(images, batch_size))), options, True, False)  # warms up
+    reference = None
+    for _ in range(repetitions):
+        for name, way in ways.items():
+            start, cpu = time.perf_counter(), sum(os.times()[:4])
+            features = way()
+            speeds[name].append(images / (time.perf_counter() - start))
+            cpu_speeds[name].append(images / (sum(os.times()[:4]) - cpu))
+            reference = features if name == "plain" else reference
+            if name == "extract" and reference is not None:
+                print(f"extract differs from the plain loop by {(features - reference).abs().max() / reference.abs().max():.1e}")
+    kind = f"{next(model.parameters()).device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    print(f"ResNet-50, 224 pixels, {images} {data.name}, batches of {batch_size}, {workers} workers; {kind}")
+    print(f"{'':24} images/s    to the best plain loop of its precision   images per CPU second, workers included")
+    for half in (False, True):
+        group = [name for name in ways if ("bfloat16" in name) == half]
+        medians = {name: statistics.median(speeds[name]) for name in group}
+        best = max((name for name in group if "extract" not in name), key=medians.__getitem__, default=None)
+        for name in group:
+            ratio = statistics.median(a / b for a, b in zip(speeds[name], speeds[best], strict=True)) if best else float("nan")
+            print(f"{name:24} {medians[name]:8.1f}    {ratio:8.3f} {'':31} {statistics.median(cpu_speeds[name]):8.2f}")
 
 
 def anonymous_megabytes() -> float:
@@ -149,6 +205,8 @@ if __name__ == "__main__":
     one.add_argument("--batch-size", type=int, default=32)
     one.add_argument("--workers", type=int, default=2)
     one.add_argument("--repetitions", type=int, default=3)
+    one.add_argument("--decoded", action="store_true", help="tensors in memory instead of JPEGs")
+    one.add_argument("--only", default="", help="a pattern of the ways to measure")
     two = verbs.add_parser("stream")
     two.set_defaults(run=bench_stream)
     two.add_argument("--gigabytes", type=float, default=1.0)

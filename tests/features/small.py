@@ -2,10 +2,12 @@
 
 import os
 import resource
+import signal
 import tempfile
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -40,6 +42,38 @@ def small_model(width=24, seed=0):
     """Convolution, batch norm, ReLU, pooling: non-negative features."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def several_model(seed=0):
+    """Three representations in a mapping: of 24 features, of 5 signed ones, and both side by side."""
+    torch.manual_seed(seed)
+    return Several()
+
+
+class Several(nn.Module):
+    """See `several_model`."""
+
+    def __init__(self):
+        super().__init__()
+        self.early, self.late = small_model(), nn.Linear(24, 5)
+
+    def forward(self, images):
+        early = self.early(images)
+        late = self.late(early)
+        return {"early": early, "late": late, "both": torch.cat([early, late], 1)}
+
+
+def kill_several(folder, after):
+    """Extract three representations in a child process that kills itself after so many samples."""
+    from sslk.features import extract_several
+
+    def progress(done, total, stage):
+        if done > after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    out = {name: Path(folder) / name for name in ("early", "late", "both")}
+    settings = ExtractSettings(batch_size=16, shard_rows=40, workers=0)
+    extract_several(several_model(), SmallData(100), out, settings, progress=progress)
 
 
 def store_bytes(folder):
@@ -88,6 +122,24 @@ def extract_refused(folder, limit, drop_rights):
         os._exit(error.errno)
 
 
+class Wide(nn.Module):
+    """Needs 384 MB an image."""
+
+    def forward(self, images):
+        return images.mean((2, 3)).repeat(1, 32 << 20)[:, :5]
+
+
+def extract_within(folder, limit):
+    """Extract in a child process with an address space of `limit` bytes more than there is."""
+    from sslk.features import extract
+
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + limit, used + limit))
+    with pytest.warns(UserWarning, match="8 images at once do not fit the memory of cpu"):
+        extract(Wide(), SmallData(8), folder, ExtractSettings(workers=0, batch_size=8))
+
+
 def second_writer(folder, message):
     """Try to write to a store that another process writes to; leave the error in a file."""
     from sslk.features import FeatureStore, StoreError, StoreWriter
@@ -103,3 +155,30 @@ def finished(child):
     child.start()
     child.join()
     return child.exitcode
+
+
+def import_within(features, out, megabytes, **settings):
+    """Import in a child process that may take `megabytes` more of addresses than it has; exit with 0 when it could."""
+    from sslk.features import ImportSettings, store_import
+
+    torch.set_num_threads(1)
+    store_import(torch.ones(64, 8), f"{out}-first")  # loads what an import needs
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (megabytes << 20),) * 2)
+    store_import(features, out, ImportSettings(**settings))
+
+
+def import_logging(out, log, seconds):
+    """Import 400 rows with names in a child process, writing a byte to `log` after every block."""
+    from sslk.features import ImportSettings, store_import
+
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def progress(done, total, stage):
+        if stage == "importing":
+            os.write(fd, b".")
+            time.sleep(seconds)
+
+    rows = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    names, labels = [f"n{i}" for i in range(400)], [i % 3 for i in range(400)]
+    store_import(rows, out, ImportSettings(shard_rows=10), labels=labels, names=names, progress=progress)

@@ -108,7 +108,7 @@ def test_a_whole_shard_of_corrupt_images_is_an_empty_shard_and_all_is_an_error(m
     assert sum(len(batch.features) for batch in store.batches(7)) == 20
     with pytest.raises(ValueError, match="no readable sample; the last error was OSError: cannot identify"):
         extract(model, SmallData(30, corrupt=range(30)), tmp_path / "t", ExtractSettings(workers=0, on_corrupt="skip"))
-    model.num_features = 24
+    model.num_features, model.signed = 24, False
     with pytest.raises(ValueError, match="no sample of small could be read; the first, 0: OSError"):
         extract(model, SmallData(30, corrupt=range(30)), tmp_path / "t", ExtractSettings(workers=0, on_corrupt="skip"))
 
@@ -118,7 +118,7 @@ def test_a_bug_in_the_transform_is_not_a_corrupt_image(model, tmp_path):
         def __getitem__(self, index):
             return None + 1
 
-    model.num_features = 24
+    model.num_features, model.signed = 24, False
     with pytest.raises(TypeError):
         extract(model, Broken(5), tmp_path / "s", ExtractSettings(workers=0, on_corrupt="skip"))
 

@@ -97,7 +97,8 @@ def test_export(made, tmp_path, dtype, labels):
     store = made("s", 50, labels=labels, dtype=dtype, corrupt={4})
     files = store_export(store.path, tmp_path / "numpy")
     everything = store.load()
-    arrays = {file.stem: np.load(file, mmap_mode="r") for file in files}
+    arrays = {file.stem: np.load(file, mmap_mode="r") for file in files if file.suffix == ".npy"}
+    assert {file.name for file in files} == {f"{name}.npy" for name in arrays} | {"manifest.csv", "classes.json"}
     assert set(arrays) == {"features", "indices"} | ({"labels"} if labels else set())
     assert arrays["features"].dtype == (np.float16 if dtype == "float16" else np.float32)
     np.testing.assert_array_equal(arrays["features"], everything.features.float().numpy())

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sslk.features import FeatureStore, StoreError, StoreSpec, StoreWriter, extract
+from sslk.features.intact import CHECKED
 from sslk.features.settings import ExtractSettings
-from sslk.features.store import CHECKED
 from tests.features.small import SmallData, finished, second_writer, small_model
 
 SPEC = StoreSpec("tiny", "0" * 64, "noise", "0" * 64, "none", samples=103, num_features=6, shard_rows=20)
@@ -129,7 +129,7 @@ def test_altered_shard_whose_times_were_set_back_is_found_when_no_check_is_remem
 
 
 def test_copied_store_is_hashed_once_then_remembered(store, monkeypatch):
-    import sslk.features.store as module
+    import sslk.features.intact as module
 
     (store.path / CHECKED).unlink()
     hashed = []
@@ -162,7 +162,7 @@ def test_shard_of_another_model_is_refused_even_with_a_matching_manifest(store, 
 def test_shard_of_other_shapes_and_a_file_that_is_no_safetensors(store):
     from dataclasses import replace
 
-    from sslk.features.store import open_shard
+    from sslk.features.intact import open_shard
 
     entry = store.manifest.shards[0]
     path = store.path / entry.file

@@ -1,6 +1,9 @@
+from .exporting import store_export as store_export
 from .extraction import extract as extract
+from .extraction import extract_several as extract_several
+from .importing.run import store_import as store_import
+from .importing.settings import ImportSettings as ImportSettings
 from .maintain import StoreInfo as StoreInfo
-from .maintain import store_export as store_export
 from .maintain import store_info as store_info
 from .maintain import store_merge as store_merge
 from .maintain import store_verify as store_verify

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from sslk.data import Dataset, load_dataset, splits_of
 from sslk.data.source import DataSource
-from sslk.distributed import best_device
+from sslk.distributed import require_device
 from sslk.features.extraction import extract
+from sslk.features.manifest import MANIFEST
 from sslk.features.settings import ExtractSettings
 from sslk.features.store import FeatureStore
+from sslk.features.unreadable import require_readable
 from sslk.models import evaluation_transform
 from sslk.models.source import ModelSource
 from sslk.progress import Progress, renamed
@@ -38,8 +40,8 @@ def extract_by_name(
         progress: called after every batch.
 
     Raises:
-        ValueError: an unknown name (near ones are listed), a checkpoint that does not fit, an unreadable image, or a
-            folder that holds another extraction.
+        ValueError: an unknown name (near ones are listed), a checkpoint that does not fit, an unreadable image, a device
+            that is not there, or a folder that holds another extraction.
         OSError: a file is missing, the disk is full or out cannot be written to.
 
     >>> import tempfile
@@ -48,10 +50,12 @@ def extract_by_name(
     >>> len(store), store.num_features, store.complete
     (1000, 256, True)
     """
+    settings = replace(settings, device=str(require_device(settings.device)))
     backbone = model.load()
     transform = evaluation_transform(backbone, image_size=model.image_size)
     images = load_dataset(data.data, data.split, root=data.root, transform=transform)
-    settings = replace(settings, device=settings.device or best_device())
+    if settings.on_corrupt == "raise" and not (Path(out) / MANIFEST).exists():
+        require_readable(images)
     return extract(backbone, images, out, settings, progress=progress)
 
 
@@ -74,6 +78,9 @@ def extract_pair(
     Raises:
         StoreError: the data set has no labels; else as for `extract_by_name`.
     """
+    if settings.on_corrupt == "raise" and not (Path(out) / "test" / MANIFEST).exists():  # before the training split's hours
+        part, split = splits_of(data)[1]
+        require_readable(load_dataset(part, split, root=root))
     train, test = (
         extract_by_name(
             model, DataSource(part, split, root), Path(out) / role, settings, progress=renamed(progress, f"extracting {split}")

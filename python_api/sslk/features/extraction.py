@@ -1,7 +1,10 @@
-"""Extraction: the representations of a data set under a model, into a feature store, resumable at any moment."""
+"""Extraction: the representations of a data set under a model, into feature stores, resumable at any moment."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,14 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import Dataset
 
-from sslk.distributed import world
+from sslk.distributed import require_device, world
+from sslk.features.forward import Forward
 from sslk.features.identity import data_hash, dataset_name, labels_of, model_name, transform_text, weights_hash
-from sslk.features.loading import Loaded, first_readable, loader
+from sslk.features.loading import as_tensor, first_readable
 from sslk.features.manifest import MANIFEST, Manifest, StoreSpec, shard_name
 from sslk.features.settings import ExtractSettings
-from sslk.features.store import FeatureStore, dtype_of
+from sslk.features.shards import fill_shards
+from sslk.features.store import FeatureStore
 from sslk.features.writer import StoreWriter
 from sslk.progress import Progress
 
@@ -38,8 +43,8 @@ def extract(
 
     Args:
         model: maps images `[n, C, H, W]` to representations `[n, D]`. Evaluated in eval mode, without gradients; its
-            training flags are restored. Attributes `name`, `num_features`, `signed` and `variants` are used where
-            present.
+            training flags are restored. Attributes `name`, `num_features`, `signed`, `variants` and `feature` (which
+            representation it is, in words) are used where present.
         dataset: map-style; items `(image tensor, label)` or images; attributes `name`, `classes`, `labels` and
             `transform` are used where present.
         out: folder of the store.
@@ -54,7 +59,8 @@ def extract(
     Raises:
         StoreError: out holds another extraction (the fields that differ are named) or a damaged shard.
         ValueError: labels=True for a data set without labels, an empty data set, an unreadable image, a model whose
-            output is no `[n, D]`, features that do not fit dtype, or a size that is not positive.
+            output is no `[n, D]` or that cannot be compiled, an image that does not fit the memory, features that do not
+            fit dtype, a device that is not there, or a size that is not positive.
         OSError: the disk is full or out cannot be written to.
 
     >>> import tempfile
@@ -64,163 +70,154 @@ def extract(
     >>> store.load().features.shape, store.labels().tolist()
     (torch.Size([10, 4]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
-    out = Path(out)
+    (store,) = _extract(model, dataset, {"": Path(out)}, None, settings, labels, progress)
+    return store
+
+
+def extract_several(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    out: Mapping[str, str | PathLike[str]],
+    settings: ExtractSettings = ExtractSettings(),  # noqa: B008 (frozen)
+    *,
+    labels: bool | None = None,
+    progress: Progress | None = None,
+) -> dict[str, FeatureStore]:
+    """Store several representations of the same images, of several layers say, out of one forward pass.
+
+    What is true of `extract` is true of each store. A shard is computed where any store lacks it, and written into those.
+
+    Args:
+        model: gives the representations `[n, D_k]` by name, in a mapping that `forward_several(images)` returns, or where
+            it has no such method the model itself; or in a tuple, in the order of out. Where the model has
+            `representations`, a mapping from their names, `num_features`, `signed`, `feature` and `weights_hash` are taken
+            from its values; they are measured on the first image otherwise, and `feature` is the name.
+        out: folder of the store of each representation; the model may give more of them.
+        dataset, settings, labels, progress: as for `extract`.
+
+    Raises:
+        StoreError, ValueError, OSError: as for `extract`, or two representations have one folder.
+
+    >>> import tempfile
+    >>> class Two(nn.Module):
+    ...     def forward(self, images):
+    ...         return {"mean": images.mean((2, 3)), "max": images.amax((2, 3)), "pixels": images.flatten(1)}
+    >>> images, folder = torch.utils.data.TensorDataset(torch.randn(10, 3, 8, 8)), Path(tempfile.mkdtemp())
+    >>> stores = extract_several(Two(), images, {"max": folder / "a", "pixels": folder / "b"}, ExtractSettings(workers=0))
+    >>> {name: (store.num_features, store.spec.signed) for name, store in stores.items()}
+    {'max': (3, False), 'pixels': (192, True)}
+    """
+    if not isinstance(out, Mapping):
+        raise TypeError(f"out must map the names of representations to folders, got {type(out).__name__}.")
+    folders = {name: Path(path) for name, path in out.items()}
+    if not folders or len({path.resolve() for path in folders.values()}) < len(folders):
+        raise ValueError(f"out must name representations, each with a folder of its own, got {dict(out)}.")
+    stores = _extract(model, dataset, folders, tuple(folders), settings, labels, progress)
+    return dict(zip(folders, stores, strict=True))
+
+
+def _extract(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    out: Mapping[str, Path],
+    names: tuple[str, ...] | None,
+    settings: ExtractSettings,
+    labels: bool | None,
+    progress: Progress | None,
+) -> list[FeatureStore]:
     _check(dataset, settings)
     known = labels_of(dataset) is not None
     if labels and not known and len(first_readable(dataset)) < 2:
         raise ValueError(f"labels=True needs a labelled data set, but {dataset_name(dataset)} has no labels.")
-    device = torch.device(settings.device) if settings.device is not None else _device_of(model)
+    device = require_device(settings.device) if settings.device is not None else _device_of(model)
     model.to(device)
     rank, world_size = world()
-    with _evaluating(model, device, settings.amp) as forward:
-        spec = StoreSpec(
-            model=model_name(model),
-            weights_hash=weights_hash(model),
-            dataset=dataset_name(dataset),
-            data_hash=data_hash(dataset),
-            transform=transform_text(dataset),
-            samples=len(dataset),  # type: ignore[arg-type]
-            num_features=_num_features(model, forward, dataset),
-            dtype=settings.dtype or ("float32" if settings.amp == "off" else settings.amp),
-            amp=settings.amp,
-            labels=known if labels is None else labels,
-            signed=bool(getattr(model, "signed", False)),
-            classes=tuple(str(name) for name in getattr(dataset, "classes", None) or ()),
-            shard_rows=settings.shard_rows or _begun_shard_rows(out) or 8192,
-            variants=tuple(getattr(model, "variants", ())),
-        )
-        with StoreWriter(out, spec, rank) as writer:
-            mine = range(rank, spec.shard_count, world_size)
-            todo = [number for number in mine if shard_name(number) not in writer.finished]
-            if todo:
-                _extract_shards(forward, dataset, writer, todo, settings, device, progress)
+    first_image = cache(lambda: as_tensor(first_readable(dataset)[0]))
+    begun = next((Manifest.read(folder).spec for folder in out.values() if (folder / MANIFEST).exists()), None)
+    common: dict[str, Any] = {
+        "model": model_name(model),
+        "weights_hash": weights_hash(model),
+        "dataset": dataset_name(dataset),
+        "data_hash": data_hash(dataset),
+        "transform": transform_text(dataset),
+        "samples": len(dataset),  # type: ignore[arg-type]
+        "dtype": settings.dtype or ("float32" if settings.amp == "off" else settings.amp),
+        "amp": settings.amp,
+        "labels": known if labels is None else labels,
+        "classes": tuple(str(name) for name in getattr(dataset, "classes", None) or ()),
+        "shard_rows": settings.shard_rows or (begun.shard_rows if begun else 8192),
+        "variants": tuple(getattr(model, "variants", ())),
+    }
+    with ExitStack() as stack:
+        forward = stack.enter_context(Forward(model, names, settings, device))
+        facts = _representations(model, names, forward, first_image, begun)
+        specs = [StoreSpec(**{**common, **fact}) for fact in facts]
+        writers = [stack.enter_context(StoreWriter(path, spec, rank)) for path, spec in zip(out.values(), specs, strict=True)]
+        mine = range(rank, specs[0].shard_count, world_size)
+        todo = [number for number in mine if any(shard_name(number) not in writer.finished for writer in writers)]
+        if todo:
+            largest = min(specs[0].shard_rows, specs[0].samples)
+            forward.batch_size = min(largest, settings.batch_size or _usual_batch(device, first_image))
+            fill_shards(forward, dataset, writers, todo, settings, progress)
     if world_size > 1 and distributed.is_initialized():
         distributed.barrier()
-    return FeatureStore(out)
+    return [FeatureStore(path) for path in out.values()]
 
 
-def _extract_shards(
-    forward: Callable[[Tensor], Tensor],
-    dataset: Dataset[Any],
-    writer: StoreWriter,
-    numbers: list[int],
-    settings: ExtractSettings,
-    device: torch.device,
-    progress: Progress | None,
-) -> None:
-    """Fill the given shards; loading runs ahead across their borders."""
-    spec = writer.spec
-    plan = {number: _batches(spec, number, settings.batch_size) for number in numbers}
-    loaded: Iterator[Loaded] = iter(
-        loader(
-            dataset,
-            [indices for batches in plan.values() for indices in batches],
-            labels=spec.labels,
-            workers=settings.workers,
-            pin=device.type == "cuda",
-        )
-    )
-    total = sum(len(indices) for batches in plan.values() for indices in batches)
-    done = unreadable = 0
-    for number, batches in plan.items():
-        # The shard is gathered on the device: one transfer back, and no wait for it after every batch.
-        features: list[Tensor] = []
-        labels: list[Tensor] = []
-        index: list[Tensor] = []
-        skipped: list[tuple[int, str]] = []
-        for indices in batches:
-            batch = next(loaded)
-            if batch.unreadable and settings.on_corrupt == "raise":
-                sample, reason = batch.unreadable[0]
-                raise ValueError(
-                    f"sample {sample} of {spec.dataset} cannot be read ({reason}); on_corrupt='skip' leaves such samples out."
-                )
-            skipped += batch.unreadable
-            if batch.images is not None:
-                output = forward(batch.images.to(device, non_blocking=True))
-                _checked(output, len(batch.indices), spec.num_features)
-                features.append(output)
-                index.append(batch.indices)
-                if batch.labels is not None:
-                    labels.append(batch.labels)
-            done += len(indices)
-            unreadable += len(batch.unreadable)
-            if progress is not None:
-                progress(done, total, "extracting")
-        if unreadable == done:  # nothing so far in this run; earlier runs or other processes may have read samples
-            sample, reason = skipped[0]
-            try:
-                first_readable(dataset)
-            except ValueError:
-                message = f"no sample of {spec.dataset} could be read; the first, {sample}: {reason}."
-                raise ValueError(message) from None
-        empty = torch.zeros(0, dtype=torch.int64)
-        writer.write(
-            number,
-            torch.cat(features) if features else torch.zeros(0, spec.num_features),
-            torch.cat([empty, *labels]) if spec.labels else None,
-            torch.cat([empty, *index]),
-            tuple(skipped),
-        )
+def _representations(
+    model: nn.Module, names: tuple[str, ...] | None, forward: Forward, first_image: Callable[[], Tensor], begun: StoreSpec | None
+) -> list[dict[str, Any]]:
+    """D, sign and description of each representation: as the model says, or as the first image shows."""
+    if names is None:
+        width, signed, feature = (getattr(model, name, None) for name in ("num_features", "signed", "feature"))
+        if begun is not None and begun.weights_hash == weights_hash(model):  # measured when the store was begun
+            width = width if isinstance(width, int) else begun.num_features
+            signed = signed if isinstance(signed, bool) else begun.signed
+        if not isinstance(width, int) or not isinstance(signed, bool):
+            (measured,) = forward.first(first_image())
+            width = width if isinstance(width, int) else measured.shape[1]
+            signed = signed if isinstance(signed, bool) else bool((measured < 0).any())
+        return [{"num_features": width, "signed": signed, "feature": feature if isinstance(feature, str) else ""}]
+    about = getattr(model, "representations", {})
+    if all(name in about for name in names):
+        return [
+            {
+                "num_features": about[name].num_features,
+                "signed": bool(about[name].signed),
+                "feature": str(getattr(about[name], "feature", name)),
+                # What one layer depends on is not what another does.
+                **({"weights_hash": about[name].weights_hash} if hasattr(about[name], "weights_hash") else {}),
+            }
+            for name in names
+        ]
+    outputs = forward.first(first_image())
+    return [
+        {"num_features": output.shape[1], "signed": bool((output < 0).any()), "feature": name}
+        for name, output in zip(names, outputs, strict=True)
+    ]
 
 
-def _batches(spec: StoreSpec, number: int, batch_size: int) -> list[range]:
-    """The indices of a shard's batches; they depend on nothing but the shard."""
-    first, last = number * spec.shard_rows, min((number + 1) * spec.shard_rows, spec.samples)
-    return [range(start, min(start + batch_size, last)) for start in range(first, last, batch_size)]
-
-
-def _checked(output: object, rows: int, num_features: int | None = None) -> Tensor:
-    """The model's output, refused unless it is `[rows, num_features]`."""
-    if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != rows or not output.is_floating_point():
-        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(
-            f"model must return representations [n, D], but gave {found} for {rows} images: "
-            "pool the feature map, or pass the backbone alone."
-        )
-    if num_features is not None and output.shape[1] != num_features:
-        raise ValueError(f"model.num_features says {num_features}, but the output has {output.shape[1]} features.")
-    return output
-
-
-@contextmanager
-def _evaluating(model: nn.Module, device: torch.device, amp: str) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The model's forward pass in eval mode, without gradients and in mixed precision; flags are restored after."""
-    training = [module for module in model.modules() if module.training]
-    precision: AbstractContextManager[Any] = nullcontext()
-    if amp != "off":
-        precision = torch.autocast(device.type, dtype=dtype_of(amp))
-    model.eval()
+def _usual_batch(device: torch.device, first_image: Callable[[], Tensor]) -> int:
+    """256; on a CPU, which is no faster for many images at once, as many as have the pixels of 32 at 224 x 224."""
+    if device.type != "cpu":
+        return 256
     try:
-        with torch.inference_mode(), precision:
-            yield model
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _num_features(model: nn.Module, forward: Callable[[Tensor], Tensor], dataset: Dataset[Any]) -> int:
-    """D: as the backbone says, or as the first sample shows."""
-    stated = getattr(model, "num_features", None)
-    if isinstance(stated, int):
-        return stated
-    image = first_readable(dataset)[0]
-    return _checked(forward(image[None].to(_device_of(model))), 1).shape[1]
+        return max(1, min(256, 32 * 3 * 224 * 224 // first_image().numel()))
+    except ValueError:  # which sample cannot be read is said where it is its turn
+        return 32
 
 
 def _device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in model.state_dict().values()), torch.device("cpu"))
 
 
-def _begun_shard_rows(out: Path) -> int | None:
-    return Manifest.read(out).spec.shard_rows if (out / MANIFEST).exists() else None
-
-
 def _check(dataset: Dataset[Any], settings: ExtractSettings) -> None:
     batch_size, shard_rows, workers = settings.batch_size, settings.shard_rows, settings.workers
     if settings.on_corrupt not in ("raise", "skip"):
         raise ValueError(f"on_corrupt must be 'raise' or 'skip', got {settings.on_corrupt!r}.")
-    if batch_size < 1 or (shard_rows is not None and shard_rows < 1) or workers < 0:
+    if settings.amp not in ("off", "float16", "bfloat16"):
+        raise ValueError(f"amp must be 'off', 'float16' or 'bfloat16', got {settings.amp!r}.")
+    if (batch_size is not None and batch_size < 1) or (shard_rows is not None and shard_rows < 1) or workers < 0:
         raise ValueError(
             f"batch_size and shard_rows must be at least 1 and workers at least 0, got {batch_size}, {shard_rows} and {workers}."
         )

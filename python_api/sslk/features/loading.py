@@ -3,6 +3,7 @@
 import re
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -52,10 +53,7 @@ class Samples(Dataset[Sample]):
         except UNREADABLE as error:
             return Sample(index, None, None, _reason(error))
         labelled = isinstance(item, tuple | list)
-        image = item[0] if labelled else item
-        if not isinstance(image, Tensor):
-            kind = type(image).__name__
-            raise TypeError(f"dataset must give image tensors, got {kind}: add a transform that ends in a tensor.")
+        image = as_tensor(item[0] if labelled else item)
         if not self.labels:
             return Sample(index, image, None)
         return Sample(index, image, int(item[1] if labelled else labels_of(self.dataset)[index]))  # type: ignore[index]
@@ -75,6 +73,18 @@ def first_readable(dataset: Dataset[Any]) -> tuple[Any, ...]:
             continue
         return tuple(item) if isinstance(item, tuple | list) else (item,)
     raise ValueError(f"dataset has no readable sample; the last error was {reason}.")
+
+
+def as_tensor(image: object) -> Tensor:
+    """An image of the data set.
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    if not isinstance(image, Tensor):
+        kind = type(image).__name__
+        raise TypeError(f"dataset must give image tensors, got {kind}: add a transform that ends in a tensor.")
+    return image
 
 
 def _reason(error: Exception) -> str:
@@ -101,6 +111,43 @@ def loader(dataset: Dataset[Any], batches: list[range], *, labels: bool, workers
         num_workers=loading_processes(workers),
         collate_fn=collate,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
         generator=torch.Generator().manual_seed(0),  # leaves the caller's random state alone
     )
+
+
+def ahead(batches: Iterable[Loaded], device: torch.device) -> Iterator[Loaded]:
+    """The batches; on CUDA the next one travels to the device while the network computes."""
+    if device.type != "cuda":
+        yield from batches
+        return
+    copying, computing = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    waiting: tuple[Loaded, torch.cuda.Event] | None = None
+    computed: tuple[torch.cuda.Event | None, torch.cuda.Event | None] = (None, None)
+    for batch in batches:
+        if computed[0] is not None:
+            computed[0].synchronize()  # at most three batches are on the device, however quick the loading
+        following = _copied(batch, device, copying)
+        if waiting is not None:
+            yield _arrived(*waiting, computing)
+            computed = (computed[1], computing.record_event())
+        waiting = following
+    if waiting is not None:
+        yield _arrived(*waiting, computing)
+
+
+def _copied(batch: Loaded, device: torch.device, stream: torch.cuda.Stream) -> tuple[Loaded, torch.cuda.Event]:
+    """The batch on its way, and the event of its arrival; a batch that does not fit stays, and goes in pieces later."""
+    with torch.cuda.stream(stream):
+        if batch.images is not None:
+            try:
+                batch = batch._replace(images=batch.images.to(device, non_blocking=True))
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+        return batch, stream.record_event()
+
+
+def _arrived(batch: Loaded, event: torch.cuda.Event, stream: torch.cuda.Stream) -> Loaded:
+    stream.wait_event(event)
+    if batch.images is not None and batch.images.is_cuda:
+        batch.images.record_stream(stream)  # not to be overwritten by the next copy before the network has read it
+    return batch

@@ -1,19 +1,15 @@
-"""Looking after feature stores: what is inside, is it intact, several into one, out to NumPy."""
+"""Looking after feature stores: what is inside, is it intact, several into one."""
 
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from sslk.features.manifest import MANIFEST, Manifest, ShardEntry, StoreError, StoreSpec, shard_name
-from sslk.features.store import FeatureStore, check_contents, open_shard
+from sslk.features.intact import check_contents, open_shard
+from sslk.features.manifest import Manifest, ShardEntry, StoreError, StoreSpec, shard_name
+from sslk.features.names import NAMES, check_names, names_of, packed, sha256_of, write_names
+from sslk.features.store import FeatureStore
 from sslk.features.writer import StoreWriter
 
 
@@ -50,6 +46,7 @@ class StoreInfo:
             "data": spec.dataset,
             "samples": self.rows,
             "features": spec.num_features,
+            **({"feature": spec.feature} if spec.feature else {}),
             "dtype": spec.dtype,
             "signed": spec.signed,
             "shards": self.shards,
@@ -57,6 +54,7 @@ class StoreInfo:
             "complete": self.complete,
             "unreadable": len(self.skipped),
             "nonfinite_rows": self.nonfinite_rows,
+            **({"imported": "yes, no image is known", "names": bool(spec.names)} if spec.imported else {}),
         }
 
 
@@ -87,12 +85,17 @@ def store_verify(path: str | PathLike[str]) -> int:
         The number of shards, all intact.
 
     Raises:
-        StoreError: names every damaged, foreign or missing shard and every shard file that the manifest does not know.
+        StoreError: names every damaged, foreign or missing shard, the names of samples where they are not those that
+            were written, and every file of tensors that the manifest does not know.
     """
     folder = Path(path)
     manifest = Manifest.read(folder)
     complaints = [complaint for entry in manifest.shards if (complaint := _complaint(folder, entry, manifest.spec))]
-    known = {entry.file for entry in manifest.shards}
+    try:
+        check_names(folder, manifest.spec)
+    except StoreError as error:
+        complaints.append(str(error))
+    known = {entry.file for entry in manifest.shards} | ({NAMES} if manifest.spec.names else set())
     complaints += [
         f"{file.name} in {folder} is not in the manifest."
         for file in sorted(folder.glob("*.safetensors"))
@@ -118,7 +121,7 @@ def store_merge(sources: Sequence[str | PathLike[str]], out: str | PathLike[str]
 
     Stores of the same extraction, each with some of its shards (machines without a shared disk), become the whole.
     Stores of different data sets with the same classes and transform are appended; indices count on from one to the
-    next.
+    next. Names of samples are kept where all stores have them.
 
     Args:
         sources: stores, at least one; those of different data sets complete.
@@ -135,16 +138,27 @@ def store_merge(sources: Sequence[str | PathLike[str]], out: str | PathLike[str]
         raise ValueError("sources must name at least one store, got none.")
     first = stores[0].spec
     if all(store.spec.identity == first.identity for store in stores):
-        spec, pieces = first, _union(stores)
+        spec, pieces, named = first, _union(stores), stores[:1]
     else:
-        spec, pieces = _appended(stores)
+        (spec, pieces), named = _appended(stores), stores
+    names = _names(named)
+    if names:
+        spec = replace(spec, names=sha256_of(names))
     with StoreWriter(out, spec) as writer:
+        if names:
+            write_names(Path(out), names, spec)
         for number, (store, entry, offset) in pieces.items():
             if shard_name(number) not in writer.finished:
                 shard = store.shard(entry)
                 skipped = tuple((sample + offset, why) for sample, why in entry.skipped)
                 writer.write(number, shard.features, shard.labels, shard.indices + offset, skipped)
     return FeatureStore(out)
+
+
+def _names(stores: list[FeatureStore]) -> bytes:
+    """The file of all names; empty where a store has none."""
+    found = [names for store in stores if (names := names_of(store)) is not None]
+    return packed([name for names in found for name in names]) if len(found) == len(stores) else b""
 
 
 _Pieces = dict[int, tuple[FeatureStore, ShardEntry, int]]
@@ -178,6 +192,8 @@ def _appended(stores: list[FeatureStore]) -> tuple[StoreSpec, _Pieces]:
         alike = replace(
             spec, dataset=first.dataset, data_hash=first.data_hash, samples=first.samples, shard_rows=first.shard_rows
         )
+        if spec.imported and first.imported:  # what was found in the features, and nobody stated
+            alike = replace(alike, content=first.content, names=first.names, signed=first.signed)
         if alike != first:
             raise StoreError(
                 f"{store.manifest.shards[0].file} of {store.path} cannot be merged with {stores[0].path}: "
@@ -192,54 +208,8 @@ def _appended(stores: list[FeatureStore]) -> tuple[StoreSpec, _Pieces]:
         dataset=" + ".join(store.spec.dataset for store in stores),
         data_hash=sha256(hashes.encode()).hexdigest(),
         samples=offset,
+        signed=any(store.spec.signed for store in stores),
+        content=sha256("".join(store.spec.content for store in stores).encode()).hexdigest() if first.imported else "",
+        names="",
     )
     return merged, pieces
-
-
-def store_export(path: str | PathLike[str], out: str | PathLike[str]) -> list[Path]:
-    """Write a store as NumPy files `features.npy` `[N, D]`, `labels.npy` and `indices.npy` `[N]` in the folder `out`.
-
-    Never more than one shard is in memory. bfloat16, which NumPy lacks, becomes float32. Files appear only when they
-    are whole.
-
-    Returns:
-        The files.
-
-    Raises:
-        StoreError: the store is damaged, incomplete or empty.
-        OSError: the disk is full or out cannot be written to.
-    """
-    store = FeatureStore(path).require()
-    folder = Path(out)
-    if (folder / MANIFEST).exists():
-        raise StoreError(f"out must not be a feature store, got {folder}.")
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [name for name in ("features", "indices", "labels") if name != "labels" or store.has_labels]
-    temporary = {name: folder / f".{name}.npy.tmp" for name in names}
-    try:
-        # Ordinary writes: a full disk is an OSError then, where one that is met through a mapping ends the process.
-        with ExitStack() as stack:
-            files = {name: stack.enter_context(open(temporary[name], "wb")) for name in names}
-            for name, file in files.items():
-                width = (store.num_features,) if name == "features" else ()
-                dtype = _exported(torch.empty(0, dtype=store.dtype if name == "features" else torch.int64)).dtype
-                header = np.lib.format.header_data_from_array_1_0(np.empty((0, *width), dtype))
-                np.lib.format.write_array_header_1_0(file, {**header, "shape": (len(store), *width)})
-            for entry in store.manifest.shards:
-                shard = store.shard(entry)
-                for name, file in files.items():
-                    file.write(_exported(getattr(shard, name)).reshape(-1).view(np.uint8).data)
-            for file in files.values():
-                file.flush()
-                os.fsync(file.fileno())
-        for name in names:
-            os.replace(temporary[name], folder / f"{name}.npy")
-    finally:
-        for path_left in temporary.values():
-            path_left.unlink(missing_ok=True)
-    return [folder / f"{name}.npy" for name in names]
-
-
-def _exported(tensor: Tensor) -> np.ndarray:
-    """As NumPy writes it: bfloat16, which NumPy lacks, as float32."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()

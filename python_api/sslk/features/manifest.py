@@ -11,6 +11,7 @@ from sslk.files.text import from_fields, read_json
 FORMAT = "sslk.features"
 VERSION = 1
 MANIFEST = "manifest.json"
+_LATER = ("feature", "content", "names")  # fields of the spec that are written only where they say something
 
 
 class StoreError(ValueError):
@@ -37,6 +38,9 @@ class StoreSpec:
         shard_rows: samples a shard covers; a matter of layout, no part of the identity.
         variants: names of the V variants of every image, whose representations stand side by side in a row, each
             `num_features / V` wide; empty for plain representations.
+        feature: which layer and token of the network the representation is; empty where the model does not say.
+        content: of an imported store the SHA-256 of its features as they are stored; empty where they were extracted.
+        names: SHA-256 of the file that names its samples (`sslk.features.names`); empty where there is none.
     """
 
     model: str
@@ -53,6 +57,9 @@ class StoreSpec:
     classes: tuple[str, ...] = ()
     shard_rows: int = 8192
     variants: tuple[str, ...] = ()
+    feature: str = ""
+    content: str = ""
+    names: str = ""
 
     def __post_init__(self) -> None:
         for name, least in (("samples", 0), ("num_features", 1), ("shard_rows", 1)):
@@ -63,9 +70,15 @@ class StoreSpec:
     def identity(self) -> str:
         """SHA-256 of the fields that decide the stored numbers; every shard carries it in its header."""
         decisive = {name: value for name, value in asdict(self).items() if name != "shard_rows"}
-        if not self.variants:  # stores from before there were variants keep their identity
-            del decisive["variants"]
+        for name in ("variants", *_LATER):  # stores from before there were such fields keep their identity
+            if not decisive[name]:
+                del decisive[name]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def imported(self) -> bool:
+        """Whether the features were brought along, so that no image is known."""
+        return bool(self.content)
 
     @property
     def shard_count(self) -> int:
@@ -79,6 +92,11 @@ class StoreSpec:
             for f in fields(self)
             if getattr(self, f.name) != getattr(other, f.name)
         )
+
+
+def imported_weights(model: str) -> str:
+    """What stands for the SHA-256 of weights that are not known: features imported under one name are of one network."""
+    return hashlib.sha256(f"imported: {model}".encode()).hexdigest()
 
 
 def short(value: object) -> str:
@@ -144,6 +162,7 @@ class Manifest:
     def to_json(self) -> str:
         """The file's text; independent of the order in which the shards were finished."""
         body = {"format": FORMAT, "version": VERSION, "identity": self.spec.identity, **asdict(self)}
+        body["spec"] = {name: value for name, value in body["spec"].items() if value or name not in _LATER}
         text = json.dumps(body, indent=1, ensure_ascii=False) + "\n"
         return text.encode("utf-8", "backslashreplace").decode()  # a class folder's name may be no UTF-8
 

@@ -1,7 +1,5 @@
 """The feature store: representations of a data set in a folder of memory-mapped, checked safetensors shards."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -12,14 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sslk.features.identity import data_hash, dataset_name
-from sslk.features.manifest import Manifest, ShardEntry, StoreError, StoreSpec, short
+from sslk.features.intact import check_contents, check_size, dtype_of, open_shard
+from sslk.features.manifest import Manifest, ShardEntry, StoreError, StoreSpec
 from sslk.features.reader import Batch, concatenate, in_order, iterate
-from sslk.files.regular import require_regular_file
-from sslk.files.tensors import read_tensors
-from sslk.files.text import read_json
-from sslk.results.atomic import write_atomically
-
-CHECKED = ".checked.json"
 
 
 class FeatureStore:
@@ -126,15 +119,30 @@ class FeatureStore:
         if not len(self):
             raise StoreError(f"{self.path} has no rows.")
         if labels and not self.has_labels:
-            raise StoreError(f"{self.path} has no labels, which are needed here: extract from a labelled data set.")
+            way = "import it with labels" if self.spec.imported else "extract from a labelled data set"
+            raise StoreError(f"{self.path} has no labels, which are needed here: {way}.")
+        return self
+
+    def require_extracted(self) -> "FeatureStore":
+        """Refuse an imported store where images are needed; the store itself otherwise.
+
+        Raises:
+            StoreError: it was imported.
+        """
+        if self.spec.imported:
+            raise StoreError(
+                f"{self.path} was imported and has no images, which are needed here: extract the features from the images "
+                "with `sslk store extract`."
+            )
         return self
 
     def require_images(self, dataset: Dataset[Any]) -> None:
         """Refuse a data set that the store was not extracted from.
 
         Raises:
-            ValueError: another data set.
+            ValueError: another data set, or an imported store.
         """
+        self.require_extracted()
         if data_hash(dataset) != self.spec.data_hash:
             raise ValueError(
                 f"data must be what {self.path} was extracted from, {self.spec.dataset}, got {dataset_name(dataset)}."
@@ -217,95 +225,3 @@ class FeatureStore:
             f"FeatureStore({str(self.path)!r}: {len(self)} x {self.num_features} {self.spec.dtype}, "
             f"{self.spec.model} on {self.spec.dataset})"
         )
-
-
-def dtype_of(name: str) -> torch.dtype:
-    """The torch dtype of a name in a manifest."""
-    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in names:
-        raise ValueError(f"dtype must be one of {', '.join(names)}, got {name!r}.")
-    return names[name]
-
-
-def check_size(folder: Path, entry: ShardEntry) -> None:
-    """Refuse a shard that is missing or has another size than the manifest says."""
-    try:
-        size = require_regular_file(folder / entry.file, "the shard")
-    except FileNotFoundError:
-        raise StoreError(f"{entry.file} is missing from {folder}: run the extraction again.") from None
-    except ValueError as error:
-        raise StoreError(str(error)) from None
-    if size != entry.bytes:
-        what = "truncated" if size < entry.bytes else "altered"
-        raise StoreError(
-            f"{entry.file} in {folder} is {what}: it has {size} bytes, the manifest says {entry.bytes}; "
-            "delete the file and run the extraction again."
-        )
-
-
-def check_contents(folder: Path, entry: ShardEntry, *, always: bool = False) -> None:
-    """Refuse a shard whose SHA-256 is not the recorded one; `always` hashes also a file that looks unchanged."""
-    check_size(folder, entry)
-    path = folder / entry.file
-    stamp = [path.stat().st_mtime_ns, entry.bytes, entry.sha256]
-    if not always and read_stamps(folder).get(entry.file) == stamp:
-        return
-    found = file_sha256(path)
-    if found != entry.sha256:
-        raise StoreError(
-            f"{entry.file} in {folder} is altered: its SHA-256 is {found[:12]}..., the manifest says "
-            f"{entry.sha256[:12]}...; delete the file and run the extraction again."
-        )
-    remember(folder, entry)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def read_stamps(folder: Path) -> dict[str, list[object]]:
-    """Times of modification at which shards were last found intact; empty where there are none."""
-    try:
-        stamps = read_json(folder / CHECKED, "the times of checks")
-    except (OSError, ValueError):
-        return {}
-    return stamps if isinstance(stamps, dict) else {}
-
-
-def remember(folder: Path, entry: ShardEntry) -> None:
-    """Note that a shard is intact as it lies there. Only a saving: a store that cannot be written to does without."""
-    stamp = [(folder / entry.file).stat().st_mtime_ns, entry.bytes, entry.sha256]
-    try:
-        write_atomically(folder / CHECKED, json.dumps({**read_stamps(folder), entry.file: stamp}).encode())
-    except OSError:
-        return
-
-
-def open_shard(folder: Path, entry: ShardEntry, spec: StoreSpec) -> Batch:
-    """Map a shard into memory and compare its header with the manifest; contents are not hashed."""
-    path = folder / entry.file
-    tensors, metadata = read_tensors(path, "the shard", StoreError)
-    identity = metadata.get("identity")
-    if identity != spec.identity:
-        raise StoreError(
-            f"{entry.file} in {folder} is from another extraction (model, weights, data or transform differ): "
-            f"its header says {short(identity)}, the manifest {spec.identity[:12]}...; delete the file."
-        )
-    wanted = {"features": ((entry.rows, spec.num_features), dtype_of(spec.dtype)), "index": ((entry.rows,), torch.int64)}
-    if spec.labels:
-        wanted["labels"] = ((entry.rows,), torch.int64)
-    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-    if found != wanted:
-        raise StoreError(f"{entry.file} in {folder} holds {found}, the manifest promises {wanted}.")
-    index = tensors["index"]
-    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < spec.samples:
-        raise StoreError(
-            f"{entry.file} in {folder} numbers its samples from {int(index.min())} to {int(index.max())}, and the data "
-            f"set has {spec.samples}."
-        )
-    return Batch(tensors["features"], tensors.get("labels"), tensors["index"])

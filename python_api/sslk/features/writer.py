@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from sslk.features.intact import check_contents, dtype_of, remember
 from sslk.features.manifest import MANIFEST, Manifest, ShardEntry, StoreError, StoreSpec, shard_name
-from sslk.features.store import check_contents, dtype_of, remember
 from sslk.files.regular import is_utf8
 from sslk.results.atomic import write_atomically
 

@@ -39,7 +39,7 @@ def read_arrays(path: str | Path, what: str, names: Collection[str]) -> tuple[di
     except FileNotFoundError:
         raise
     except Exception as problem:  # a damaged zip or header fails in any way: struct.error, zlib.error, SyntaxError, ...
-        raise ValueError(f"{what} {path} is no readable .npz without pickled objects: {_reason(problem)}.") from None
+        raise ValueError(f"{what} {path} is no readable .npz without pickled objects: {reason_of(problem)}.") from None
 
 
 def read_array(path: str | Path, what: str) -> np.ndarray:
@@ -56,7 +56,7 @@ def read_array(path: str | Path, what: str) -> np.ndarray:
     except FileNotFoundError:
         raise
     except Exception as problem:  # as above
-        raise ValueError(f"{what} {path} is no readable .npy without pickled objects: {_reason(problem)}.") from None
+        raise ValueError(f"{what} {path} is no readable .npy without pickled objects: {reason_of(problem)}.") from None
 
 
 def require_possible_size(info: zipfile.ZipInfo, size: int) -> None:
@@ -72,25 +72,36 @@ def require_possible_size(info: zipfile.ZipInfo, size: int) -> None:
 
 def _read(stream: IO[bytes], size: int) -> np.ndarray:
     """The array, if it has as many bytes as `size` leaves behind its header."""
+    shape, fortran, dtype = read_header(stream, size)
+    return read_exactly(stream, math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def read_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and dtype, if `size` leaves as many bytes behind the header as they say."""
     version = np.lib.format.read_magic(stream)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read_header:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
         raise ValueError(f"version {version} of .npy is not read")
-    shape, fortran, dtype = read_header[version](stream)
+    shape, fortran, dtype = readers[version](stream)
     wanted, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     if min(shape, default=1) < 0 or wanted != there:
         raise ValueError(f"its header says {dtype} {list(shape)}, {wanted} bytes, and {there} are there")
+    return shape, fortran, dtype
+
+
+def read_exactly(stream: IO[bytes], wanted: int) -> np.ndarray:
+    """The next `wanted` bytes."""
     content, filled = np.empty(wanted, np.uint8), 0
     while filled < wanted:
-        piece = stream.read(min(wanted - filled, 1 << 20))
-        if not piece:
+        taken = stream.readinto(content[filled : filled + (1 << 20)].data)  # type: ignore[attr-defined]
+        if not taken:
             raise ValueError(f"it ends after {filled} of {wanted} bytes")
-        content[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
-        filled += len(piece)
-    return content.view(dtype).reshape(shape, order="F" if fortran else "C")
+        filled += taken
+    return content
 
 
-def _reason(problem: Exception) -> str:
+def reason_of(problem: Exception) -> str:
+    """The first line of what went wrong, for a sentence."""
     return (str(problem) or type(problem).__name__).splitlines()[0][:200].rstrip(".")

@@ -1,0 +1,1 @@
+"""Features that someone has already, brought into a feature store."""
