@@ -54,11 +54,11 @@ def bench_gradcam(
     from sslk.data import load_dataset
     from sslk.interpret import feature_heatmaps
     from sslk.interpret.heatmaps import active_features
-    from sslk.models import evaluation_transform, load_backbone
+    from sslk.models import ModelSource, evaluation_transform
     from sslk.quality.discriminative import DiscriminativeFeatures
 
     torch.manual_seed(0)
-    backbone = load_backbone(model, device=DEVICE)
+    backbone = ModelSource(model).load(device=DEVICE)
     x = torch.randn(images, 3, size, size, device=DEVICE)
     if data is not None:
         dataset = load_dataset(data, split, transform=evaluation_transform(backbone))
@@ -114,10 +114,10 @@ def bench_gradcam(
 def bench_extract(model: str, images: int, size: int, rounds: int) -> None:
     """The combined maps of a batch, at the images' size, on top of the features."""
     from sslk.interpret.heatmaps import heatmap_batches
-    from sslk.models import load_backbone
+    from sslk.models import ModelSource
 
     torch.manual_seed(0)
-    backbone = load_backbone(model, device=DEVICE)
+    backbone = ModelSource(model).load(device=DEVICE)
     # Channels last, as the maps want it: both sides run the same convolutions.
     x = torch.randn(images, 3, size, size, device=DEVICE).contiguous(memory_format=torch.channels_last)
     mask = torch.rand(backbone.num_features, generator=torch.Generator().manual_seed(0)) < 0.45
@@ -249,7 +249,7 @@ if __name__ == "__main__":
     for name, function, images in (("gradcam", bench_gradcam, 32), ("extract", bench_extract, 64)):
         verb = verbs.add_parser(name)
         verb.set_defaults(run=function)
-        verb.add_argument("--model", default="torchvision:resnet50")
+        verb.add_argument("--model", default="torchvision:resnet50@random")
         verb.add_argument("--images", type=int, default=images)
         verb.add_argument("--size", type=int, default=224)
         verb.add_argument("--rounds", type=int, default=3)

@@ -31,7 +31,7 @@ from sslk.masked import MaskedBackbone, MaskedImages, VariantRenderer
 from sslk.masked.analysis import one_variant
 from sslk.masked.evaluation import fold_accuracy
 from sslk.metrics import Similarity
-from sslk.models import load_backbone
+from sslk.models import ModelSource, load_backbone
 from sslk.results.provenance import provenance
 
 
@@ -44,7 +44,7 @@ def timed(function):
 
 def bench_variants(model: str, image_size: int, batch: int, repetitions: int) -> dict:
     """One decode for all: normalised images through the network once, against masking and five passes."""
-    backbone = load_backbone(model, image_size=image_size)
+    backbone = ModelSource(model, image_size=image_size).load()
     renderer = VariantRenderer(mean=backbone.mean, std=backbone.std)
     masked = MaskedBackbone(backbone, renderer).eval()
     images = torch.randint(256, (batch, 4, image_size, image_size), dtype=torch.uint8)

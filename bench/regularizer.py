@@ -1,6 +1,6 @@
 """What the Q-Score regulariser adds to a training step of an encoder.
 
-    python bench/regularizer.py [--model cifar:resnet18] [--size 32] [--batch-size 256] [--repeats 3] [--device cpu]
+    python bench/regularizer.py [--model cifar:resnet18@random] [--size 32] [--batch-size 256] [--repeats 3] [--device cpu]
 
 Both parts are timed alternately within one run; medians. The step is forward, NT-Xent, backward and LARS over two views.
 """
@@ -14,13 +14,13 @@ from lightly.loss import NTXentLoss
 from lightly.utils.lars import LARS
 
 import sslk
-from sslk.models import load_backbone
+from sslk.models import ModelSource
 from sslk.results.provenance import provenance
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="cifar:resnet18")
+    parser.add_argument("--model", default="cifar:resnet18@random")
     parser.add_argument("--size", type=int, help="side of the images; that of the model's input by default")
     parser.add_argument("--threads", type=int, help="of torch; its own choice by default")
     parser.add_argument("--batch-size", type=int, default=256)
@@ -30,7 +30,7 @@ def main() -> None:
     torch.manual_seed(0)
     if args.threads:
         torch.set_num_threads(args.threads)
-    backbone = load_backbone(args.model)
+    backbone = ModelSource(args.model).load()
     size, features = args.size or backbone.input_size[0], backbone.num_features
     encoder = backbone.net.train().to(args.device)
     criterion, optimizer = NTXentLoss(0.2), LARS(encoder.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-6)

@@ -1,6 +1,8 @@
 """README, tutorial and how-tos do what they say: every `sslk` line of theirs is run, in order, on small stand-ins."""
 
+import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from tests.documented import documented_commands
 STAND_INS = {
     "torchvision:resnet50@resnet50.pth": "cifar:compact@encoder.pth",
     "torchvision:resnet50@checkpoint_0199.pth.tar": "cifar:compact@encoder.pth",
-    "timm:vit_small_patch16_224@dino_vits16.pth": "timm:vit_tiny_patch16_224",
+    "timm:vit_small_patch16_224@dino_vits16.pth": "timm:vit_tiny_patch16_224@random",
     "hf:facebook/dinov2-small@pretrained": "cifar:compact@encoder.pth",
 }
 RUN = ("README.md", "docs/tutorial.md", "docs/howto/")
@@ -35,6 +37,8 @@ def place(tmp_path_factory):
                 pixels = images[row].permute(1, 2, 0).numpy().astype(np.uint8)
                 Image.fromarray(pixels).resize((64, 64)).save(folder / "photos" / split / name / f"{number:03d}.png")
     torch.save(load_embedded()[0].state_dict(), folder / "encoder.pth")
+    tutorial = (Path(__file__).parents[1] / "docs/tutorial.md").read_text()
+    (folder / "mine.py").write_text(re.search(r"```python\n(# mine\.py\n.*?)```", tutorial, re.S)[1])
     return folder
 
 

@@ -92,7 +92,7 @@ def test_labels_are_unique_folder_names():
     assert [model.label for model in models] == ["hf-facebook-dinov2-small", "embedded", "embedded-2", "model", "ours"]
     assert models[-1].model == "timm:vit@a/mae.pth"
     with pytest.raises(ValueError, match="different labels, got 'ours' twice"):
-        labelled_models(["ours=embedded", "ours=cifar:compact"])
+        labelled_models(["ours=embedded", "ours=cifar:compact@random"])
     with pytest.raises(ValueError, match="models is empty"):
         labelled_models([])
 
@@ -116,11 +116,11 @@ def test_every_step_of_the_plan_fits_its_call(tmp_path):
 
     settings = EvaluationSettings("sample", concepts=str(tmp_path / "concepts"))
     seen: set[str] = set()
-    for step in make_plan(labelled_models(["embedded", "cifar:compact"]), settings, tmp_path):
+    for step in make_plan(labelled_models(["embedded", "cifar:compact@random"]), settings, tmp_path):
         inspect.signature(step.call).bind(**step.arguments, progress=None)
         assert set(step.needs) <= seen
         seen.add(step.name)
-    assert {"embedded/knn", "cifar-compact/failure", "reverse", "masked"} <= seen
+    assert {"embedded/knn", "cifar-compact-random/failure", "reverse", "masked"} <= seen
 
 
 def test_steps_over_all_models_leave_out_those_that_cannot_be_loaded(tmp_path):
@@ -134,11 +134,14 @@ def test_steps_over_all_models_leave_out_those_that_cannot_be_loaded(tmp_path):
 
 def test_three_models_of_which_one_cannot_be_loaded(tmp_path, capsys):
     """The README's example with a model that is none beside it: a random control is always the same one."""
-    models = ["embedded", "control=cifar:compact", "nonsense"]
+    models = ["embedded", "control=cifar:compact@random", "nonsense"]
     words = f"--data sample --systems qscore --out {tmp_path} --workers 0 --device cpu".split()
-    assert main(["evaluate", *models, *words, "--dry-run", "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert "nonsense" in plan["failing_models"] and not any(step["done"] for step in plan["steps"])
+    assert main(["evaluate", *models, *words, "--dry-run", "--json"]) == 1
+    told = capsys.readouterr()
+    plan = json.loads(told.out)
+    assert "1 of 3 models cannot be evaluated: nonsense" in told.err
+    assert "nonsense" in plan["failing_models"] and not any("nonsense" in step["name"] for step in plan["steps"])
+    assert not any(step["done"] for step in plan["steps"])
     assert plan["steps"][0]["call"] == "extract" and plan["steps"][0]["arguments"]["model"] == "embedded"
     assert main(["evaluate", *models, *words, "--quiet"]) == 1
     assert "unknown model 'nonsense'" in capsys.readouterr().err

@@ -148,7 +148,7 @@ def test_atlas_and_galleries_from_a_store(place, tmp_path, capsys):
     with torch.no_grad():
         encoder.stem[0].weight.mul_(1.3) if hasattr(encoder, "stem") else next(encoder.parameters()).mul_(1.3)
     torch.save(encoder.state_dict(), tmp_path / "other.pt")
-    changed = [f"embedded@{tmp_path / 'other.pt'}" if word == "embedded" else word for word in atlas]
+    changed = [f"cifar:compact@{tmp_path / 'other.pt'}" if word == "embedded" else word for word in atlas]
     assert main([*changed[:-1], str(tmp_path / "no"), "--quiet"]) == 1
     assert "was extracted with other weights" in capsys.readouterr().err
 

@@ -37,7 +37,7 @@ def huggingface_vit():
     config = ViTConfig(
         image_size=32, patch_size=8, hidden_size=24, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48
     )
-    return HuggingFaceEncoder(ViTModel(config, add_pooling_layer=False)).eval()
+    return HuggingFaceEncoder(ViTModel(config, add_pooling_layer=False), torch.zeros(2, 3, 32, 32)).eval()
 
 
 MAKERS = {

@@ -101,7 +101,7 @@ def test_findings_confirm_or_refute_the_paper():
     assert ordered_pairs(as_expected * torch.nan, VARIANTS) == []
 
 
-MODELS = ModelSource.several(["embedded", "cifar:compact"])
+MODELS = ModelSource.several(["embedded", "cifar:compact@random"])
 SMALL = StudySettings(images=50, resamples=30, folds=3, k=4, umap_share=0, rbf_fraction=0.8)
 
 
@@ -142,7 +142,7 @@ def test_the_run_holds_every_table_and_figure_with_its_data(study):
     with (out / "cka_debiased.csv").open() as stream:
         for row in csv.DictReader(stream):
             assert float(row["low"]) <= float(row["value"]) <= float(row["high"]) or row["variant"] == row["with"]
-    assert run.provenance["config"]["images"] == 50 and run.provenance["models"] == ["embedded", "cifar:compact"]
+    assert run.provenance["config"]["images"] == 50 and run.provenance["models"] == ["embedded", "cifar:compact@random"]
     assert str(out) not in json.dumps(run.provenance)
     assert any("compact (random weights): 50 images for representations" in finding for finding in run.findings)
 
@@ -150,8 +150,8 @@ def test_the_run_holds_every_table_and_figure_with_its_data(study):
 def test_random_weights_are_those_of_the_seed_and_leave_the_callers_numbers_alone():
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    first, second = (ModelSource("cifar:compact").load(seed=5).weights_hash for _ in range(2))
-    assert first == second != ModelSource("cifar:compact").load(seed=6).weights_hash
+    first, second = (ModelSource("cifar:compact@random:5").load().weights_hash for _ in range(2))
+    assert first == second != ModelSource("cifar:compact@random:6").load().weights_hash
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

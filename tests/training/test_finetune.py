@@ -105,17 +105,16 @@ def check_table_against_the_stores(out, run, by_arm):
 
 
 def test_set_of_another_model_is_refused_by_name():
-    backbone = load_backbone("cifar:compact")
+    backbone = load_backbone("cifar:compact", "random")
     found = sslk.DiscriminativeFeatures.from_counts(torch.arange(256), 300, eps=2.0)
     check_set(found, backbone)
     check_set(replace(found, weights_hash=backbone.weights_hash), backbone)
     with pytest.raises(
-        ValueError,
-        match=r"found on an unknown model with weights abcdef but 'cifar:compact' has [0-9a-f]{12}: it belongs to another",
+        ValueError, match=r"with weights abcdef but 'cifar:compact \(random weights\)' has [0-9a-f]{12}: it belongs to another"
     ):
         check_set(replace(found, weights_hash="abcdef"), backbone)
     other = sslk.DiscriminativeFeatures.from_counts(torch.arange(64), 300, eps=2.0)
-    with pytest.raises(ValueError, match="found for D=64 features but 'cifar:compact' has D=256"):
+    with pytest.raises(ValueError, match="found for D=64 features but 'cifar:compact \(random weights\)' has D=256"):
         check_set(other, backbone)
     with pytest.raises(ValueError, match="found for D=64 features but the encoder has D=32"):
         TrainingModule(small_method("simsiam"), nn.Identity(), "qscore", TrainingConfig(), 1, Path(), other)

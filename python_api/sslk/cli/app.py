@@ -24,11 +24,13 @@ from sslk.cli.console import FLAT, whole_numbers
 COMMANDS = {
     "demo": ("evaluate:demo", "Q-Score end to end on the embedded images and encoder, with a page of pictures"),
     "evaluate": ("evaluate:evaluate", "Several models with every protocol, one report"),
+    "depth": ("depth:depth", "One network layer by layer: Q-Score, probes, CKA, reverse probing"),
     "store extract": ("store:extract", "Write the features of a data set under a model into a store"),
+    "store import": ("store:import_features", "Bring features that you have into a store"),
     "store info": ("store:info", "Say what a feature store holds"),
     "store verify": ("store:verify", "Check every shard of a feature store"),
     "store merge": ("store:merge", "Merge feature stores of one model into one"),
-    "store export": ("store:export", "Write a feature store as NumPy files"),
+    "store export": ("store:export", "Write a feature store as files that other tools read"),
     "qscore discover": ("qscore:discover", "Find the discriminative features of a store"),
     "qscore score": ("qscore:score", "Q-Score of every sample of a feature store"),
     "qscore failure": ("qscore:failure", "Q-Score as a predictor of failures, with intervals"),
@@ -40,6 +42,7 @@ COMMANDS = {
     "probe knn": ("probe:knn", "k nearest neighbours on frozen features"),
     "probe kfold": ("probe:kfold", "k-fold linear evaluation, all folds at once"),
     "probe head": ("probe:head", "A supervised encoder's own classifier"),
+    "probe multilabel": ("probe:multilabel", "Several labels an image: mAP of linear classifiers on frozen features"),
     "probe transfer": ("probe:transfer", "Linear evaluation on a list of data sets"),
     "train finetune": ("train:finetune", "Train an encoder further, with and without the Q-Score penalty"),
     "train lambdas": ("train:lambdas", "Two-stage search for the regulariser's weights"),
@@ -52,6 +55,7 @@ COMMANDS = {
     "interpret gallery": ("interpret:gallery", "Draw galleries of heatmaps"),
     "concepts build": ("concepts:build", "Ask experts which concepts every image shows"),
     "concepts classify": ("concepts:classify", "Concepts from stored features"),
+    "concepts import": ("concepts:import_manifest", "Make a concept table of the labels in a manifest"),
     "concepts info": ("concepts:info", "Say what a concept table holds"),
     "concepts merge": ("concepts:merge", "Put concept tables side by side"),
     "reverse study": ("reverse:study", "Reverse-probe encoders, by one of ten experiments"),
@@ -116,7 +120,7 @@ def run(argv: list[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     verbose, printing = "--verbose" in words, "--print-config" in words
-    words = [word for word in words if word not in ("--verbose", "--print-config")]
+    words = with_group([word for word in words if word not in ("--verbose", "--print-config")])
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0] if words[:1] and words[0] in COMMANDS else ""
@@ -129,7 +133,8 @@ def _run(words: list[str]) -> int:
         if printing:
             print(_settings(command, bound), end="")
             return 0
-        with _plain_warnings(said, verbose):
+        _require_devices(bound)
+        with _plain_warnings(said, verbose), _loading_lines(said, silent=verbose or "--quiet" in words):
             command(*bound.args, **bound.kwargs)
         if name and {"--help", "-h"} & set(words):
             print("\nExamples:", *(f"  $ {line}" for line in examples(find(app, name))), sep="\n")
@@ -152,6 +157,16 @@ def _run(words: list[str]) -> int:
     return 0
 
 
+def _require_devices(bound: inspect.BoundArguments) -> None:
+    """Refuse a device that is not there before any work."""
+    named = {value if name == "device" else getattr(value, "device", None) for name, value in bound.arguments.items()}
+    if others := {device for device in named if isinstance(device, str) and device != "cpu"}:
+        from sslk.distributed import require_device
+
+        for device in others:
+            require_device(device)
+
+
 @contextmanager
 def _plain_warnings(said: str, verbose: bool) -> Iterator[None]:
     """Warnings as one sentence, without the line of source that gave them."""
@@ -162,6 +177,36 @@ def _plain_warnings(said: str, verbose: bool) -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+@contextmanager
+def _loading_lines(said: str, silent: bool) -> Iterator[None]:
+    """What was loaded, one line a model, on standard error, from one process."""
+    logger, handler = logging.getLogger("sslk.models"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{said}: %(message)s"))
+    level = logger.level
+    if not silent and os.environ.get("RANK", "0") == "0":
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def with_group(words: list[str]) -> list[str]:
+    """The words with a group in front of a verb that only one group has; `qscore STORE` scores.
+
+    >>> with_group(["extract", "--out", "x"]), with_group(["qscore", "runs/x"]), with_group(["info", "runs/x"])
+    (['store', 'extract', '--out', 'x'], ['qscore', 'score', 'runs/x'], ['info', 'runs/x'])
+    """
+    if not words or words[0] in COMMANDS:
+        return words
+    if words[0] == "qscore" and words[1:] and not words[1].startswith("-") and f"qscore {words[1]}" not in COMMANDS:
+        return ["qscore", "score", *words[1:]]
+    groups = [name.split()[0] for name in COMMANDS if name.split()[1:] == words[:1] and words[0] not in GROUPS]
+    return [groups[0], *words] if len(groups) == 1 else words
 
 
 def find(app: App, name: str) -> App:

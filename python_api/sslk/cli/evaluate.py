@@ -20,10 +20,11 @@ def evaluate(
 ) -> None:
     """Evaluate models on a data set with all three protocols: features once per model, then everything, one report.
 
-    Interrupted or failed, the same command goes on with what is missing. A model that fails does not stop the others.
+    Interrupted or failed, the same command goes on with what is missing. A model that fails does not stop the others. What can
+    be told before any work is told at planning: nothing is begun that is bound to fail.
 
     Examples:
-        $ sslk evaluate embedded random=cifar:compact --data sample --systems qscore --out runs/two --dry-run
+        $ sslk evaluate embedded control=cifar:compact@random --data sample --systems qscore --out runs/two --dry-run
         $ sslk evaluate ours=timm:resnet50@mine.pth hf:facebook/dinov2-small@pretrained --data folder:photos --out runs/photos
 
     Args:
@@ -37,19 +38,31 @@ def evaluate(
     if dry_run:
         plan = plan_evaluation(models, settings, out)
         if output.json:
-            output.fields({"steps": plan.described(), "failing_models": plan.failing})
+            output.fields({"steps": plan.described(), "failing_models": plan.failing, "notes": plan.checked.notes})
         else:
             print_plan(plan)
+        if plan.failing:
+            raise RuntimeError(plan.failure())
         return
 
     with output.progress() as update:
         done = carry_out(models, settings, out, announce=None if output.quiet else say_step, progress=update)
     if output.json:
-        output.fields({"report": str(done.report), "steps": done.states, "errors": done.errors})
+        output.fields(
+            {
+                "report": str(done.report),
+                "steps": done.states,
+                "errors": done.errors,
+                "failing_models": done.plan.failing,
+                "left_out": done.left_out,
+            }
+        )
     else:
+        if done.left_out:
+            print(done.run.findings[-1])
         print(done.report)
-    if done.errors:
-        raise RuntimeError(done.failure())
+    if failure := done.failure():
+        raise RuntimeError(failure)
 
 
 def demo(

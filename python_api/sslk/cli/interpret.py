@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from sslk.cli.console import FLAT, Output
-from sslk.data.source import DataSource
+from sslk.data.source import DataSource, OnCorrupt
 from sslk.interpret.settings import AtlasSettings, Gallery, GallerySettings, MaskSettings, MiouSettings
 from sslk.models.source import ModelSource
 
@@ -19,6 +20,7 @@ def heatmaps(
     images: list[int] = [],  # noqa: B006 (never written to)
     features: list[int] = [],  # noqa: B006
     further_trained: bool = False,
+    on_corrupt: OnCorrupt = "raise",
     device: str = "cpu",
     json: bool = False,
 ) -> None:
@@ -33,15 +35,19 @@ def heatmaps(
         images: numbers of images in the data set; 12 spread over it by default.
         features: also single features, each in its own row.
         further_trained: the encoder was trained further since the set was found, so that its weights are others.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
         device: where the model runs.
         json: print one JSON object.
     """
+    from sslk.distributed import require_device
     from sslk.interpret import heatmap_study
     from sslk.quality import load_set
 
+    require_device(device)
     backbone, dataset = model.load(device=device), data.load()
     found = load_set(discriminative, backbone, further_trained=further_trained)
-    Output(json).leave(heatmap_study(backbone, dataset, found, images, features, device=device), out)
+    run = heatmap_study(backbone, dataset, found, images, features, device=device, on_corrupt=on_corrupt)
+    Output(json).leave(run, out)
 
 
 def miou(
@@ -70,15 +76,17 @@ def miou(
         further_trained: the encoder was trained further since the set was found, so that its weights are others.
         device: where the model runs.
     """  # noqa: E501
+    from sslk.distributed import require_device
     from sslk.interpret import data_and_masks, forget_parts, miou_study
     from sslk.quality import load_set
 
+    require_device(device)
     settings.check(1 if after is None else 2)
     images, source = data_and_masks(data, masks)
     backbone = model.load(device=device)
     arms = {model.label: backbone}
     if after is not None:
-        arms = {"before": backbone, "after": model.with_weights(after).load(device=device)}
+        arms = {"before": backbone, "after": _later(model, after).load(device=device)}
     found = load_set(discriminative, backbone, further_trained=further_trained)
     with output.progress() as update:
         run = miou_study(arms, images, source, found, settings, out=out, further_trained=further_trained, progress=update)
@@ -113,15 +121,18 @@ def atlas(
         device: where the model runs.
     """
     from sslk.concepts import read_concepts
+    from sslk.distributed import require_device
     from sslk.features import FeatureStore
     from sslk.interpret import atlas_study
     from sslk.quality import load_set
 
+    require_device(device)
+    opened = FeatureStore(store).require_extracted()
     backbone = model.load(device=device)
     found = load_set(discriminative, backbone, further_trained=further_trained)
     table = None if concepts is None else read_concepts(concepts)
     with output.progress() as update:
-        run = atlas_study(FeatureStore(store), backbone, data.load(), found, out, settings, concepts=table, progress=update)
+        run = atlas_study(opened, backbone, data.load(), found, out, settings, concepts=table, progress=update)
     output.leave(run, out)
 
 
@@ -156,13 +167,21 @@ def gallery(
         device: where the model runs.
         json: print one JSON object.
     """
+    from sslk.distributed import require_device
     from sslk.features import FeatureStore
     from sslk.interpret import gallery_study
     from sslk.quality import load_set
 
+    require_device(device)
+    opened = FeatureStore(store).require_extracted() if store else None
     backbone = model.load(device=device)
     found = discriminative and load_set(discriminative, backbone, further_trained=further_trained)
-    opened = FeatureStore(store) if store else None
-    later = model.with_weights(after).load(device=device) if after else None
+    later = _later(model, after).load(device=device) if after else None
     run = gallery_study(kind, backbone, data.load(), found or None, settings, store=opened, after=later)
     Output(json).leave(run, out)
+
+
+def _later(model: ModelSource, checkpoint: str) -> ModelSource:
+    """The same network with another checkpoint: a packaged encoder's name stands for its own weights."""
+    networks = {"embedded": "cifar:compact", "efficientnet-lite0": "timm:tf_efficientnet_lite0"}
+    return replace(model, model=networks.get(model.name, model.name), weights=checkpoint)

@@ -20,13 +20,14 @@ def print_plan(plan: Plan, console: Console | None = None) -> None:
     table.add_column("step")
     table.add_column("estimated time", justify="right")
     for step in evaluation.steps:
-        cannot = any(label in plan.failing for label in step.models)
-        when = "done" if evaluation.is_done(step) else "will fail" if cannot else duration(plan.seconds[step.name])
+        when = "done" if evaluation.is_done(step) else duration(plan.seconds[step.name])
         table.add_row(step.name, when)
     table.add_row("all", duration(sum(plan.seconds.values())))
     console.print(table)
     for label, error in plan.failing.items():
         console.print(f"{label} cannot be evaluated: {error}", style="yellow", highlight=False)
+    for note in plan.checked.notes:
+        console.print(note, style="yellow", highlight=False)
 
 
 def say_step(plan: Plan, number: int, step: Step) -> None:

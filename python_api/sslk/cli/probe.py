@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from sslk.cli.console import FLAT, Output
-from sslk.cli.sources import Extraction, train_and_test
+from sslk.cli.sources import Extraction, train_and_test, with_left_out
+from sslk.data.source import OnCorrupt
 from sslk.features.settings import ExtractSettings
 from sslk.models.source import ModelSource
-from sslk.probes.settings import KFoldSettings, KnnSettings, LinearSettings
+from sslk.probes.settings import KFoldSettings, KnnSettings, LinearSettings, MultiLabelSettings
 from sslk.quality.settings import TransferTable
 
 
@@ -45,13 +46,14 @@ def linear(
             if extraction.model is None or extraction.data is None or train or test:
                 raise ValueError("augment needs images: give --extraction.model and --extraction.data, not stores.")
             backbone = extraction.source().load(device=device or "cpu")
-            images = [load_dataset(*part, root=extraction.root) for part in splits_of(extraction.data)]
+            root, skip = extraction.root, extraction.on_corrupt
+            images = [load_dataset(*part, root=root, on_error=skip) for part in splits_of(extraction.data)]
             run = augmented_linear_study(
                 backbone, images[0], images[1], settings, workers=extraction.workers, device=device, progress=update
             )
         else:
             stores = train_and_test(train, test, extraction, out, device, update)
-            run = linear_study(*stores, settings, device=device, progress=update)
+            run = with_left_out(linear_study(*stores, settings, device=device, progress=update), extraction, stores)
     output.leave(run, out)
 
 
@@ -80,7 +82,7 @@ def knn(
 
     with output.progress() as update:
         stores = train_and_test(train, test, extraction, out, device, update)
-        run = knn_study(*stores, settings, device=device, progress=update)
+        run = with_left_out(knn_study(*stores, settings, device=device, progress=update), extraction, stores)
     output.leave(run, out)
 
 
@@ -147,8 +149,9 @@ def transfer(
     epochs: int = 100,
     seed: int = 0,
     root: str | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     workers: int = 4,
+    on_corrupt: OnCorrupt = "raise",
     device: str | None = None,
     output: Annotated[Output, FLAT] = Output(),  # noqa: B008
 ) -> None:
@@ -166,13 +169,50 @@ def transfer(
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
         batch_size: images per forward pass.
         workers: loading processes.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
         device: where to compute.
     """
     from sslk.quality import transfer_study
 
-    extraction = ExtractSettings(batch_size=batch_size, workers=workers, device=device)
+    extraction = ExtractSettings(batch_size=batch_size, workers=workers, device=device, on_corrupt=on_corrupt)
     with output.progress() as update:
         run = transfer_study(
             model, data, out, LinearSettings(epochs=epochs, seed=seed), extraction, table, root=root, progress=update
         )
+    output.leave(run, out)
+
+
+def multilabel(
+    *,
+    train: str,
+    test: str,
+    data: str,
+    out: str,
+    splits: tuple[str, str] | None = None,
+    settings: Annotated[MultiLabelSettings, FLAT] = MultiLabelSettings(),  # noqa: B008
+    device: str | None = None,
+    output: Annotated[Output, FLAT] = Output(),  # noqa: B008
+) -> None:
+    """Predict several labels an image by linear classifiers on frozen features, one for each class, and report mAP.
+
+    Examples:
+        $ sslk probe multilabel --train runs/m-train --test runs/m-test --data manifest:photos.csv --out runs/multilabel
+
+    Args:
+        train: folder of the training set's feature store.
+        test: folder of the test set's feature store.
+        data: the manifest that both were extracted from, or TRAIN+TEST for two.
+        out: folder of the run: results.json and multilabel.safetensors, the scores of every test image.
+        splits: what the manifest calls the splits of the two stores; train and test by default.
+        device: where to compute.
+    """
+    from sslk.data import load_dataset, splits_of
+    from sslk.features import FeatureStore
+    from sslk.probes import multilabel_study
+
+    names = [name for name, _ in splits_of(data)]
+    images = [load_dataset(name, split) for name, split in zip(names, splits or ("train", "test"), strict=True)]
+    with output.progress() as update:
+        stores = FeatureStore(train), FeatureStore(test)
+        run = multilabel_study(*stores, images[0], images[1], settings, device=device, progress=update)
     output.leave(run, out)

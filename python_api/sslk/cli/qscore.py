@@ -37,7 +37,7 @@ def discover(
     with output.progress() as update:
         found = find(store, **vars(settings), device=device, progress=update)
     found.save(out)
-    output.fields({"file": out, **found.described()}, few_rows(found.num_samples, found.num_features))
+    output.fields({"file": out, **found.described()}, few_rows(found.num_samples, found.num_features) + found.said())
 
 
 def score(
@@ -63,7 +63,7 @@ def score(
     Args:
         store: folder of the feature store.
         discriminative: file that `sslk qscore discover` wrote for this model; refused for another.
-        out: CSV file for index, label (where the store has labels) and score of every sample.
+        out: CSV file for index, name and label (where the store has them) and score of every sample.
         data: the images the store was extracted from, to write their names too: folder:PATH, cifar10, ...
         split: split of these images.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
@@ -74,6 +74,7 @@ def score(
         device: where the kernels run.
     """
     from sslk.features import FeatureStore
+    from sslk.features.names import names_of
     from sslk.files.regular import require_file_name
     from sslk.quality import load_set, qscore, write_scores
     from sslk.statistics.small_data import empty_sets
@@ -82,7 +83,8 @@ def score(
         require_file_name(out)
     opened = FeatureStore(store).require()
     found = load_set(discriminative, opened, further_trained=further_trained)
-    image_name = None
+    names = names_of(opened)
+    image_name = None if names is None else names.__getitem__
     if data is not None:
         from sslk.features.by_name import images_of
 
@@ -101,7 +103,7 @@ def score(
     if out is not None:
         write_scores(opened, scores, Path(out), image_name)
     named = {"file": out} if out else {}
-    output.fields({**scores.described(), **named}, empty_sets(found.empty_share, scores.empty_share))
+    output.fields({**scores.described(), **named}, empty_sets(found.empty_share, scores.empty_share) + scores.said())
 
 
 def failure(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sslk.data.source import OnCorrupt
 from sslk.features.settings import ExtractSettings
 from sslk.models.source import ModelSource
 
 if TYPE_CHECKING:
     from sslk.features.store import FeatureStore
     from sslk.progress import Progress
+    from sslk.results.run import Run
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,15 @@ class Extraction:
     """A model and its data by name, in place of feature stores.
 
     Attributes:
-        model: torchvision:NAME, timm:NAME, hf:NAME, lightly:NAME, cifar:NAME or embedded, with @CHECKPOINT.
+        model: torchvision:NAME, timm:NAME, hf:NAME, python:FILE.py:FACTORY, ... or embedded, with @WEIGHTS.
         data: name of a data set with a training and a test split, or TRAIN+TEST.
-        checkpoint_format: layout of the checkpoint; detected by default.
+        checkpoint_format: layout of the checkpoint, ema or LAYOUT+ema for averaged weights; detected by default.
         image_size: side of the image crop in pixels; the model's own by default.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
         batch_size: images per forward pass.
         workers: loading processes.
         amp: dtype of mixed precision, or off.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
     """
 
     model: str | None = None
@@ -34,9 +38,10 @@ class Extraction:
     checkpoint_format: str | None = None
     image_size: int | None = None
     root: str | None = None
-    batch_size: int = 256
+    batch_size: int | None = None
     workers: int = 4
     amp: Literal["off", "float16", "bfloat16"] = "off"
+    on_corrupt: OnCorrupt = "raise"
 
     def source(self) -> ModelSource:
         """The model.
@@ -72,5 +77,26 @@ def train_and_test(
     from sslk.features.by_name import extract_pair
 
     model, root = extraction.source(), extraction.root
-    settings = ExtractSettings(extraction.batch_size, None, extraction.workers, extraction.amp, None, device)
+    settings = ExtractSettings(
+        extraction.batch_size, workers=extraction.workers, amp=extraction.amp, device=device, on_corrupt=extraction.on_corrupt
+    )
     return extract_pair(model, str(extraction.data), Path(out) / "features", settings, root=root, progress=progress)
+
+
+def with_left_out(run: Run, extraction: Extraction, stores: Sequence[FeatureStore]) -> Run:
+    """The run, with the names of the images that its extraction left out, unreadable."""
+    from sslk.features import unreadable
+
+    names = _left_out(extraction, stores)
+    return unreadable.with_left_out(run, names, sum(store.spec.samples for store in stores))
+
+
+def _left_out(extraction: Extraction, stores: Sequence[FeatureStore]) -> list[str]:
+    """None where stores were given."""
+    from sslk.data import load_dataset, splits_of
+    from sslk.features.unreadable import left_out_of
+
+    if extraction.model is None or not any(store.manifest.skipped for store in stores):
+        return []
+    parts = zip(stores, splits_of(str(extraction.data)), strict=True)
+    return [name for store, part in parts for name in left_out_of(store, load_dataset(*part, root=extraction.root))]

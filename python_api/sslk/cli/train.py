@@ -50,8 +50,8 @@ def finetune(
         out: folder for checkpoints, logs, models and results; the same command goes on with what it holds.
         arms: baseline (no penalty), lasso, qscore, or all, one after the other from the same start.
         model: the encoder, NAME or NAME@CHECKPOINT; the method's heads are taken from its checkpoint where they are in it.
-        checkpoint_format: layout of the checkpoint; detected by default.
-        data: training images: sample, npz:PATH, folder:PATH, cifar10, imagenet, ...
+        checkpoint_format: layout of the checkpoint, ema or LAYOUT+ema for averaged weights; detected by default.
+        data: training images: sample, npz:PATH, folder:PATH, manifest:PATH, cifar10, imagenet, ...
         split: split of the training images.
         test_data: images for the evaluation; the same set by default.
         test_split: split of the images for the evaluation; none for no evaluation by a probe.
@@ -105,7 +105,7 @@ def lambdas(
             returns the accuracy of a probe on validation data.
         method: simclr, swav, moco, byol, dino, simsiam, vicreg or barlow-twins: the arm qscore of `sslk train finetune`.
         model: the encoder it starts from, NAME or NAME@CHECKPOINT.
-        checkpoint_format: layout of the checkpoint; detected by default.
+        checkpoint_format: layout of the checkpoint, ema or LAYOUT+ema for averaged weights; detected by default.
         data: labelled images; a share of them is held out to judge by, none are test images.
         split: split of these images.
         validation_share: share of the images held out.

@@ -12,6 +12,7 @@ from .expert import Expert as Expert
 from .labels import ClassAttributes as ClassAttributes
 from .labels import ClassLabels as ClassLabels
 from .labels import LabelMaps as LabelMaps
+from .manifest import concepts_of_manifest as concepts_of_manifest
 from .prompts import Prompts as Prompts
 from .prompts import clip_prompts as clip_prompts
 from .read import read_concepts as read_concepts

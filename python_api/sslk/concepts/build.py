@@ -15,7 +15,9 @@ import torch
 
 from sslk.concepts.expert import ConceptSample, Expert
 from sslk.concepts.table import ConceptError, ConceptTable
-from sslk.data.dataset import Dataset
+from sslk.data.dataset import Dataset, UnreadableImageError
+from sslk.data.source import OnCorrupt
+from sslk.features.unreadable import check_on_corrupt, require_readable
 from sslk.files.text import from_fields, read_json
 from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
@@ -32,6 +34,7 @@ def build_concepts(
     part_rows: int = 2048,
     masks: bool | None = None,
     on_error: OnError = "raise",
+    on_corrupt: OnCorrupt = "raise",
     progress: Progress | None = None,
 ) -> ConceptTable:
     """Ask every expert about every image.
@@ -48,6 +51,8 @@ def build_concepts(
         masks: whether to read the label maps; where the data set has them and no label by default.
         on_error: an expert that raises on an image ends the build with the image's name, or the image is left out of
             the table, counted and listed under `about["left_out"]`. A damaged image counts as raising.
+        on_corrupt: an image that cannot be read ends the build, or is left out of the table in the same way; the rows of the
+            others keep the images' numbers, by which they meet those of a feature store.
         progress: called with images done and in all.
 
     Raises:
@@ -62,6 +67,7 @@ def build_concepts(
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}.")
+    check_on_corrupt(on_corrupt)
     if not experts or batch_size < 1 or part_rows < 1:
         raise ValueError(
             f"build_concepts needs an expert and positive sizes, got {len(experts)} experts, "
@@ -77,10 +83,19 @@ def build_concepts(
         "on_error": on_error,
     }
     ConceptTable.from_rows([], names, groups)  # refuses columns of one name before any work
+    strict = "skip" not in (on_error, on_corrupt)
     if out is not None and Path(out).exists():
-        return _finished(Path(out), about)
+        table = _finished(Path(out), about)
+        _refuse_left_out(table.about.get("left_out", []) if strict else [], dataset)
+        return table
+    if strict:
+        try:
+            require_readable(dataset)
+        except ValueError as error:
+            raise ConceptError(str(error)) from error
     parts = None if out is None else _parts_folder(Path(out), about)
-    builder = _Builder(dataset, experts, batch_size, _wants_masks(dataset) if masks is None else masks, on_error)
+    refuse = _Refusals(dataset, on_error, on_corrupt)
+    builder = _Builder(dataset, experts, batch_size, _wants_masks(dataset) if masks is None else masks, refuse)
     rows: list[list[int]] = []
     samples: list[int] = []
     left_out: list[list[Any]] = []
@@ -100,6 +115,7 @@ def build_concepts(
         seconds = [total + spent for total, spent in zip(seconds, part.seconds, strict=True)]
         if progress is not None:
             progress(stop, len(dataset), "asking experts")
+    _refuse_left_out(left_out if strict else [], dataset)
     if not rows:
         raise ConceptError(f"no image of {dataset.name} got concepts; the first failed with: {left_out[0][1]}.")
     about |= {"left_out": left_out, "seconds": [round(spent, 3) for spent in seconds]}
@@ -151,9 +167,9 @@ def read_part(file: Path, experts: int, columns: int) -> Part:
 class _Builder:
     """Runs the experts over ranges of the data set."""
 
-    def __init__(self, dataset: Dataset, experts: Sequence[Expert], batch_size: int, masks: bool, on_error: OnError) -> None:
+    def __init__(self, dataset: Dataset, experts: Sequence[Expert], batch_size: int, masks: bool, refuse: _Refusals) -> None:
         self.dataset, self.experts, self.batch_size = dataset, experts, batch_size
-        self.masks, self.on_error = masks, on_error
+        self.masks, self.refuse = masks, refuse
         self.labels = dataset.labels
 
     def part(self, start: int, stop: int, progress: Progress | None, total: int) -> Part:
@@ -167,7 +183,7 @@ class _Builder:
                 try:
                     batch.append(self._sample(number))
                 except Exception as error:  # what decoders raise is a zoo
-                    self._refuse(number, "reading it", error, left_out)
+                    self.refuse(number, "reading it", error, left_out)
             found, refused = self._ask(batch, seconds, left_out)
             kept = [i for i in range(len(batch)) if i not in refused]
             rows += [found[i] for i in kept]
@@ -214,21 +230,33 @@ class _Builder:
                 try:
                     answers += list(expert([batch[i]]))
                 except Exception as error:
-                    self._refuse(batch[i].number, f"the expert {expert!r}", error, left_out)
+                    self.refuse(batch[i].number, f"the expert {expert!r}", error, left_out)
                     refused.add(i)
                     asked.remove(i)
         if len(answers) != len(asked):
             raise ConceptError(f"{expert!r} gave {len(answers)} answers for {len(asked)} images.")
         return dict(zip(asked, answers, strict=True))
 
-    def _refuse(self, number: int, where: str, error: Exception, left_out: list[tuple[int, str]]) -> None:
+
+@dataclass(frozen=True, eq=False)
+class _Refusals:
+    """What becomes of an image that cannot be read or that an expert cannot take."""
+
+    dataset: Dataset
+    on_error: OnError
+    on_corrupt: OnCorrupt
+
+    def __call__(self, number: int, where: str, error: Exception, left_out: list[tuple[int, str]]) -> None:
+        """Note the image as left out, or raise."""
+        unreadable = isinstance(error, UnreadableImageError)
         reason = f"{where} raised {type(error).__name__}: {error}"
-        if self.on_error == "raise":
-            raise ConceptError(
-                f"sample {number} ({self.dataset.image_name(number)}) of {self.dataset.name}: {reason}; "
-                "on_error='skip' leaves such images out."
-            ) from error
-        left_out.append((number, reason))
+        if self.on_error == "skip" or (unreadable and self.on_corrupt == "skip"):
+            left_out.append((number, reason))
+            return
+        way = "on_corrupt='skip' (`--on-corrupt skip`)" if unreadable else "on_error='skip'"
+        raise ConceptError(
+            f"sample {number} ({self.dataset.image_name(number)}) of {self.dataset.name}: {reason}; {way} leaves such images out."
+        ) from error
 
 
 def _wants_masks(dataset: Dataset) -> bool:
@@ -238,6 +266,16 @@ def _wants_masks(dataset: Dataset) -> bool:
         return dataset.annotation(0).mask is not None
     except ValueError:
         return False
+
+
+def _refuse_left_out(left_out: Sequence[Any], dataset: Dataset) -> None:
+    """Another call skipped images; this one would not."""
+    if left_out:
+        number, reason = left_out[0]
+        raise ConceptError(
+            f"{len(left_out)} images were left out before, the first is {dataset.image_name(int(number))} ({reason}); "
+            "on_corrupt='skip' (`--on-corrupt skip`) leaves unreadable images out."
+        )
 
 
 def _finished(out: Path, about: dict[str, Any]) -> ConceptTable:

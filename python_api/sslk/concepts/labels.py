@@ -32,7 +32,7 @@ class ClassLabels:
         self.group = group
 
     def __call__(self, samples: Sequence[ConceptSample]) -> list[list[int]]:
-        return [[_label(sample, len(self.names))] for sample in samples]
+        return [_label(sample, len(self.names)) for sample in samples]
 
     def __repr__(self) -> str:
         return f"ClassLabels({len(self.names)} classes, group={self.group!r})"
@@ -69,7 +69,7 @@ class ClassAttributes:
             self._rows.append([column for column, cell in enumerate(cells) if cell == "1"])
 
     def __call__(self, samples: Sequence[ConceptSample]) -> list[list[int]]:
-        return [self._rows[_label(sample, len(self._rows))] for sample in samples]
+        return [[bit for label in _label(sample, len(self._rows)) for bit in self._rows[label]] for sample in samples]
 
     def __repr__(self) -> str:
         return f"ClassAttributes({Path(self.path).name}, {len(self.names)} attributes, group={self.group!r})"
@@ -112,7 +112,8 @@ class LabelMaps:
         return f"LabelMaps({len(self.names)} classes, min_share={self.min_share}, group={self.group!r})"
 
 
-def _label(sample: ConceptSample, classes: int) -> int:
-    if sample.label is None or not 0 <= sample.label < classes:
+def _label(sample: ConceptSample, classes: int) -> list[int]:
+    """The label; none of an unlabelled image, which shows no class."""
+    if sample.label is None or not sample.label < classes:
         raise ConceptError(f"sample {sample.number} needs a label in [0, {classes}), got {sample.label}.")
-    return sample.label
+    return [sample.label] if sample.label >= 0 else []

@@ -1,8 +1,10 @@
 from .demo import demo_study as demo_study
+from .depth import depth_study as depth_study
 from .plan import Step as Step
 from .plan import make_plan as make_plan
 from .run import Evaluation as Evaluation
 from .settings import DemoSettings as DemoSettings
+from .settings import DepthSettings as DepthSettings
 from .settings import EvaluationSettings as EvaluationSettings
 from .several import Evaluated as Evaluated
 from .several import Plan as Plan

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
-from sslk.data import load_dataset
+from sslk.data import Dataset, UnreadableImageError
 from sslk.distributed import best_device
 from sslk.evaluation.plan import EvaluatedModel, Step
 from sslk.evaluation.settings import EvaluationSettings
@@ -28,34 +29,51 @@ class Trial:
     error: str | None = None
 
 
-def try_model(model: EvaluatedModel, settings: EvaluationSettings) -> Trial:
-    """Load a model, run it over a few images twice and time the second pass."""
+def try_model(model: EvaluatedModel, settings: EvaluationSettings, images: Dataset) -> Trial:
+    """Load a model, run it over a few images twice and time the second pass.
+
+    Args:
+        model: what is tried.
+        settings: device and image size.
+        images: of the data set, untransformed; those that cannot be read are passed over.
+    """
     try:
         device = settings.device or best_device()
         backbone = ModelSource(model.model, image_size=settings.image_size).load(device=device).eval()
         transform = evaluation_transform(backbone, image_size=settings.image_size)
-        data = load_dataset(settings.data, settings.test_split, root=settings.root, transform=transform)
-        count = min(_TRIAL_IMAGES, len(data))
+        chosen = first_images(images, _TRIAL_IMAGES)
         with torch.inference_mode():
             for _ in range(2):
                 started = time.perf_counter()
-                images = torch.stack([data[i][0] for i in range(count)]).to(device)
-                features = backbone(images).cpu()
+                batch = torch.stack([transform(images.image(number)) for number in chosen]).to(device)
+                features = backbone(batch).cpu()
                 seconds = time.perf_counter() - started
-        return Trial(seconds / count, features.shape[1])
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+        return Trial(seconds / len(chosen), features.shape[1])
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError, AttributeError, KeyError) as error:
         return Trial(error=f"{type(error).__name__}: {error}")
 
 
-def split_sizes(settings: EvaluationSettings) -> dict[str, int]:
-    """Images of the train and of the test split."""
-    return {
-        name: len(load_dataset(settings.data, split, root=settings.root))
-        for name, split in (("train", settings.train_split), ("test", settings.test_split))
-    }
+def first_images(images: Dataset, count: int) -> list[int]:
+    """Numbers of the first images that can be read, at most so many.
+
+    Raises:
+        ValueError: none can.
+    """
+    chosen: list[int] = []
+    for number in range(len(images)):
+        with suppress(UnreadableImageError):
+            images.image(number)
+            chosen.append(number)
+        if len(chosen) == count:
+            break
+    if not chosen:
+        raise ValueError(f"none of the {len(images)} images of {images.name} can be read.")
+    return chosen
 
 
-def estimate(steps: Sequence[Step], trials: dict[str, Trial], sizes: dict[str, int], classes: int = 1000) -> dict[str, float]:
+def estimate(
+    steps: Sequence[Step], trials: dict[str, Trial], sizes: dict[str, int], classes: int = 1000, *, seconds_per_mask: float = 0.0
+) -> dict[str, float]:
     """Seconds of every step, roughly: forward passes from the trials, the rest from this machine's arithmetic and memory.
 
     Args:
@@ -63,6 +81,7 @@ def estimate(steps: Sequence[Step], trials: dict[str, Trial], sizes: dict[str, i
         trials: by model label.
         sizes: images per split.
         classes: of the probes, at most.
+        seconds_per_mask: that the segmenter takes.
     """
     bytes_per_second, flops_per_second = _machine()
     seconds: dict[str, float] = {}
@@ -70,11 +89,10 @@ def estimate(steps: Sequence[Step], trials: dict[str, Trial], sizes: dict[str, i
         known = [trials[label] for label in step.models if label in trials]
         forward = sum(trial.seconds_per_image for trial in known)
         width = max((trial.num_features for trial in known), default=0)
-        everything = sizes["train"] + sizes["test"]
         products = 2.0 * sizes["train"] * width  # flops of one pass of one output over the training features
         seconds[step.name] = {
             "extract": forward * sizes.get(step.name.rpartition(" ")[2], 0),
-            "masked": _VARIANTS * forward * everything,
+            "masked": (_VARIANTS * forward + seconds_per_mask) * sizes["test"],
             "discover": 3 * 4.0 * sizes["train"] * width / bytes_per_second,
             "score": 4.0 * sizes["test"] * width / bytes_per_second,
             "failure": 1e-3 * sizes["test"],  # a thousand bootstrap samples of every score

@@ -76,7 +76,12 @@ def _as_folder(name: str) -> str:
 
 
 def make_plan(
-    models: Sequence[EvaluatedModel], settings: EvaluationSettings, out: Path, failing: Collection[str] = ()
+    models: Sequence[EvaluatedModel],
+    settings: EvaluationSettings,
+    out: Path,
+    failing: Collection[str] = (),
+    *,
+    folds: int | None = None,
 ) -> list[Step]:
     """The steps in an order in which each comes after those it needs.
 
@@ -85,6 +90,7 @@ def make_plan(
         settings: on what, and how.
         out: folder of the evaluation.
         failing: labels of models that cannot be loaded: steps over all models are made without them.
+        folds: of the masked study's linear evaluation; its own by default.
     """
     plan: list[Step] = []
     for model in models:
@@ -93,7 +99,7 @@ def make_plan(
     if "reverse" in settings.systems and settings.concepts and working:
         plan.append(_reverse_step(settings, settings.concepts, working, out))
     if "masked" in settings.systems and working:
-        plan.append(_masked_step(settings, working, out / "masked"))
+        plan.append(_masked_step(settings, working, out / "masked", folds))
     return plan
 
 
@@ -103,7 +109,9 @@ def _model_steps(settings: EvaluationSettings, model: EvaluatedModel, folder: Pa
         return Step(f"{model.label}/{what}", call, arguments, output, needed, (model.label,))
 
     train, test, found = folder / "train", folder / "test", folder / "discriminative.safetensors"
-    extraction = ExtractSettings(settings.batch_size, workers=settings.workers, device=settings.device)
+    extraction = ExtractSettings(
+        settings.batch_size, workers=settings.workers, device=settings.device, on_corrupt=settings.on_corrupt
+    )
     data = {
         role: DataSource(settings.data, split, settings.root)
         for role, split in (("train", settings.train_split), ("test", settings.test_split))
@@ -121,9 +129,9 @@ def _model_steps(settings: EvaluationSettings, model: EvaluatedModel, folder: Pa
         )
         for role, store in (("train", train), ("test", test))
     ]
+    probed = {"label": model.label, "train": str(train), "test": str(test), "seed": settings.seed, "device": settings.device}
+    both = "extract train", "extract test"
     if "qscore" in settings.systems:
-        probed = {"label": model.label, "train": str(train), "test": str(test), "seed": settings.seed, "device": settings.device}
-        both = "extract train", "extract test"
         plan += [
             step("discover", steps.discover, found, "extract train", store=str(train), out=str(found)),
             step(
@@ -138,6 +146,9 @@ def _model_steps(settings: EvaluationSettings, model: EvaluatedModel, folder: Pa
                 data=data["test"],
                 out=str(folder / "qscore"),
             ),
+        ]
+    if "qscore" in settings.systems and settings.probes:
+        plan += [
             step("probe", steps.linear, folder / "probe" / RESULTS, *both, out=str(folder / "probe"), **probed),
             step("knn", steps.knn, folder / "knn" / RESULTS, *both, out=str(folder / "knn"), **probed),
             step(
@@ -171,10 +182,10 @@ def _reverse_step(settings: EvaluationSettings, concepts: str, models: Sequence[
     return Step("reverse", steps.reverse, arguments, folder / RESULTS, needs, labels)
 
 
-def _masked_step(settings: EvaluationSettings, models: Sequence[EvaluatedModel], folder: Path) -> Step:
+def _masked_step(settings: EvaluationSettings, models: Sequence[EvaluatedModel], folder: Path, folds: int | None) -> Step:
     data = DataSource(settings.data, settings.test_split, settings.root)
-    extraction = ExtractSettings(128, 1024, settings.workers, device=settings.device)
-    arguments = {
+    extraction = ExtractSettings(128, 1024, settings.workers, device=settings.device, on_corrupt=settings.on_corrupt)
+    arguments: dict[str, Any] = {
         "models": [model.model for model in models],
         "image_size": settings.image_size,
         "data": data,
@@ -183,4 +194,6 @@ def _masked_step(settings: EvaluationSettings, models: Sequence[EvaluatedModel],
         "seed": settings.seed,
         "settings": extraction,
     }
+    if folds is not None:
+        arguments["folds"] = folds
     return Step("masked", steps.masked, arguments, folder / RESULTS, (), tuple(model.label for model in models))

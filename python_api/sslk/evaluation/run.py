@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,7 +67,9 @@ class Evaluation:
     def is_done(self, step: Step) -> bool:
         """Whether the step ended well with these arguments and its output is still there."""
         outcome = self.outcomes.get(step.name)
-        return outcome is not None and outcome.state == "done" and outcome.arguments == recorded(step) and step.output.exists()
+        if outcome is None or outcome.state != "done" or not step.output.exists():
+            return False
+        return _chosen(step, outcome.arguments) == _chosen(step, recorded(step))
 
     def run(self, on_step: Callable[[int, Step], None] | None = None, progress: Progress | None = None) -> dict[str, State]:
         """Carry out what is not done yet, in order. An interruption leaves a state from which the next call goes on.
@@ -139,6 +141,21 @@ def recorded(step: Step) -> dict[str, Any]:
         if name not in _SPEED
     }
     return dict(json.loads(json.dumps(kept)))
+
+
+def _chosen(step: Step, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Recorded arguments without settings at their default: one that came later leaves what was done before done."""
+    usual = {
+        name: {field.name: field.default for field in fields(value)}
+        for name, value in step.arguments.items()
+        if is_dataclass(value)
+    }
+    return {
+        name: {key: part for key, part in value.items() if key not in usual[name] or part != usual[name][key]}
+        if name in usual and isinstance(value, dict)
+        else value
+        for name, value in arguments.items()
+    }
 
 
 def _named(progress: Progress | None, name: str) -> Progress | None:

@@ -100,12 +100,13 @@ def masked(
     segmenter: str,
     seed: int,
     settings: ExtractSettings,
+    folds: int = StudySettings.folds,
     *,
     progress: Progress | None,
 ) -> None:
     """The masked-input study of all models."""
     sources = [ModelSource(model, image_size=image_size) for model in models]
-    study = StudySettings(segmenter=segmenter, seed=seed)
+    study = StudySettings(segmenter=segmenter, seed=seed, folds=folds)
     masked_study(sources, data, out, study, settings, progress=progress).save(out)
 
 

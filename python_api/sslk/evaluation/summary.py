@@ -8,6 +8,7 @@ from typing import Any
 
 from sslk.evaluation.plan import EvaluatedModel
 from sslk.evaluation.run import Evaluation
+from sslk.features.manifest import MANIFEST, Manifest
 from sslk.models.source import ModelSource
 from sslk.results.provenance import provenance
 from sslk.results.run import RESULTS, Run, RunTable, Value
@@ -30,6 +31,7 @@ def summary_run(evaluation: Evaluation, models: Sequence[EvaluatedModel], data: 
     findings += [f"{name} failed: {outcomes[name].error}." for name in failed]
     if left_out:
         findings.append(f"Left out because of that: {', '.join(left_out)}.")
+    findings += _representations(evaluation.out, models)
     rows = [_row(evaluation.out, model) for model in models]
     shown = [place for place in range(len(COLUMNS)) if not place or any(row[place] for row in rows)]
     steps = [[name, outcome.state, outcome.seconds, outcome.error or ""] for name, outcome in outcomes.items()]
@@ -62,6 +64,16 @@ def _row(out: Path, model: EvaluatedModel) -> list[str | None]:
         None if nmi is None else f"{_number(nmi):.2f}",
         None if None in cka else f"{_number(cka[0]):.3f} to {_number(cka[1]):.3f}",
     ]
+
+
+def _representations(out: Path, models: Sequence[EvaluatedModel]) -> list[str]:
+    """Which representation of each model was measured, where the stores say."""
+    said = []
+    for model in models:
+        folder = out / model.label / "test"
+        feature = Manifest.read(folder).spec.feature if (folder / MANIFEST).exists() else ""
+        said += [f"{model.label}: {feature}"] if feature else []
+    return [f"Representations: {'; '.join(said)}."] if said else []
 
 
 def _interval(summary: Mapping[str, Value], name: str, factor: float, form: str) -> str | None:

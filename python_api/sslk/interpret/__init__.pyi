@@ -1,3 +1,5 @@
+from .agreement_study import forget_parts as forget_parts
+from .agreement_study import miou_study as miou_study
 from .by_name import data_and_masks as data_and_masks
 from .heatmaps import Heatmaps as Heatmaps
 from .heatmaps import feature_heatmaps as feature_heatmaps
@@ -7,8 +9,6 @@ from .settings import GallerySettings as GallerySettings
 from .settings import MaskSettings as MaskSettings
 from .settings import MiouSettings as MiouSettings
 from .studies import atlas_study as atlas_study
-from .studies import forget_parts as forget_parts
 from .studies import gallery_study as gallery_study
 from .studies import heatmap_study as heatmap_study
-from .studies import miou_study as miou_study
 from .vit import attention_rollout as attention_rollout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def agreement_run(arms: dict[str, MaskAgreement], title: str, origin: dict[str, Any]) -> Run:
+def agreement_run(
+    arms: dict[str, MaskAgreement], title: str, origin: dict[str, Any], numbers: Sequence[int] | None = None
+) -> Run:
     """The table, the findings and figure 7 of one or more arms (such as before and after), with a row per image as a file.
 
     Args:
         arms: agreement of the same images with the same masks, by name; the first is the reference.
         title: one line.
         origin: provenance of the run.
+        numbers: place of every image in its data set, where not all were measured.
     """
     rows: list[list[Any]] = []
     differences: list[list[Any]] = []
@@ -63,7 +67,7 @@ def agreement_run(arms: dict[str, MaskAgreement], title: str, origin: dict[str, 
         ),
         RunTable("Differences of mIoU", ["model", "difference", *interval_columns], differences),
     ]
-    files = {"samples.csv": partial(_write_samples, arms)}
+    files = {"samples.csv": partial(_write_samples, arms, numbers)}
     return Run("interpret", title, findings, origin, summary, tables, [_figure(arms)], files)
 
 
@@ -91,15 +95,16 @@ def _counted(found: MaskAgreement) -> list[str]:
     return lines
 
 
-def _write_samples(arms: dict[str, MaskAgreement], path: Path) -> None:
+def _write_samples(arms: dict[str, MaskAgreement], numbers: Sequence[int] | None, path: Path) -> None:
     first = next(iter(arms.values()))
+    places = range(first.images) if numbers is None else numbers
     columns = [(arm, which, kind) for arm, found in arms.items() for which, kind in found.overlaps]
     known = {arm: found.correct for arm, found in arms.items() if found.correct is not None}
     header = ["index", *(f"{arm}: correct" for arm in known), *(" | ".join(column) for column in columns)]
     values = [arms[arm].overlaps[which, kind] for arm, which, kind in columns]
     rows = (
         [
-            index,
+            places[index],
             *(int(correct[index]) for correct in known.values()),
             *("" if np.isnan(column[index]) else f"{column[index]:.6f}" for column in values),
         ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sslk.data import Dataset
-from sslk.data.source import DataSource
+from sslk.data.source import DataSource, OnCorrupt
+from sslk.features.unreadable import check_on_corrupt, readable_numbers, require_readable
 from sslk.interpret.masks import BoxMasks, ClassMasks, ForegroundMasks, MaskFolder, MaskSource
 from sslk.interpret.salient_imagenet import salient_imagenet
 from sslk.interpret.settings import MaskSettings
@@ -40,18 +42,41 @@ def data_and_masks(data: DataSource, settings: MaskSettings) -> tuple[Dataset, M
     return dataset, ClassMasks(dataset, core, void=settings.void, per_class=True)
 
 
-def limited(dataset: Dataset, source: MaskSource, limit: int | None) -> tuple[Dataset, MaskSource, list[int]]:
-    """Up to so many images, evenly spread, their masks, and their numbers in the data set."""
-    if limit is None:
-        return dataset, source, list(range(len(dataset)))
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, got {limit}.")
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(limit, len(dataset))).astype(int))
-    labels = None if dataset.labels is None else dataset.labels[chosen]
-    names = [dataset.image_name(index) for index in chosen.tolist()]
-    part = Dataset(dataset.name, lambda i: dataset[int(chosen[i])][0], names, labels, dataset.classes)
+@dataclass(frozen=True, eq=False)
+class ChosenImages:
+    """Some images of a data set with their masks.
 
-    return part, _Chosen(source, chosen), chosen.tolist()
+    Attributes:
+        images, masks: the images alone, and their masks by place among them.
+        numbers: place of each in the data set.
+        left_out: names of images that cannot be read.
+    """
+
+    images: Dataset
+    masks: MaskSource
+    numbers: list[int]
+    left_out: list[str]
+
+
+def limited(dataset: Dataset, source: MaskSource, limit: int | None, on_corrupt: OnCorrupt = "raise") -> ChosenImages:
+    """Up to so many images, evenly spread, less those that cannot be read.
+
+    Raises:
+        ValueError: no images are wanted, or one cannot be read and on_corrupt is `raise`: a look of some seconds.
+    """
+    check_on_corrupt(on_corrupt)
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, got {limit}.")
+    count = len(dataset)
+    spread = range(count) if limit is None else np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int)).tolist()
+    numbers, left_out = list(spread), list[str]()
+    if on_corrupt == "skip":
+        numbers, left_out = readable_numbers(dataset, numbers)
+    else:
+        require_readable(dataset, numbers)
+    if len(numbers) == count:
+        return ChosenImages(dataset, source, numbers, [])
+    return ChosenImages(dataset.subset(numbers), _Chosen(source, np.array(numbers)), numbers, left_out)
 
 
 class _Chosen:

@@ -37,7 +37,7 @@ def out_of_fold_correct(features: Tensor, labels: Tensor, *, folds: int = 5, epo
     for train, test in kind(folds, shuffle=True, random_state=seed).split(features.numpy(), labels.numpy()):
         fit, held_out = torch.from_numpy(train), torch.from_numpy(test)
         probe = linear_probe((features[fit], labels[fit]), (features[held_out], labels[held_out]), settings)
-        correct[held_out] = probe.correct
+        correct[held_out[probe.outputs.index]] = probe.correct  # rows that are not finite have no answer
     return correct
 
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sslk.data import Dataset
+from sslk.data import Dataset, UnreadableImageError
 from sslk.features import FeatureStore
+from sslk.features.unreadable import refusal
 from sslk.interpret.heatmaps import HeatmapSettings, feature_heatmaps
 from sslk.interpret.overlay import overlay
 from sslk.interpret.pca import principal_directions
@@ -112,16 +113,20 @@ def class_gallery(
     *,
     features: int = 3,
     columns: int = 6,
+    left_out: list[str] | None = None,
 ) -> Figure:
     """One class: the discriminative features with the largest class mean, and lowly activating ones for contrast.
 
     Of each feature the images of the class with the largest values are shown with its heatmap. Lowly activating are the
-    features with the smallest class mean among those that are above zero in some image of the class.
+    features with the smallest class mean among those that are above zero in some image of the class. An image that cannot
+    be read is an error, or, with a list `left_out`, noted there by name and the next one drawn.
 
     Raises:
-        ValueError: the store has no image of the class.
+        ValueError: the store has no image of the class, or an image cannot be read.
     """
     store.require(labels=True)
+    if label < 0:
+        raise ValueError(f"label must be the number of a class, got {label}, which means unlabelled.")
     rows, indices = _rows_of_class(store, label)
     mean = rows.mean(0)
     inside = torch.where(discriminative.mask, mean, -torch.inf)
@@ -131,7 +136,7 @@ def class_gallery(
     least = outside.topk(min(features, int(alive.sum())), largest=False).indices.tolist()
     name = store.spec.classes[label] if label < len(store.spec.classes) else str(label)
     lines = [(f"discriminative {j}", j) for j in best] + [(f"low {j}", j) for j in least]
-    source = model, dataset, transform
+    source = model, dataset, transform, left_out
     drawn = [_top_images(source, rows[:, j], indices, (j, None), text, columns) for text, j in lines]
     return draw_gallery(drawn, f"{name}: discriminative and lowly activating features")
 
@@ -144,8 +149,12 @@ def pca_gallery(
     *,
     components: int = 6,
     columns: int = 6,
+    left_out: list[str] | None = None,
 ) -> Figure:
-    """Principal directions of the representations: the images furthest along each, with the direction's heatmap."""
+    """Principal directions of the representations: the images furthest along each, with the direction's heatmap.
+
+    What becomes of an image that cannot be read is as for `class_gallery`.
+    """
     found = principal_directions(store, components)
     coordinates, indices = [], []
     for batch in store.batches(4096):
@@ -153,7 +162,7 @@ def pca_gallery(
         indices.append(batch.indices)
     values, numbers = torch.cat(coordinates), torch.cat(indices)
     head = found.head().to(next(model.parameters()).device)
-    source = model, dataset, transform
+    source = model, dataset, transform, left_out
     drawn = [
         _top_images(
             source,
@@ -182,7 +191,7 @@ def _rows_of_class(store: FeatureStore, label: int) -> tuple[Tensor, Tensor]:
 
 
 def _top_images(
-    source: tuple[nn.Module, Dataset, EvaluationTransform],
+    source: tuple[nn.Module, Dataset, EvaluationTransform, list[str] | None],
     values: Tensor,
     indices: Tensor,
     output: tuple[int, nn.Module | None],
@@ -190,8 +199,9 @@ def _top_images(
     columns: int,
 ) -> GalleryRow:
     """The images with the largest values, and beside each what the output (of a head, if any) looks at."""
-    (model, dataset, transform), (column, head) = source, output
-    best = values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)[:columns]
+    (model, dataset, transform, left_out), (column, head) = source, output
+    order = values.nan_to_num(nan=-torch.inf).argsort(descending=True, stable=True)
+    best = order[_first_readable(dataset, indices[order].tolist(), columns, left_out)]
     chosen = indices[best].tolist()
     batch, pixels = load_images(dataset, chosen, transform)
     found = feature_heatmaps(model, batch.to(next(model.parameters()).device), [column], settings=HeatmapSettings(head=head))
@@ -202,6 +212,25 @@ def _top_images(
     ]
     # Image and heatmap side by side, so that neither hides the other.
     return GalleryRow(label, np.concatenate([pixels, shown], axis=2), captions)
+
+
+def _first_readable(dataset: Dataset, numbers: list[int], count: int, left_out: list[str] | None) -> list[int]:
+    """Places among the numbers of the first so many images that can be read; the others are noted, or an error."""
+    kept: list[int] = []
+    for place, number in enumerate(numbers):
+        if len(kept) == count:
+            break
+        try:
+            dataset.image(number)
+        except UnreadableImageError as error:
+            if left_out is None:
+                raise refusal(error) from error
+            left_out.append(error.image_name)
+            continue
+        kept.append(place)
+    if not kept:
+        raise ValueError(f"none of the {len(numbers)} images to be drawn from {dataset.name} can be read.")
+    return kept
 
 
 def _class_name(dataset: Dataset, index: int) -> str:

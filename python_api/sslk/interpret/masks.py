@@ -17,7 +17,7 @@ from PIL import Image
 from sslk.data import Dataset
 from sslk.data.archives import Archive
 from sslk.files.tables import parse_rows, records
-from sslk.masked.masks import Masks, identity_of
+from sslk.masked.masks import Masks
 
 SOFT_MASK_CUT = 128  # a grey mask counts from half of full scale
 
@@ -117,8 +117,7 @@ class ForegroundMasks:
 
     def __init__(self, path: str | Path, dataset: Dataset) -> None:
         self._masks = Masks(path)
-        if identity_of(self._masks.settings, dataset, self._masks.indices) != self._masks.identity:
-            raise ValueError(f"{path} holds masks of {self._masks.dataset}, not of {dataset.name}, or of other images.")
+        self._masks.require_images(dataset)
         self._place = {index: k for k, index in enumerate(self._masks.indices.tolist())}
 
     def __repr__(self) -> str:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from sslk.data import Dataset
 from sslk.data.workers import loading_processes
 from sslk.features.identity import weights_hash
+from sslk.interpret.annotated import AnnotatedImages
 from sslk.interpret.controls import center_prior, random_features
 from sslk.interpret.heatmaps import active_features, combine
 from sslk.interpret.maps import map_method
@@ -201,7 +201,7 @@ def mask_agreement(
             _restore(metrics, kept, generator, part)
     done = saved = len(next(iter(metrics.values())).values())
     held = len(kept)
-    rest = Subset(_Annotated(dataset, masks, transform), range(done, len(dataset)))
+    rest = Subset(AnnotatedImages(dataset, masks, transform), range(done, len(dataset)))
     loader = DataLoader(rest, settings.batch_size, num_workers=loading_processes(settings.workers))
     with evaluating(method.model):
         for images, regions in loader:
@@ -279,32 +279,3 @@ def _restore(metrics: _Metrics, kept: list[Tensor], generator: torch.Generator, 
     if "representations" in part:
         kept.append(part["representations"])
     generator.set_state(part["generator"])
-
-
-class _Annotated(torch.utils.data.Dataset):
-    """Images `[3, H, W]` with their masks, bool `[kinds, H, W]`, all false where there is none."""
-
-    def __init__(self, dataset: Dataset, masks: MaskSource, transform: EvaluationTransform) -> None:
-        self.dataset, self.masks, self.transform = dataset, masks, transform
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        image, _ = self.dataset[index]
-        found = self.masks(index, image.height, image.width)
-        regions = torch.zeros(len(self.masks.kinds), *self.transform.size, dtype=torch.bool)
-        for number, kind in enumerate(self.masks.kinds):
-            if kind in found:
-                regions[number] = self._fitted(found[kind], image.height, image.width, index)
-        return self.transform(image), regions
-
-    def _fitted(self, mask: np.ndarray, height: int, width: int, index: int) -> Tensor:
-        if mask.shape == (height, width):
-            return self.transform.mask(mask)
-        if mask.shape == self.transform.size:
-            return torch.from_numpy(mask)
-        raise ValueError(
-            f"the mask of {self.dataset.image_name(index)} is {list(mask.shape)}; it must have the image's size "
-            f"{[height, width]} or that of the model's input {list(self.transform.size)}."
-        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sslk.data.source import OnCorrupt
+
 
 @dataclass(frozen=True)
 class MaskSettings:
@@ -38,6 +40,7 @@ class MiouSettings:
         batch_size: images per forward pass.
         workers: loading processes.
         seed: seed of the random features and the folds.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
     """
 
     correct: str | None = None
@@ -47,6 +50,7 @@ class MiouSettings:
     batch_size: int = 64
     workers: int = 0
     seed: int = 0
+    on_corrupt: OnCorrupt = "raise"
 
     def check(self, arms: int) -> None:
         """Refuse what cannot be told of a second checkpoint.
@@ -69,11 +73,13 @@ class AtlasSettings:
         top: images per feature.
         tail_features: features of each tail, for contrast, evenly spread over their activation percentages.
         min_correlation: least correlation of features that form a group.
+        on_corrupt: an unreadable image ends the work, or its place stays empty, and it is counted and listed.
     """
 
     top: int = 8
     tail_features: int = 8
     min_correlation: float = 0.3
+    on_corrupt: OnCorrupt = "raise"
 
 
 Gallery = Literal["samples", "classes", "pca", "compare"]
@@ -87,8 +93,10 @@ class GallerySettings:
         labels: classes to draw; the first three by default.
         columns: images per row.
         seed: seed of the random samples and the folds.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
     """
 
     labels: tuple[int, ...] = (0, 1, 2)
     columns: int = 8
     seed: int = 0
+    on_corrupt: OnCorrupt = "raise"

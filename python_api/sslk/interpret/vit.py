@@ -72,7 +72,7 @@ def attention_rollout(model: nn.Module, images: Tensor, *, size: tuple[int, int]
 
     Examples:
         >>> from sslk.models import load_backbone
-        >>> maps = attention_rollout(load_backbone("timm:vit_tiny_patch16_224"), torch.randn(2, 3, 224, 224))
+        >>> maps = attention_rollout(load_backbone("timm:vit_tiny_patch16_224", "random"), torch.randn(2, 3, 224, 224))
         >>> maps.shape, maps.amax((1, 2)).tolist()
         (torch.Size([2, 224, 224]), [1.0, 1.0])
     """

@@ -73,7 +73,7 @@ def fold_accuracy(
 
     Args:
         features: `[N, D]`.
-        labels: integers `[N]`.
+        labels: integers `[N]`; negative ones are unlabelled and left out.
         folds: fewer are taken where a class has fewer samples, see `folds_of`.
         l2: weight of the penalty, see `sslk.probes.batched.fit_linear_probes`; 1 / training samples by default, which
             is scikit-learn's C = 1.
@@ -89,6 +89,8 @@ def fold_accuracy(
         >>> result = fold_accuracy(x, y); len(result.folds), result.mean > 0.9
         (5, True)
     """
+    known = labels >= 0  # the others are unlabelled
+    features, labels = features[known], labels[known]
     folds = folds_of(labels, folds)
     penalty = 1 / (len(labels) * (1 - 1 / folds)) if l2 is None else l2
     settings = KFoldSettings(folds, (penalty,), seed, max_iterations=max_iterations)

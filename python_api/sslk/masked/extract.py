@@ -16,7 +16,7 @@ from sslk.features import FeatureStore, StoreError, extract
 from sslk.features.settings import ExtractSettings
 from sslk.masked.images import MaskedImages
 from sslk.masked.variants import VariantRenderer
-from sslk.models import Backbone
+from sslk.models import as_backbone
 from sslk.progress import Progress
 
 
@@ -24,7 +24,7 @@ class MaskedBackbone(nn.Module):
     """A backbone that sees every image in V variants: uint8 `[n, 4, H, W]` -> `[n, V * D]`.
 
     Args:
-        backbone: maps normalised images to representations `[n, D]`.
+        backbone: a `Backbone` or a bare module, maps normalised images to representations `[n, D]`.
         renderer: makes the variants.
 
     >>> from sslk.models import load_backbone
@@ -34,10 +34,11 @@ class MaskedBackbone(nn.Module):
     torch.Size([3, 512])
     """
 
-    def __init__(self, backbone: Backbone, renderer: VariantRenderer) -> None:
+    def __init__(self, backbone: nn.Module, renderer: VariantRenderer) -> None:
         super().__init__()
+        backbone = as_backbone(backbone)
         self.backbone, self.renderer = backbone, renderer
-        self.name, self.signed = backbone.name, backbone.signed
+        self.name, self.signed, self.feature = backbone.name, backbone.signed, backbone.feature
         self.variants = renderer.names
         self.num_features = len(renderer.names) * backbone.num_features
 
@@ -52,7 +53,7 @@ class MaskedBackbone(nn.Module):
 
 
 def extract_variants(
-    backbone: Backbone,
+    backbone: nn.Module,
     images: MaskedImages,
     out: str | PathLike[str],
     renderer: VariantRenderer | None = None,
@@ -62,7 +63,7 @@ def extract_variants(
     """Extract the representations of all variants of all images into one feature store with a variant axis.
 
     Args:
-        backbone: the model; what is not said here is as for `sslk.features.extraction`.
+        backbone: the model, a `Backbone` or a bare module; what is not said here is as for `sslk.features.extraction`.
         images: from which masks, and which images.
         out: folder of the store.
         renderer: the variants; the paper's five with the backbone's normalisation by default.
@@ -71,6 +72,7 @@ def extract_variants(
         ValueError: a variant needs masks and images has none.
         StoreError: out holds another extraction; the fields that differ are named.
     """
+    backbone = as_backbone(backbone)
     if renderer is None:
         renderer = VariantRenderer(mean=backbone.mean, std=backbone.std)
     if renderer.needs_foreground and images.masks is None:

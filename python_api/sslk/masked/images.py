@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sslk.data import Dataset
+from sslk.masked.mask_files import MaskError
 from sslk.masked.masks import Masks
 from sslk.models import EvaluationTransform
 
@@ -52,7 +53,7 @@ class MaskedImages(torch.utils.data.Dataset):
         self.dataset, self.masks = dataset, masks
         self.geometry = transform
         self.transform = f"{transform!r} as uint8"
-        self.name = dataset.name
+        self.name, self.decoding = dataset.name, dataset.decoding
         self.classes = dataset.classes
         self.upsampled = 0
         self.bad_masks = {"empty": 0, "full": 0, "of another size": 0}
@@ -77,6 +78,7 @@ class MaskedImages(torch.utils.data.Dataset):
 
         Raises:
             UnreadableImageError: the image is damaged or gone.
+            MaskError: the image has another size than its mask was found for.
         """
         index = int(self.indices[row])
         pixels = self.pixels(row)
@@ -87,6 +89,11 @@ class MaskedImages(torch.utils.data.Dataset):
     def pixels(self, row: int) -> Tensor:
         """uint8 `[3, H, W]`."""
         image = self.dataset.image(int(self.indices[row]))
+        if self.masks is not None and (size := tuple(self.masks.sizes[self._rows[row]])) != (image.height, image.width):
+            raise MaskError(
+                f"the mask of {self.dataset.image_name(int(self.indices[row]))} is of an image of {size[0]} x {size[1]} "
+                f"pixels, the image has {image.height} x {image.width}: build the masks of {self.masks.path} again."
+            )
         return bare(self.geometry)(image)
 
     def foreground(self, row: int) -> Tensor:

@@ -78,7 +78,8 @@ class RunParts:
     def variants(self, numbers: StudyNumbers, count: int = 8) -> None:
         """Figure 1: all variants of a few images."""
         images = numbers.images
-        rows = torch.linspace(0, len(images) - 1, min(count, len(images))).round().long().tolist()
+        read = torch.cat([shard.indices for shard in next(iter(numbers.stores.values())).shards()])
+        rows = read[torch.linspace(0, len(read) - 1, min(count, len(read))).round().long()].tolist()
         mean, std = numbers.normalization
         renderer = VariantRenderer(numbers.settings.variants, mean, std, numbers.settings.radius)
         batch = torch.stack([images[row][0] for row in rows])

@@ -13,6 +13,8 @@ class StudySettings:
     Attributes:
         segmenter: finds the foreground: grabcut, grabcut:box, labels:CLASS,..., boxes, files:FOLDER, deeplab or sam; see
             docs/masked.md.
+        segment_side: shorter side in pixels to which larger images are reduced before they are segmented, 0 for none; 256
+            for grabcut, 520 for deeplab and 768 for sam by default.
         variants: names, of the paper's five and of `sslk.masked.variants.OCCLUDERS`.
         radius: radius of the disc, as a share of the shorter side; where disc and rest have equal areas by default.
         images: sample of the data set, without replacement; all by default.
@@ -30,6 +32,7 @@ class StudySettings:
     """
 
     segmenter: str = "grabcut"
+    segment_side: int | None = None
     variants: tuple[str, ...] = ("original", "foreground", "background", "center", "border")
     radius: float | None = None
     images: int | None = None

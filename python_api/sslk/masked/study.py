@@ -12,9 +12,10 @@ import torch
 
 from sslk.data import Dataset
 from sslk.data.source import DataSource
-from sslk.distributed import best_device
+from sslk.distributed import require_device
 from sslk.features import FeatureStore
 from sslk.features.settings import ExtractSettings
+from sslk.features.unreadable import left_out_of, require_readable, with_left_out
 from sslk.masked.evaluation import folds_of
 from sslk.masked.extract import extract_variants
 from sslk.masked.images import MaskedImages, choose_images
@@ -49,7 +50,8 @@ def masked_study(
         data: the images.
         out: folder for masks and features.
         settings: the segmenter, used where a variant needs the foreground, and what to compute.
-        extraction: batches and device; a GPU where there is one.
+        extraction: batches and device, a GPU where there is one; and whether an unreadable image ends the study, or is left
+            out of masks and features alike, counted and listed.
         progress: called with what is done, what is to do, and the name of the step.
 
     Returns:
@@ -65,7 +67,7 @@ def masked_study(
     >>> run.kind, run.summary["images"]
     ('masked', 60)
     """
-    device = extraction.device or best_device()
+    device = str(require_device(extraction.device))
     extraction = replace(extraction, device=device)
     _check_names(models)
     folder = Path(out)
@@ -73,17 +75,18 @@ def masked_study(
     needs_masks = VariantRenderer(settings.variants, radius=settings.radius).needs_foreground
     chosen = choose_images(dataset, settings.images, settings.seed)
     masks: Masks | None = None
+    if extraction.on_corrupt == "raise" and not needs_masks:  # the masks look for themselves
+        require_readable(dataset, chosen)
     if needs_masks:
-        masks = build_masks(
-            dataset, segmenter_by_name(settings.segmenter, device), folder / "masks", indices=chosen, progress=progress
-        )
+        found = segmenter_by_name(settings.segmenter, device, settings.segment_side)
+        masks = build_masks(dataset, found, folder / "masks", indices=chosen, on_corrupt=extraction.on_corrupt, progress=progress)
     _check_labels(dataset, masks, chosen, settings)
     stores: dict[str, FeatureStore] = {}
     shown: MaskedImages | None = None
     normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     upsampled: dict[str, int] = {}
     for entry in models:
-        backbone = entry.load(seed=settings.seed)
+        backbone = entry.load()
         transform = evaluation_transform(backbone, image_size=entry.image_size)
         images = MaskedImages(dataset, transform, masks, indices=chosen, on_bad_mask=settings.on_bad_mask)
         upsampled[entry.label] = images.upsampled
@@ -99,6 +102,9 @@ def masked_study(
             progress=renamed(progress, f"features of {entry.label}"),
         )
     assert shown is not None
+    first = next(iter(stores.values()))
+    left_out = [] if masks is None else [dataset.image_name(number) for number in masks.unreadable.tolist()]
+    left_out += left_out_of(first, dataset, shown.indices)
     numbers = StudyNumbers(
         dataset=dataset.name,
         settings=settings,
@@ -115,10 +121,11 @@ def masked_study(
         "models": [entry.model for entry in models],
         "seed": settings.seed,
         "config": asdict(settings),
-        "data": f"{dataset.name}, {len(shown)} of {len(dataset)} images",
+        "data": f"{dataset.name}, {len(first)} of {len(dataset)} images",
         "weights": {label: store.spec.weights_hash for label, store in stores.items()},
     }
-    return study_run(numbers, provenance(origin), progress or (lambda done, total, stage: None))
+    run = study_run(numbers, provenance(origin), progress or (lambda done, total, stage: None))
+    return with_left_out(run, left_out, len(chosen))
 
 
 def _check_names(models: Sequence[ModelSource]) -> None:
@@ -134,7 +141,7 @@ def _check_labels(dataset: Dataset, masks: Masks | None, chosen: Any, settings: 
     """Refuse before long work what cross-validation would refuse after it."""
     if dataset.labels is None or not settings.folds:
         return
-    kept = chosen
+    kept = chosen if masks is None else masks.indices
     if masks is not None and settings.on_bad_mask == "drop":
         kept = masks.indices[~(masks.empty | masks.full | masks.resized)]
     labels = torch.from_numpy(dataset.labels[kept])

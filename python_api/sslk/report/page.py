@@ -146,7 +146,7 @@ def write_page(path: str | os.PathLike[str], html: str) -> None:
     """Write the page; what was there stays until the new page is whole."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, html.encode())
+    write_atomically(target, html.encode("utf-8", "backslashreplace"))
 
 
 def _section(loaded: LoadedRun, number: int, budget: _Budget) -> dict[str, Any]:
@@ -250,4 +250,4 @@ def _csv(table: RunTable) -> str:
 
     buffer = io.StringIO()
     write_rows(buffer, [table.columns, *table.rows])
-    return "data:text/csv;base64," + base64.b64encode(buffer.getvalue().encode()).decode()
+    return "data:text/csv;base64," + base64.b64encode(buffer.getvalue().encode("utf-8", "backslashreplace")).decode()

@@ -12,6 +12,7 @@ from torch import Tensor
 import ssl_kernels
 from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
+from sslk.probes.source import answered_rows
 from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.quality.failure import failure_curves
 from sslk.quality.score import qscore
@@ -98,6 +99,10 @@ def _samples(run: Path, arm: str) -> _Samples:
     found, folder = DiscriminativeFeatures.load(run / SET), run / arm
     store = FeatureStore(folder / "test" if (folder / "test").exists() else folder / "train").require()
     active = [ssl_kernels.activation_counts(batch.features, found.eps, found.two_sided)[1] for batch in store.batches(4096)]
-    correct = ProbeOutputs.load(folder / OUTPUTS).correct if (folder / OUTPUTS).exists() else None
-    index = torch.cat([shard.indices for shard in store.shards()])
-    return _Samples(index, qscore(store, found, further_trained=True).scores, torch.cat(active), correct)
+    index, counts = torch.cat([shard.indices for shard in store.shards()]), torch.cat(active)
+    scores = qscore(store, found, further_trained=True).scores
+    if not (folder / OUTPUTS).exists():
+        return _Samples(index, scores, counts, None)
+    outputs = ProbeOutputs.load(folder / OUTPUTS)
+    rows = answered_rows(store, outputs)
+    return _Samples(index[rows], scores[rows], counts[rows], outputs.correct)

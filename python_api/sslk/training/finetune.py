@@ -21,6 +21,7 @@ from sslk.models.backbone import Backbone
 from sslk.probes.linear import linear_probe
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.settings import LinearSettings
+from sslk.probes.source import answered_rows
 from sslk.progress import Progress, renamed
 from sslk.quality.belonging import check_set, load_set
 from sslk.quality.discovery import discover
@@ -209,7 +210,7 @@ def _evaluate(
     if test is not None and train.has_labels and shown.has_labels:
         outputs = _probe(train, shown, out / OUTPUTS, config.seed)
         top1 = outputs.accuracy
-        auroc = failure_prediction(scores.scores, outputs.correct).qscore.auroc
+        auroc = failure_prediction(scores.scores[answered_rows(shown, outputs)], outputs.correct).qscore.auroc
     return ArmResult(_mean(scores.scores), scores.mean_active, scores.empty_share, float(tail), top1, auroc, log)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sslk.data import Dataset
-from sslk.models import Backbone, read_checkpoint
+from sslk.models import Backbone, as_backbone, read_checkpoint
 from sslk.models.embedded import load_embedded_projector
 from sslk.models.source import ModelSource
 from sslk.quality.discriminative import DiscriminativeFeatures
@@ -20,7 +20,7 @@ class TrainingStart:
 
     Attributes:
         method: one of `METHODS`.
-        backbone: the encoder; not modified.
+        backbone: the encoder, a `Backbone` or a bare module; not modified.
         parts: heads of its checkpoint, `read_checkpoint(...).parts`; none for fresh ones.
         images: training images.
         discriminative: the set S of `backbone`: its weights are compared with those of the set, not those of an arm later;
@@ -36,6 +36,9 @@ class TrainingStart:
     discriminative: DiscriminativeFeatures | None = None
     further_trained: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "backbone", as_backbone(self.backbone))
 
 
 def load_start(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch.nn import functional as F
 
 from sslk.concepts import ConceptTable
 from sslk.data import Dataset
+from sslk.data.source import OnCorrupt
 from sslk.features import FeatureStore
+from sslk.features.unreadable import check_on_corrupt, readable_numbers, require_readable
 from sslk.interpret.atlas.statistics import AtlasStatistics, coactivation_groups, collect
 from sslk.interpret.atlas.thumbnails import SIDE, write_pictures
 from sslk.interpret.concept_scores import concept_scores
@@ -43,6 +45,7 @@ class Atlas:
         group: int64 `[F]`, group of each card's feature, -1 for those that are alone or in a tail.
         correlation: `[S, S]`, phi coefficients among the discriminative features, in the order of `features`.
         features: int64 `[S]`.
+        left_out: names of images that cannot be read, whose places are empty.
     """
 
     page: Path
@@ -51,6 +54,7 @@ class Atlas:
     group: np.ndarray
     correlation: np.ndarray
     features: Tensor
+    left_out: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +105,7 @@ def build_atlas(
         progress: called with the features drawn and to draw.
 
     Raises:
-        ValueError: no image is to be shown.
+        ValueError: no image is to be shown, or one cannot be read.
     """
     store, model, dataset, transform = inputs.store, inputs.model, inputs.dataset, inputs.transform
     discriminative, concepts, top = inputs.discriminative, inputs.concepts, settings.top
@@ -114,7 +118,7 @@ def build_atlas(
     }
     features = torch.cat([inside, *tails.values()])
     kinds = ["discriminative"] * len(inside) + [name for name, part in tails.items() for _ in part]
-    statistics = collect(store, discriminative, features, top=top)
+    statistics, left_out = _drawable(collect(store, discriminative, features, top=top), dataset, settings.on_corrupt)
     group, phi = coactivation_groups(statistics.together[: len(inside), : len(inside)], statistics.rows, settings.min_correlation)
     sizes = np.bincount(group)
     group = np.where(sizes[group] > 1, group, -1)
@@ -148,8 +152,20 @@ def build_atlas(
         labelled=store.has_labels,
         concepts=concepts is not None,
     )
-    write_atomically(folder / PAGE, html.encode())
-    return Atlas(folder / PAGE, cards, int((sizes > 1).sum()), group, phi, inside)
+    write_atomically(folder / PAGE, html.encode("utf-8", "backslashreplace"))
+    return Atlas(folder / PAGE, cards, int((sizes > 1).sum()), group, phi, inside, left_out)
+
+
+def _drawable(statistics: AtlasStatistics, dataset: Dataset, on_corrupt: OnCorrupt) -> tuple[AtlasStatistics, list[str]]:
+    """The statistics with -1 for the top images that cannot be read, and their names."""
+    check_on_corrupt(on_corrupt)
+    asked = statistics.top_rows.unique()
+    if on_corrupt == "raise":
+        require_readable(dataset, asked.tolist())
+        return statistics, []
+    readable, left_out = readable_numbers(dataset, asked.tolist())
+    known = torch.isin(statistics.top_rows, torch.tensor(readable))
+    return replace(statistics, top_rows=torch.where(known, statistics.top_rows, -1)), left_out
 
 
 def _card(
@@ -187,6 +203,7 @@ def _card(
             statistics.top_values[number].tolist(),
             strict=True,
         )
+        if row >= 0
     ]
     p = by_class.double() / max(active, 1)
     entropy = float(-(p[p > 0] * p[p > 0].log()).sum())
@@ -245,5 +262,7 @@ def _check(store: FeatureStore, dataset: Dataset, found: DiscriminativeFeatures,
         )
     if dataset.transform is not None:
         raise ValueError("dataset must give untransformed images here, its transform must be None.")
-    if concepts is not None and len(concepts) != len(dataset):
-        raise ValueError(f"concepts must have one row per image, got {len(concepts)} for {len(dataset)}.")
+    if concepts is not None:
+        numbers = torch.cat([shard.indices for shard in store.shards()])
+        if not bool(torch.isin(numbers, concepts.samples).all()) or int(concepts.samples.max()) >= len(dataset):
+            raise ValueError(f"concepts must have one row per image, got {len(concepts)} for {len(store)} of {dataset.name}.")

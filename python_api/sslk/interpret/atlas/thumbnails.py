@@ -42,7 +42,7 @@ def write_pictures(
         dataset: of untransformed images.
         transform: into the model's input.
         features: int64 `[F]`.
-        rows: int64 `[F, K]`, indices into the data set.
+        rows: int64 `[F, K]`, indices into the data set; -1 leaves the place empty.
         folder: where to; it must exist.
         two_sided: a feature below its row's mean is drawn with the map of `-h_j`.
         progress: called with the features done and to do.
@@ -72,7 +72,8 @@ def _pictures(
     out = np.zeros((count, 2, top, SIDE, SIDE, 3), dtype=np.uint8)
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)  # every image is loaded and run once
     for place, row in enumerate(rows.flatten().tolist()):
-        places[row].append((place // top, place % top))
+        if row >= 0:
+            places[row].append((place // top, place % top))
     images = sorted(places)
     device = next(method.model.parameters()).device
     mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (transform.mean, transform.std))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from sslk.distributed import require_device
 from sslk.masked.segmenters.scene import Scene
 from sslk.models.checkpoints import read_state
 
@@ -47,7 +48,7 @@ class DeepLabSegmenter:
         weights: `"pretrained"` for torchvision's (downloaded by it, COCO with the classes of Pascal VOC), or the path
             of a state dict with 21 classes.
         classes: of Pascal VOC; all by default.
-        size: shorter side of the network's input, pixels.
+        size: shorter side of the network's input and of the masks of larger images, pixels.
         device: where to compute.
 
     Raises:
@@ -70,8 +71,9 @@ class DeepLabSegmenter:
         unknown = [name for name in classes if name not in VOC_CLASSES[1:]]
         if unknown:
             raise ValueError(f"classes must be among {', '.join(VOC_CLASSES[1:])}, got {unknown[0]!r}.")
-        self.classes, self.size, self.device = tuple(classes), size, torch.device(device)
-        self.settings = f"deeplab:{network} {weights} {','.join(sorted(classes)) or 'all'} {size}px"
+        self.classes, self.size, self.device = tuple(classes), size, require_device(device)
+        self.side: int | None = size
+        self.settings = f"deeplab:{network} {weights} {','.join(sorted(classes)) or 'all'}, masks of {size}px"
         if weights == "pretrained":
             try:
                 net = models.get_model(network, weights="DEFAULT")

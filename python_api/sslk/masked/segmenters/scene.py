@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,22 @@ class Scene:
     classes: Sequence[str]
     annotate: Callable[[], Annotation]
 
+    def reduced(self, side: int | None) -> Scene:
+        """The scene with a shorter side of `side` pixels, image (bilinear, antialiased), boxes and label maps alike.
+
+        A scene that is no larger, and any for None, stays as it is.
+
+        >>> scene = Scene(Image.new("RGB", (400, 300)), "a", [], lambda: Annotation(boxes=np.array([[40, 30, 80, 60]])))
+        >>> small = scene.reduced(30); small.image.size, small.box().tolist(), scene.reduced(500) is scene
+        ((40, 30), [4.0, 3.0, 8.0, 6.0], True)
+        """
+        width, height = self.image.size
+        if side is None or min(width, height) <= side:
+            return self
+        size = round(width * side / min(width, height)), round(height * side / min(width, height))
+        image = self.image.convert("RGB").resize(size, Image.Resampling.BILINEAR)
+        return replace(self, image=image, annotate=lambda: _reduced(self.annotate(), (width, height), size))
+
     def box(self) -> np.ndarray:
         """x0 y0 x1 y1 around all boxes of the image, the far edges exclusive.
 
@@ -40,10 +56,20 @@ class Scene:
         return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
 
 
+def _reduced(annotation: Annotation, old: tuple[int, int], new: tuple[int, int]) -> Annotation:
+    scale = np.array([new[0] / old[0], new[1] / old[1]] * 2)
+    boxes = None if annotation.boxes is None else annotation.boxes * scale
+    mask = annotation.mask
+    if mask is not None:
+        mask = np.array(Image.fromarray(mask).resize(new, Image.Resampling.NEAREST))
+    return replace(annotation, boxes=boxes, mask=mask)
+
+
 class Segmenter(Protocol):
     """Finds the object: `segmenter(scene)` is bool `[H, W]`, true inside.
 
-    `settings` is text that states all that decides its masks; caches are told apart by it.
+    `settings` is text that states all that decides its masks; caches are told apart by it. A segmenter that looks at
+    pixels may have a `side`, stated in its settings: `build_masks` shows it images reduced to that shorter side.
     """
 
     @property

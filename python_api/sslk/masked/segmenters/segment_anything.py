@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from sslk.distributed import require_device
 from sslk.masked.segmenters.scene import Scene
 from sslk.models.architectures import optional_import
 
@@ -21,6 +22,8 @@ class SegmentAnything:
             among those of enough predicted quality.
         points: points per side of the grid.
         device: where to compute.
+        side: shorter side to which larger images are reduced before; that of a 4 : 3 picture in the network's square of
+            1024 pixels by default. None for no reduction.
 
     The paper prompts SAM with the image's class through a text model; SAM's published weights take no text.
 
@@ -35,15 +38,16 @@ class SegmentAnything:
         prompt: Literal["box", "center", "grid"] = "center",
         points: int = 4,
         device: str | torch.device = "cpu",
+        side: int | None = 768,
     ) -> None:
         if prompt not in ("box", "center", "grid"):
             raise ValueError(f"prompt must be 'box', 'center' or 'grid', got {prompt!r}.")
         if points < 1:
             raise ValueError(f"points must be at least 1, got {points}.")
         transformers = optional_import("transformers", "the segmenter 'sam'", "transformers")
-        self.prompt, self.points, self.device = prompt, points, torch.device(device)
+        self.prompt, self.points, self.device, self.side = prompt, points, require_device(device), side
         grid = f" {points}x{points}" if prompt == "grid" else ""
-        self.settings = f"sam:{checkpoint} {prompt}{grid}"
+        self.settings = f"sam:{checkpoint} {prompt}{grid}" + ("" if side is None else f" {side}px")
         self.processor: Any = transformers.SamProcessor.from_pretrained(checkpoint)
         self.net: Any = transformers.SamModel.from_pretrained(checkpoint).eval().to(self.device)
 
