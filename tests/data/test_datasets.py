@@ -52,6 +52,13 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
+def test_whole_floats_and_nan_are_labels(npz: Path) -> None:
+    np.savez(npz, images=PIXELS, labels=np.array([0, np.nan, 1, 0, 2, np.nan]))
+    dataset = load_dataset(f"npz:{npz}")
+    assert_content(dataset, PIXELS, [0, -1, 1, 0, 2, -1])
+    assert dataset.classes == ["0", "1", "2"]
+
+
 def test_npz(npz: Path) -> None:
     dataset = load_dataset(f"npz:{npz}")
     assert_content(dataset, PIXELS, [0, 2, 1, 0, 2, 2])

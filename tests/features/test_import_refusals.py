@@ -126,7 +126,6 @@ def hostile(tmp_path):
     executed = str(tmp_path / "executed")
     np.save(tmp_path / "object.npy", np.array([Marks(executed)], object), allow_pickle=True)
     np.savez(tmp_path / "object.npz", features=np.array([Marks(executed)], object))
-    torch.save({"features": torch.eye(3), "more": Marks(executed)}, tmp_path / "reduce.pt")
     (tmp_path / "bare.pt").write_bytes(pickle.dumps(Marks(executed)))
     (tmp_path / "bare.pth").write_bytes(b"PK\3\4" + pickle.dumps(Marks(executed)))
     archive(tmp_path / "bytearray.pt", b"\x80\x02cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR.")
@@ -149,13 +148,12 @@ def hostile(tmp_path):
     return {
         "object.npy": "Python objects",
         "object.npz": "Python objects",
-        "reduce.pt": "mkdir",
-        "bare.pt": "no file of torch.save",
-        "bare.pth": "no file of torch.save",
-        "bytearray.pt": "names builtins.bytearray",
-        "stack.pt": "STACK_GLOBAL",
-        "expanded.pt": "of fewer numbers",
-        "deflated.pt": "is compressed",
+        "bare.pt": "a pickle that torch.save did not write",
+        "bare.pth": "not a zip file",
+        "bytearray.pt": "made of no bytes",
+        "stack.pt": "an object of .*mkdir",
+        "expanded.pt": "repeats the",
+        "deflated.pt": "keys \\(none\\) hold none",
         "huge.npy": "header says",
         "negative.npy": "header says",
         "huge.npz": "header says",
@@ -204,8 +202,18 @@ def test_truncated_files_are_refused_by_name(tmp_path, name):
         store_import(path, tmp_path / "s")
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_what_stands_beside_the_features_is_not_run(tmp_path, old):
+    executed = tmp_path / "executed"
+    content = {"features": X, "labels": torch.arange(len(X)), "more": Marks(str(executed))}
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not old)
+    store = store_import(tmp_path / "a.pt", tmp_path / "out")
+    np.testing.assert_array_equal(store.load().features.numpy(), X)  # an array of NumPy in a file of torch
+    assert not executed.exists()
+
+
 def test_tensors_of_all_kinds_are_read(tmp_path):
-    """What torch.save writes of tensors in containers needs no more names than the list of names allows."""
+    """What torch.save writes of tensors in containers."""
     content = {
         "features": torch.nn.Parameter(torch.eye(3)),
         "half": [torch.ones(2).half(), torch.ones(2).bfloat16()],

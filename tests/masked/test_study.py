@@ -204,3 +204,11 @@ def test_images_without_a_label_are_no_class_of_their_own(tmp_path):
         writer.write(0, rows, labels, torch.arange(40))
     found = accuracies(FeatureStore(tmp_path / "s"), 5, 0)["original"]
     assert found.classes == 2 and found.mean > 0.9
+
+
+def test_folds_of_masked_inputs_leave_unlabelled_rows_out():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(90, 5, generator=generator)
+    y = (x[:, 0] > 0).long()
+    y[::6] = -1
+    assert fold_accuracy(x, y) == fold_accuracy(x[y >= 0], y[y >= 0])

@@ -127,7 +127,8 @@ def test_a_strangers_network_and_a_messy_folder(place: Path, monkeypatch: pytest
                 "--epochs 1 --extraction.workers 0 --extraction.on-corrupt skip".split()) == 0  # fmt: skip
 
 
-def test_a_solo_learn_checkpoint_with_omegaconf(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def checkpoint(place: Path) -> Path:
     omegaconf = pytest.importorskip("omegaconf")
     net = torchvision.models.resnet18()
     net.conv1 = torch.nn.Conv2d(3, 64, 3, stride=1, padding=2, bias=False)
@@ -139,20 +140,25 @@ def test_a_solo_learn_checkpoint_with_omegaconf(place: Path, monkeypatch: pytest
     }
     settings = omegaconf.OmegaConf.create({"method": "simclr", "optimizer": {"lr": 0.3, "betas": [0.9, 0.99]}})
     torch.save({"state_dict": state, "hyper_parameters": settings, "callbacks": {Path: 1}, "epoch": 9}, place / "solo.ckpt")
+    return place / "solo.ckpt"
+
+
+@pytest.mark.usefixtures("checkpoint")
+def test_a_solo_learn_checkpoint_with_omegaconf(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated(place, monkeypatch, "solo=cifar:resnet18@solo.ckpt", "solo")
     spec = json.loads((place / "solo" / "solo" / "test" / "manifest.json").read_text())["spec"]
     assert (spec["num_features"], spec["feature"]) == (512, "mean of layer4")
 
 
-def test_nothing_of_the_checkpoint_is_imported(place: Path) -> None:
-    if not (place / "solo.ckpt").exists():
-        pytest.skip("needs the checkpoint of the test before")
+def test_nothing_of_the_checkpoint_is_imported(checkpoint: Path) -> None:
     code = (
         "import sys\nfrom sslk.models import load_backbone\n"
         "b = load_backbone('cifar:resnet18', 'solo.ckpt')\n"
         "assert 'omegaconf' not in sys.modules\nprint(b.checkpoint.layout, b.checkpoint.share_matched, *b.checkpoint.ignored)"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, env=dict(os.environ))
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=checkpoint.parent, capture_output=True, text=True, env=dict(os.environ)
+    )
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("solo-learn 1.0")
     assert "omegaconf.dictconfig.DictConfig" in found.stdout

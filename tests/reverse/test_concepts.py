@@ -282,3 +282,13 @@ def test_label_maps_of_camvid():
     table = build_concepts(data, [expert_by_name("label-maps", data, threshold=0.02)])
     shown = dict(zip(table.names, table.counts.tolist(), strict=True))
     assert len(table) == 101 and shown["road"] == 101 and 0 < shown["bicyclist"] < 101
+
+
+def test_unlabelled_images_show_no_class():
+    from PIL import Image
+
+    from sslk.concepts.expert import ConceptSample
+    from sslk.concepts.labels import ClassLabels
+
+    samples = [ConceptSample(number, Image.new("RGB", (2, 2)), label=label) for number, label in enumerate((1, -1, 0))]
+    assert ClassLabels(["cat", "dog"])(samples) == [[1], [], [0]]
