@@ -148,8 +148,8 @@ class Backbone(nn.Module):
             ValueError: There is no such layer or token.
 
         >>> from sslk.models import load_backbone
-        >>> [part.feature for part in load_backbone("embedded").read_out(["0", "-1"])]
-        ['mean of stages.0', 'mean of stages.3']
+        >>> print(*(part.feature for part in load_backbone("embedded").read_out(["0", "-1"])), sep=", ")
+        mean of stages.0, mean of stages.3
         """
         named: list[str | None] = []
         for layer in layers:
