@@ -190,3 +190,17 @@ SAME = {
     "interpret": same_interpretation,
     "evaluate": same_evaluation,
 }
+
+
+def test_further_training_leaves_them_out(place, tmp_path):
+    """The arm that trains without them, in the same order, ends with the same weights."""
+    weights = []
+    for kind in ("bad", "good"):
+        data = f"--data folder:{place / kind} --test-split none --out {tmp_path / kind}"  # of different sizes, too
+        words = f"train finetune --method simclr --arms baseline {data}"
+        few = "--training.epochs 1 --training.batch-size 4 --training.view-size 32 --quiet"
+        assert main([*words.split(), *few.split(), *(SKIP if kind == "bad" else [])]) == 0
+        weights.append(load_file(tmp_path / kind / "baseline" / "model.safetensors"))
+    run = Run.load(tmp_path / "bad")
+    assert run.summary["left_out"] == 2 and all(name in run.findings[-1] for name in NAMES)
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from sslk.cli.console import FLAT, Output, scalar
-from sslk.data.source import DataSource
+from sslk.data.source import DataSource, OnCorrupt
 from sslk.models.source import ModelSource
 from sslk.quality.settings import LambdaSettings
 from sslk.training.config import ARMS, Arm, MethodName, TrainingConfig
 
 if TYPE_CHECKING:
+    from sslk.data import Dataset
     from sslk.quality.ablation import Train
+    from sslk.results.run import Run
     from sslk.training.start import TrainingStart
 
 Options = dict[str, Annotated[int | float | bool | str, Parameter(converter=scalar)]]
@@ -32,6 +34,7 @@ def finetune(
     test_data: str | None = None,
     test_split: str = "test",
     root: str | None = None,
+    on_corrupt: OnCorrupt = "raise",
     discriminative: str | None = None,
     further_trained: bool = False,
     options: Options | None = None,
@@ -56,6 +59,7 @@ def finetune(
         test_data: images for the evaluation; the same set by default.
         test_split: split of the images for the evaluation; none for no evaluation by a probe.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
         discriminative: file of `sslk qscore discover` for the encoder that training starts from, refused for another; found
             on the training images by default.
         further_trained: the encoder was trained further since the set was found, so that its weights are others.
@@ -66,14 +70,13 @@ def finetune(
     from sslk.training import finetune_study
 
     chosen = list(ARMS) if "all" in arms else [arm for arm in ARMS if arm in arms]
-    start = _start(
-        method, ModelSource(model, checkpoint_format), DataSource(data, split, root), discriminative, further_trained, options
-    )
-    test = None if test_split == "none" else DataSource(test_data or data, test_split, root).load()
+    images = DataSource(data, split, root).load(on_corrupt)
+    start = _start(method, ModelSource(model, checkpoint_format), images, discriminative, further_trained, options)
+    test = None if test_split == "none" else DataSource(test_data or data, test_split, root).load(on_corrupt)
     with output.progress() as update:
         run = finetune_study(start, out, training, arms=chosen, test=test, progress=update)
     if world()[0] == 0:
-        output.leave(run, out)
+        output.leave(_with_skipped(run, images, test), out)
 
 
 def lambdas(
@@ -87,6 +90,7 @@ def lambdas(
     split: str = "train",
     validation_share: float = 0.2,
     root: str | None = None,
+    on_corrupt: OnCorrupt = "raise",
     discriminative: str | None = None,
     options: Options | None = None,
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
@@ -110,6 +114,7 @@ def lambdas(
         split: split of these images.
         validation_share: share of the images held out.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
         discriminative: file of `sslk qscore discover` for this encoder; found on the images that train by default.
         options: settings of the method, such as --options.hidden_dim 512.
         training: settings of the training; lambda1, lambda2 and seed are those of each training instead.
@@ -120,7 +125,7 @@ def lambdas(
         raise ValueError("give either --method, to train as `sslk train finetune` does, or --train MODULE:FUNCTION.")
     start: TrainingStart | Train
     if method is not None:
-        images = DataSource(data, split, root)
+        images = DataSource(data, split, root).load(on_corrupt)
         start = _start(method, ModelSource(model, checkpoint_format), images, discriminative, False, options)
     else:
         start = train_function(str(train))
@@ -129,10 +134,19 @@ def lambdas(
     output.leave(run, out)
 
 
+def _with_skipped(run: Run, *parts: Dataset | None) -> Run:
+    """The run, with the names of the images that were left out, unreadable."""
+    from sslk.features.unreadable import with_left_out
+
+    given = [images for images in parts if images is not None]
+    names = [name for images in given for name in images.skipped]
+    return with_left_out(run, names, sum(map(len, given)) + len(names))
+
+
 def _start(
     method: MethodName,
     model: ModelSource,
-    data: DataSource,
+    images: Dataset,
     discriminative: str | None,
     further_trained: bool,
     options: Options | None,
@@ -140,7 +154,7 @@ def _start(
     from sslk.quality import load_set
     from sslk.training import load_start
 
-    start = load_start(method, model, data.load(), further_trained=further_trained, options=options)
+    start = load_start(method, model, images, further_trained=further_trained, options=options)
     if discriminative is None:
         return start
     found = load_set(discriminative, start.backbone, further_trained=further_trained)

@@ -26,8 +26,8 @@ class DataSource:
     split: str = "test"
     root: str | None = None
 
-    def load(self) -> Dataset:
-        """Open the data set."""
+    def load(self, on_corrupt: OnCorrupt = "raise") -> Dataset:
+        """Open the data set; with `skip` every image is decoded once now, and unreadable ones are left out with a warning."""
         from sslk.data.load import load_dataset
 
-        return load_dataset(self.data, self.split, root=self.root)
+        return load_dataset(self.data, self.split, root=self.root, on_error=on_corrupt)

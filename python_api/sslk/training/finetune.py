@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +36,7 @@ from sslk.training.methods import METHODS, Method, MomentumMethod
 from sslk.training.run import Carrying, train
 from sslk.training.start import TrainingStart
 from sslk.training.transforms import image_transform
-from sslk.training.views import Batches, ImageViews, TensorViews, images_in_memory
+from sslk.training.views import Batches, ImageViews, TensorViews, UnequalImages, images_in_memory
 
 SMALL_IMAGE = 64  # pixels; sets of such images are kept in memory and augmented a batch at a time
 START, SET, MODEL = "start.safetensors", "discriminative.safetensors", "model.safetensors"
@@ -159,13 +160,14 @@ def finetune(
 
 
 def make_views(method: str, data: Dataset, backbone: Backbone, config: TrainingConfig) -> TensorViews | ImageViews:
-    """Batched augmentation in memory where all images are small, lightly's transforms in loading processes otherwise."""
+    """Batched augmentation in memory where all images are small and of one size; else lightly's transforms in processes."""
     if config.local_views and not METHODS[method].multi_crop:
         raise ValueError(f"local_views must be 0 for {method}: only swav and dino use local crops.")
     size = config.view_size or backbone.input_size[0]
     if max(data[0][0].size) <= SMALL_IMAGE:
-        images = images_in_memory(data)
-        return TensorViews(images, config.batch_size, size, backbone.mean, backbone.std, config.local_views)
+        with contextlib.suppress(UnequalImages):
+            images = images_in_memory(data)
+            return TensorViews(images, config.batch_size, size, backbone.mean, backbone.std, config.local_views)
     transform = image_transform(method, size, backbone.mean, backbone.std, config.local_views)
     return ImageViews(data, transform, config.workers)
 

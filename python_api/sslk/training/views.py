@@ -210,11 +210,15 @@ class _SeededItems(TorchDataset[Any]):
                 np.random.set_state(numpy)
 
 
+class UnequalImages(ValueError):
+    """The images of a data set differ in size."""
+
+
 def images_in_memory(dataset: Any) -> Tensor:
     """All images of a data set of equally large PIL images, uint8 `[N, 3, H, W]`.
 
     Raises:
-        ValueError: the images differ in size; names the first that does.
+        UnequalImages: the images differ in size; names the first that does.
 
     >>> from sslk.data import load_dataset
     >>> images_in_memory(load_dataset("sample", "test")).shape
@@ -225,6 +229,6 @@ def images_in_memory(dataset: Any) -> Tensor:
     for i in range(len(dataset)):
         image = dataset[i][0]
         if image.size != first:
-            raise ValueError(f"image {i} of the data must be {first[0]} x {first[1]} pixels like the first, got {image.size}.")
+            raise UnequalImages(f"image {i} of the data must be {first[0]} x {first[1]} pixels like the first, got {image.size}.")
         images[i] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     return images
