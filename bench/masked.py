@@ -3,6 +3,7 @@
     python bench/masked.py variants   # five variants against the forward pass of one
     python bench/masked.py matrices   # CKA and CCA of 15 representations against a loop over pairs
     python bench/masked.py folds      # five-fold evaluation of five variants against scikit-learn's loop
+    python bench/masked.py segment    # GrabCut at its working size against full size, on generated photos of 12 megapixels
     python bench/masked.py memory     # peak memory of the matrices with their intervals at several numbers of rows
 
 The C library's allocator gives large activations back to the system after every layer, and taking them again costs a
@@ -233,6 +234,45 @@ def bench_folds(images: int) -> dict:
     }
 
 
+def bench_segment(photos: int, side: int) -> dict:
+    """A bright disc on a smooth coloured ground with noise; masks of both sizes must agree."""
+    import tempfile
+
+    import cv2
+    from PIL import Image
+
+    from sslk.data import load_dataset
+    from sslk.masked import build_masks, segmenter
+
+    cv2.setNumThreads(1)
+    folder, generator = Path(tempfile.mkdtemp()), np.random.default_rng(0)
+    y, x = np.mgrid[:3000, :4000]
+    for number in range(photos):
+        ground = Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(
+            (4000, 3000), Image.Resampling.BICUBIC
+        )
+        pixels = np.asarray(ground).astype(np.int16) // 2
+        disc = (y - 1400) ** 2 + (x - 2100 + 100 * number) ** 2 < 800**2
+        pixels[disc] = pixels[disc] // 3 + np.array([150, 40, 20])
+        pixels += generator.integers(-12, 13, pixels.shape, dtype=np.int16)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.jpg", quality=90)
+    data = load_dataset(f"folder:{folder}")
+    count, found, seconds = {side: photos, 0: 1}, {}, {}
+    for size, images in count.items():
+        taken, masks = timed(
+            lambda s=size, n=images: build_masks(data, segmenter("grabcut", side=s), folder / f"m{s}", indices=range(n))
+        )
+        seconds[size], found[size] = taken / images, masks[0]
+    agreement = (found[side] & found[0]).sum() / (found[side] | found[0]).sum()
+    return {
+        "side": side,
+        "photos": photos,
+        "seconds_a_photo": seconds[side],
+        "full_size_seconds_a_photo": seconds[0],
+        "iou_of_the_first": float(agreement),
+    }
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["peak"]:
         peak(*map(int, sys.argv[2:]))
@@ -256,6 +296,10 @@ if __name__ == "__main__":
     three = verbs.add_parser("folds")
     three.set_defaults(run=bench_folds)
     three.add_argument("--images", type=int, default=4000)
+    five = verbs.add_parser("segment")
+    five.set_defaults(run=bench_segment)
+    five.add_argument("--photos", type=int, default=3)
+    five.add_argument("--side", type=int, default=256)
     four = verbs.add_parser("memory")
     four.set_defaults(run=bench_memory)
     four.add_argument("--rows", type=int, nargs="+", default=[2_500, 10_000, 40_000])
