@@ -214,3 +214,13 @@ def test_the_line_tells_two_resnets_apart(tmp_path: Path, caplog: pytest.LogCapt
     old.fc = nn.Identity()
     assert "bottleneck stride in conv1" in loading_line(Backbone(old, name="v1", input_size=(64, 64)))
     assert "bottleneck" not in loading_line(Backbone(small_resnet(), name="basic", input_size=(64, 64)))
+
+
+def test_commands_say_what_they_load_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sslk.cli import main
+
+    words = f"depth --model embedded --data sample --layer 2 3 --epochs 1 --extraction.workers 0 --out {tmp_path}".split()
+    assert main(words) == 0
+    assert capsys.readouterr().err.count("sslk depth: embedded: 32 x 32 bilinear") == 1  # loaded for both splits
+    assert main([*words, "--quiet"]) == 0
+    assert "bilinear" not in capsys.readouterr().err

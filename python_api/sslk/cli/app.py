@@ -181,8 +181,15 @@ def _plain_warnings(said: str, verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def _loading_lines(said: str, silent: bool) -> Iterator[None]:
-    """What was loaded, one line a model, on standard error, from one process."""
-    logger, handler = logging.getLogger("sslk.models"), logging.StreamHandler()
+    """What was loaded, one line a model, on standard error, from one process; a model that is loaded again says nothing."""
+    logger, handler, lines = logging.getLogger("sslk.models"), logging.StreamHandler(), set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        before = len(lines)
+        lines.add(record.getMessage())
+        return len(lines) > before
+
+    handler.addFilter(is_new)
     handler.setFormatter(logging.Formatter(f"{said}: %(message)s"))
     level = logger.level
     if not silent and os.environ.get("RANK", "0") == "0":
