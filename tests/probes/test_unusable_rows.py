@@ -9,6 +9,7 @@ from torch import nn
 
 from sslk.cli import main
 from sslk.features.manifest import StoreError
+from sslk.models import Backbone
 from sslk.probes import kfold_probe, knn_probe, linear_probe
 from sslk.probes.head import head_outputs
 from sslk.probes.outputs import ProbeOutputs
@@ -130,8 +131,9 @@ def test_a_run_says_what_is_left_out_and_unknown(tmp_path, study):
         if study == "kfold":
             run = kfold_study(train)
         else:
-            head = nn.Linear(48, 4)
-            backbone = type("B", (), {"classifier": head, "weights_hash": train.spec.weights_hash, "name": "b"})()
+            head, net = nn.Linear(48, 4), nn.Sequential(nn.Flatten(), nn.Linear(48, 48))
+            backbone = Backbone(net, name="b", input_size=(4, 4), classifier=head)
+            train = write_store(tmp_path / "own", x, y, weights=backbone.weights_hash)
             run = head_study(train, backbone)
             keep = [row for row in range(300) if row > 4 and row != 7]
             expected = float((head(x[keep]).argmax(1) == y[keep]).double().mean())
