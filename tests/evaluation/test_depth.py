@@ -12,6 +12,7 @@ import sslk
 from sslk.cli import main
 from sslk.evaluation import DepthSettings, depth_study
 from sslk.features import FeatureStore, StoreSpec, StoreWriter
+from sslk.models import ModelSource
 
 
 def store(path, features, labels, data="a") -> FeatureStore:
@@ -86,6 +87,7 @@ def test_the_command_from_the_network_to_the_figure(tmp_path, capsys) -> None:
     assert (tmp_path / "depth.svg").stat().st_size > 1000
     spec = FeatureStore(tmp_path / "features" / "test" / "mean-of-stages.1").spec
     assert (spec.feature, spec.num_features) == ("mean of stages.1", 32)
+    assert spec.weights_hash == ModelSource("cifar:compact@random", layer=("1",)).load().weights_hash  # as taken alone
     assert main(words.split()) == 0  # nothing is extracted again
     assert main(["depth", "--model", "cifar:compact@random", "--layer", "9", "1", "--data", "sample", "--out", "x"]) == 1
     assert "layer=9 is out of range: the network has 4 blocks" in capsys.readouterr().err
