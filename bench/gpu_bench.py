@@ -138,9 +138,18 @@ class Bench:
         )
 
     def emit(
-        self, op: str, x: Tensor, nbytes: float, seconds: float, share: float, of: str, target: float | None, met: bool | None,
-        captured: bool, spread: float,
-    ) -> None:  # fmt: skip
+        self,
+        op: str,
+        x: Tensor,
+        nbytes: float,
+        seconds: float,
+        share: float,
+        of: str,
+        target: float | None,
+        met: bool | None,
+        captured: bool,
+        spread: float,
+    ) -> None:
         if self.small:  # tiny sizes on a CPU decide nothing
             target = met = None
         shape = "x".join(map(str, x.shape))

@@ -204,3 +204,16 @@ def test_further_training_leaves_them_out(place, tmp_path):
     run = Run.load(tmp_path / "bad")
     assert run.summary["left_out"] == 2 and all(name in run.findings[-1] for name in NAMES)
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+
+
+def test_layers_fail_early_and_leave_them_out(place, tmp_path, capsys):
+    """What is true of one representation is true of several."""
+    words = (
+        f"store extract --model embedded --layer 2 3 --data folder:{place / 'bad'} --workers 0 --quiet --out {tmp_path}".split()
+    )
+    assert main(words) == 1
+    assert "a-text.png cannot be read" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert main([*words, *SKIP]) == 0
+    assert "2 of 12 images cannot be read and are left out" in capsys.readouterr().out
+    for name in ("mean-of-stages.2", "mean-of-stages.3"):
+        assert FeatureStore(tmp_path / name).load().indices.tolist() == numbers()

@@ -80,7 +80,7 @@ def running(canary: Path) -> dict[str, bytes]:
         "persistent text": b"P" + touch.encode() + b"\n" + END,
         "torch.load": call(named("torch.serialization.load"), text(str(canary))) + END,
         "hub": call(named("torch.hub.load"), text("x/y"), text("z")) + END,
-    }  # fmt: skip
+    }
 
 
 def chained(step: Callable[[int], bytes], count: int, first: bytes) -> bytes:
@@ -116,14 +116,26 @@ def endless() -> dict[str, bytes]:
         "a negative stride": b"}" + text("a") + view(b"K\2\x85", b"J\xff\xff\xff\xff\x85", b"K\3") + b"s" + END,
         "a storage larger than the file": b"}" + text("a") + storage + huge + b"tQs" + END,
         "an array of 2 ** 50": call(named("numpy._core.multiarray._reconstruct"), named("numpy.ndarray"), b"(K\0t", b"C\1b")
-        + b"(K\1" + huge + b"\x85" + call(named("numpy.dtype"), text("f8"), b"\x89", b"\x88") + b"\x89C\0tb" + END,
+        + b"(K\1"
+        + huge
+        + b"\x85"
+        + call(named("numpy.dtype"), text("f8"), b"\x89", b"\x88")
+        + b"\x89C\0tb"
+        + END,
         "a dtype of 2 ** 30 bytes": call(named("numpy.dtype"), text("V1073741824"), b"\x89", b"\x88") + END,
         "marks without end": b"(" * 100_000 + END,
-        "copies of a megabyte": b"U\1x0" + text("y" * 1_000_000) + b"q\0" + b"c_codecs\nencode\nq\1"
-        + b"h\1h\0" + text("latin1") + b"\x86q\2R0" + b"h\1h\2R" * 20_000 + END,
+        "copies of a megabyte": b"U\1x0"
+        + text("y" * 1_000_000)
+        + b"q\0"
+        + b"c_codecs\nencode\nq\1"
+        + b"h\1h\0"
+        + text("latin1")
+        + b"\x86q\2R0"
+        + b"h\1h\2R" * 20_000
+        + END,
         "nothing": b"",
         "a protocol of the future": b"\x80\x63N" + END,
-    }  # fmt: skip
+    }
 
 
 def write(pickled: bytes, path: Path, compression: int = zipfile.ZIP_STORED) -> Path:

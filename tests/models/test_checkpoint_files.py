@@ -185,8 +185,14 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_weights_file_inside_a_folder_of_transformers(family: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32,
-             "patch_size": 8}  # fmt: skip
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "image_size": 32,
+        "patch_size": 8,
+    }
     config, kind = {
         "ViT": lambda: (transformers.ViTConfig(**small), transformers.ViTForImageClassification),
         "ResNet": lambda: (
@@ -200,11 +206,16 @@ def test_weights_file_inside_a_folder_of_transformers(family: str, tmp_path: Pat
             transformers.SwinForImageClassification,
         ),
         "ViTMAE": lambda: (
-            transformers.ViTMAEConfig(**small, decoder_hidden_size=32, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
-                                      decoder_intermediate_size=32),
+            transformers.ViTMAEConfig(
+                **small,
+                decoder_hidden_size=32,
+                decoder_num_hidden_layers=1,
+                decoder_num_attention_heads=2,
+                decoder_intermediate_size=32,
+            ),
             transformers.ViTMAEForPreTraining,
         ),
-    }[family]()  # fmt: skip
+    }[family]()
     randomised(kind(config), 3).save_pretrained(tmp_path)
     whole = load_backbone(f"hf:{tmp_path}", "pretrained")
     for weights in (tmp_path / "model.safetensors", tmp_path):

@@ -58,9 +58,11 @@ def lightly_train(net, other):
         **under("teacher_projection_head.", mlp(512, 8)),
         **under("student_projection_head.", mlp(512, 8)),
     }
-    return {"state_dict": state, "lightly_train": {"version": "0.14"}}, "lightly-train", {
-        "projector", "student", "student_projector",
-    }  # fmt: skip
+    return (
+        {"state_dict": state, "lightly_train": {"version": "0.14"}},
+        "lightly-train",
+        {"projector", "student", "student_projector"},
+    )
 
 
 @case
@@ -75,8 +77,10 @@ def lightly_train_export(net, other):
 
 @case
 def fully_sharded(net, other):
-    wrapped = {re.sub(r"(layer\d\.)", r"_fsdp_wrapped_module.\1_fsdp_wrapped_module._checkpoint_wrapped_module.", name): t
-               for name, t in net.state_dict().items()}  # fmt: skip
+    wrapped = {
+        re.sub(r"(layer\d\.)", r"_fsdp_wrapped_module.\1_fsdp_wrapped_module._checkpoint_wrapped_module.", name): t
+        for name, t in net.state_dict().items()
+    }
     return {"state_dict": {f"_forward_module._orig_mod.{name}": t for name, t in wrapped.items()}}, "torchvision", set()
 
 
@@ -215,14 +219,29 @@ def test_vision_transformer_of_openmmlab(tmp_path: Path) -> None:
 
 def dinov3_names(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
     """The names of the published DINOv3 transformers, by hand from the attributes of its `DinoVisionTransformer`."""
-    parts = {"norm1.weight": "norm1.weight", "norm1.bias": "norm1.bias", "attn.qkv.weight": "attn.qkv.weight",
-             "attn.proj.weight": "attn.proj.weight", "attn.proj.bias": "attn.proj.bias", "gamma_1": "ls1.gamma",
-             "norm2.weight": "norm2.weight", "norm2.bias": "norm2.bias", "mlp.fc1.weight": "mlp.fc1.weight",
-             "mlp.fc1.bias": "mlp.fc1.bias", "mlp.fc2.weight": "mlp.fc2.weight", "mlp.fc2.bias": "mlp.fc2.bias",
-             "gamma_2": "ls2.gamma"}  # fmt: skip
-    names = {"cls_token": "cls_token", "reg_token": "storage_tokens", "patch_embed.proj.weight": "patch_embed.proj.weight",
-             "patch_embed.proj.bias": "patch_embed.proj.bias", "norm.weight": "norm.weight",
-             "norm.bias": "norm.bias"}  # fmt: skip
+    parts = {
+        "norm1.weight": "norm1.weight",
+        "norm1.bias": "norm1.bias",
+        "attn.qkv.weight": "attn.qkv.weight",
+        "attn.proj.weight": "attn.proj.weight",
+        "attn.proj.bias": "attn.proj.bias",
+        "gamma_1": "ls1.gamma",
+        "norm2.weight": "norm2.weight",
+        "norm2.bias": "norm2.bias",
+        "mlp.fc1.weight": "mlp.fc1.weight",
+        "mlp.fc1.bias": "mlp.fc1.bias",
+        "mlp.fc2.weight": "mlp.fc2.weight",
+        "mlp.fc2.bias": "mlp.fc2.bias",
+        "gamma_2": "ls2.gamma",
+    }
+    names = {
+        "cls_token": "cls_token",
+        "reg_token": "storage_tokens",
+        "patch_embed.proj.weight": "patch_embed.proj.weight",
+        "patch_embed.proj.bias": "patch_embed.proj.bias",
+        "norm.weight": "norm.weight",
+        "norm.bias": "norm.bias",
+    }
     published = {theirs: state[mine] for mine, theirs in names.items()}
     for i in range(depth):
         published |= {f"blocks.{i}.{theirs}": state[f"blocks.{i}.{mine}"] for mine, theirs in parts.items()}

@@ -115,8 +115,15 @@ def test_small_files_that_are_endless_are_refused_in_little_memory(tmp_path: Pat
 def test_zip_bomb_is_refused(member: str, tmp_path: Path) -> None:
     path, storage = tmp_path / "bomb.pt", b"(" + text("storage") + named("torch.FloatStorage") + text("0") + text("cpu")
     size = 50_000_000
-    view = call(named("torch._utils._rebuild_tensor_v2"), storage + b"J" + size.to_bytes(4, "little") + b"tQ", b"K\0",
-                b"J" + size.to_bytes(4, "little") + b"\x85", b"K\1\x85", b"\x89", b"N")  # fmt: skip
+    view = call(
+        named("torch._utils._rebuild_tensor_v2"),
+        storage + b"J" + size.to_bytes(4, "little") + b"tQ",
+        b"K\0",
+        b"J" + size.to_bytes(4, "little") + b"\x85",
+        b"K\1\x85",
+        b"\x89",
+        b"N",
+    )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         archive.writestr("a/data.pkl", b"}" + text("a") + view + b"s." if member == "data/0" else b"0" * 4 * size)
         archive.writestr("a/data/0", bytes(4 * size) if member == "data/0" else b"")
@@ -189,11 +196,28 @@ def test_ignored_names_are_reported_once_each(tmp_path: Path) -> None:
 
 BASE = torch.arange(24.0)
 TENSORS: dict[str, Tensor] = {
-    **{str(dtype): torch.arange(6).to(dtype).reshape(2, 3) for dtype in (
-        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-        torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool, torch.complex64, torch.complex128,
-        torch.float8_e4m3fn, torch.float8_e5m2,
-    )},
+    **{
+        str(dtype): torch.arange(6).to(dtype).reshape(2, 3)
+        for dtype in (
+            torch.float64,
+            torch.float32,
+            torch.float16,
+            torch.bfloat16,
+            torch.int64,
+            torch.int32,
+            torch.int16,
+            torch.int8,
+            torch.uint8,
+            torch.uint16,
+            torch.uint32,
+            torch.uint64,
+            torch.bool,
+            torch.complex64,
+            torch.complex128,
+            torch.float8_e4m3fn,
+            torch.float8_e5m2,
+        )
+    },
     "transposed": BASE[2:14].view(3, 4).t(),
     "strided": BASE[1::3],
     "expanded": BASE[:1].expand(5, 1),
@@ -201,7 +225,7 @@ TENSORS: dict[str, Tensor] = {
     "scalar": torch.tensor(2.5),
     "parameter": nn.Parameter(torch.ones(3)),
     "conjugate view": torch.view_as_real(torch.randn(3, dtype=torch.complex64)),
-}  # fmt: skip
+}
 
 
 NEW_DTYPES = ("torch.float8", "torch.uint16", "torch.uint32", "torch.uint64")
@@ -215,9 +239,22 @@ def raw(tensor: Tensor) -> list[int]:
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_plain_files_are_read_as_torch_reads_them(zipped: bool, protocol: int, tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    plain = {"number": 3, "large": 2**70, "negative": -5, "float": 0.1, "text": "ü", "none": None, "yes": True, "bytes": b"\xff",
-             "list": [1, [2, (3, 4, 5, 6)]], "set": {1, 2}, "size": torch.Size([1, 2]), "dtype": torch.float16,
-             "ordered": collections.OrderedDict(a=1), "array": bytearray(b"ab")}  # fmt: skip
+    plain = {
+        "number": 3,
+        "large": 2**70,
+        "negative": -5,
+        "float": 0.1,
+        "text": "ü",
+        "none": None,
+        "yes": True,
+        "bytes": b"\xff",
+        "list": [1, [2, (3, 4, 5, 6)]],
+        "set": {1, 2},
+        "size": torch.Size([1, 2]),
+        "dtype": torch.float16,
+        "ordered": collections.OrderedDict(a=1),
+        "array": bytearray(b"ab"),
+    }
     # torch itself cannot read its older format where tensors have these.
     tensors = {name: t for name, t in TENSORS.items() if zipped or not name.startswith(NEW_DTYPES)}
     torch.save({**tensors, **plain}, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
@@ -265,12 +302,23 @@ def test_tensors_inside_wrappers_are_reached(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
     parameter.note = "x"  # pickled with its state
-    torch.save({"own": torch.tensor([3.0]).as_subclass(Masked), "noted": parameter, "buffer": nn.Buffer(torch.ones(1)),
-                "numpy": np.arange(3, dtype=">f4"), "scalar": np.float64(2.5)}, path)  # fmt: skip
+    torch.save(
+        {
+            "own": torch.tensor([3.0]).as_subclass(Masked),
+            "noted": parameter,
+            "buffer": nn.Buffer(torch.ones(1)),
+            "numpy": np.arange(3, dtype=">f4"),
+            "scalar": np.float64(2.5),
+        },
+        path,
+    )
     found = read_checkpoint(path).backbone
     assert {name: tensor.tolist() for name, tensor in found.items()} == {
-        "own": [3.0], "noted": [1.0, 2.0], "buffer": [1.0], "numpy": [0.0, 1.0, 2.0],
-    }  # fmt: skip
+        "own": [3.0],
+        "noted": [1.0, 2.0],
+        "buffer": [1.0],
+        "numpy": [0.0, 1.0, 2.0],
+    }
     assert read_content(path).value["scalar"] == 2.5
 
 

@@ -123,8 +123,13 @@ def test_a_strangers_network_and_a_messy_folder(place: Path, monkeypatch: pytest
     spec = json.loads((place / "own" / "stranger" / "train" / "manifest.json").read_text())["spec"]
     assert (spec["num_features"], spec["classes"], spec["samples"], spec["signed"]) == (48, ["2", "10"], 49, True)
     assert spec["feature"] == "cls"
-    assert main(f"depth --model python:stranger.py:tokens --image-size 32 --data folder:photos --out {place}/deep --quiet "
-                "--epochs 1 --extraction.workers 0 --extraction.on-corrupt skip".split()) == 0  # fmt: skip
+    assert (
+        main(
+            f"depth --model python:stranger.py:tokens --image-size 32 --data folder:photos --out {place}/deep --quiet "
+            "--epochs 1 --extraction.workers 0 --extraction.on-corrupt skip".split()
+        )
+        == 0
+    )
 
 
 @pytest.fixture(scope="module")

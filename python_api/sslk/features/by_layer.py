@@ -7,13 +7,15 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from sslk.data import load_dataset, splits_of
+from sslk.data import splits_of
 from sslk.data.source import DataSource
-from sslk.distributed import best_device
+from sslk.distributed import require_device
+from sslk.features.by_name import images_for
 from sslk.features.extraction import extract_several
+from sslk.features.manifest import MANIFEST
 from sslk.features.settings import ExtractSettings
 from sslk.features.store import FeatureStore
-from sslk.models import Readouts, evaluation_transform
+from sslk.models import Readouts
 from sslk.models.source import ModelSource
 from sslk.progress import Progress, renamed
 
@@ -44,13 +46,13 @@ def extract_layers(
     >>> {name: (store.path.name, store.num_features) for name, store in stores.items()}
     {'mean of stages.0': ('mean-of-stages.0', 16), 'mean of stages.3': ('mean-of-stages.3', 256)}
     """
+    settings = replace(settings, device=str(require_device(settings.device)))
     readouts = Readouts(model.load_several())
-    transform = evaluation_transform(next(iter(readouts.representations.values())), image_size=model.image_size)
-    images = load_dataset(data.data, data.split, root=data.root, transform=transform)
     folders = {name: Path(out) / re.sub(r"[^\w.+]+", "-", name) for name in readouts.representations}
-    return extract_several(
-        readouts, images, folders, replace(settings, device=settings.device or best_device()), progress=progress
-    )
+    begun = any((folder / MANIFEST).exists() for folder in folders.values())
+    first = next(iter(readouts.representations.values()))
+    images = images_for(first, model, data, early=settings.on_corrupt == "raise" and not begun)
+    return extract_several(readouts, images, folders, settings, progress=progress)
 
 
 def extract_pairs(

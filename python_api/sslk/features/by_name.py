@@ -14,7 +14,7 @@ from sslk.features.manifest import MANIFEST
 from sslk.features.settings import ExtractSettings
 from sslk.features.store import FeatureStore
 from sslk.features.unreadable import require_readable
-from sslk.models import evaluation_transform
+from sslk.models import Backbone, evaluation_transform
 from sslk.models.source import ModelSource
 from sslk.progress import Progress, renamed
 
@@ -52,11 +52,21 @@ def extract_by_name(
     """
     settings = replace(settings, device=str(require_device(settings.device)))
     backbone = model.load()
+    images = images_for(backbone, model, data, early=settings.on_corrupt == "raise" and not (Path(out) / MANIFEST).exists())
+    return extract(backbone, images, out, settings, progress=progress)
+
+
+def images_for(backbone: Backbone, model: ModelSource, data: DataSource, *, early: bool) -> Dataset:
+    """A data set as a backbone wants its images; `early` looks for unreadable ones before any work.
+
+    Raises:
+        ValueError: an unknown name, or an unreadable image.
+    """
     transform = evaluation_transform(backbone, image_size=model.image_size)
     images = load_dataset(data.data, data.split, root=data.root, transform=transform)
-    if settings.on_corrupt == "raise" and not (Path(out) / MANIFEST).exists():
+    if early:
         require_readable(images)
-    return extract(backbone, images, out, settings, progress=progress)
+    return images
 
 
 def extract_pair(

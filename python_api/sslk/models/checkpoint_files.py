@@ -38,9 +38,12 @@ _OTHER_NAMES: tuple[tuple[str, str], ...] = (
     (r"\.(h5|keras|hdf5)", f"a file of Keras; {_CONVERT}"),
     (r"\.(pb|tflite|ckpt\.(index|meta|data-\d+-of-\d+)|index|data-\d{5}-of-\d{5})", f"a file of TensorFlow; {_CONVERT}"),
     (r"\.(mlmodel|engine|trt|plan)", f"a compiled program; {_CONVERT}"),
-    (r"\.distcp", "a part of a distributed checkpoint; make one file of the folder with "
-     "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE`"),
-)  # fmt: skip
+    (
+        r"\.distcp",
+        "a part of a distributed checkpoint; make one file of the folder with "
+        "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE`",
+    ),
+)
 ZERO = (
     "ZeRO's parts of a DeepSpeed checkpoint; make one file of them with `python zero_to_fp32.py FOLDER FILE`, which DeepSpeed "
     "puts beside them"

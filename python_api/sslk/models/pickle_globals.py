@@ -234,16 +234,31 @@ _NAMES = {
     "builtins.NoneType",
 }
 _STORAGES = {
-    **{f"{name}Storage": dtype for name, dtype in {
-        "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
-        "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
-        "Bool": torch.bool, "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64,
-        "QInt8": torch.qint8, "QUInt8": torch.quint8, "QInt32": torch.qint32,
-        "QUInt4x2": torch.quint4x2, "QUInt2x4": torch.quint2x4,
-    }.items()},
+    **{
+        f"{name}Storage": dtype
+        for name, dtype in {
+            "Double": torch.float64,
+            "Float": torch.float32,
+            "Half": torch.float16,
+            "BFloat16": torch.bfloat16,
+            "Long": torch.int64,
+            "Int": torch.int32,
+            "Short": torch.int16,
+            "Char": torch.int8,
+            "Byte": torch.uint8,
+            "Bool": torch.bool,
+            "ComplexDouble": torch.complex128,
+            "ComplexFloat": torch.complex64,
+            "QInt8": torch.qint8,
+            "QUInt8": torch.quint8,
+            "QInt32": torch.qint32,
+            "QUInt4x2": torch.quint4x2,
+            "QUInt2x4": torch.quint2x4,
+        }.items()
+    },
     "UntypedStorage": None,
     "_UntypedStorage": None,
-}  # fmt: skip
+}
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 _LAYOUTS = {str(value): value for value in vars(torch).values() if isinstance(value, torch.layout)}
 

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from sslk.probes.labelled import Array, Labelled, counts_of, in_memory, origin_of, rows_of, sets_given
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.settings import NEIGHBORS, KnnSettings, changed
-from sslk.probes.usable import RowCounts
+from sslk.probes.usable import RowCounts, TwoSets
 from sslk.progress import Progress
 
 SIMILARITY_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class KNNProbe:
+class KNNProbe(TwoSets):
     """k-NN classification of a test set.
 
     Attributes:
@@ -41,16 +41,6 @@ class KNNProbe:
     train_rows: RowCounts
     test_rows: RowCounts
     beyond: tuple[int, ...] = ()
-
-    @property
-    def unlabelled(self) -> int:
-        """Rows of both sets that were left out because they have no label."""
-        return self.train_rows.unlabelled + self.test_rows.unlabelled
-
-    @property
-    def nonfinite(self) -> int:
-        """Labelled rows of both sets that were left out because they hold NaN or infinity."""
-        return self.train_rows.nonfinite + self.test_rows.nonfinite
 
     @property
     def classes(self) -> Tensor:

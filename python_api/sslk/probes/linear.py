@@ -14,12 +14,12 @@ from sslk.probes.grid import LinearGrid
 from sslk.probes.labelled import Array, Labelled, counts_of, origin_of, rows_of, scored, sets_given, standardization
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.settings import LinearSettings, changed
-from sslk.probes.usable import RowCounts
+from sslk.probes.usable import RowCounts, TwoSets
 from sslk.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
-class LinearProbe:
+class LinearProbe(TwoSets):
     """A linear classifier on frozen representations and its result on the test set.
 
     Attributes:
@@ -42,16 +42,6 @@ class LinearProbe:
     scale: Tensor
     train_rows: RowCounts
     test_rows: RowCounts
-
-    @property
-    def unlabelled(self) -> int:
-        """Rows of both sets that were left out because they have no label."""
-        return self.train_rows.unlabelled + self.test_rows.unlabelled
-
-    @property
-    def nonfinite(self) -> int:
-        """Labelled rows of both sets that were left out because they hold NaN or infinity."""
-        return self.train_rows.nonfinite + self.test_rows.nonfinite
 
     @property
     def top1(self) -> float:

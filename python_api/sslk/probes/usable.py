@@ -69,6 +69,23 @@ def warn_nonfinite(count: int, rows: int, name: str = "") -> None:
         warnings.warn(sentence, stacklevel=3)
 
 
+class TwoSets:
+    """What the result of a probe on a training and a test set says of the rows that were left out."""
+
+    train_rows: RowCounts
+    test_rows: RowCounts
+
+    @property
+    def unlabelled(self) -> int:
+        """Rows of both sets that were left out because they have no label."""
+        return self.train_rows.unlabelled + self.test_rows.unlabelled
+
+    @property
+    def nonfinite(self) -> int:
+        """Labelled rows of both sets that were left out because they hold NaN or infinity."""
+        return self.train_rows.nonfinite + self.test_rows.nonfinite
+
+
 def whole_labels(labels: Any, name: str = "labels") -> Tensor:
     """Labels as int64 `[N]` in memory, -1 where there is none.
 
