@@ -7,6 +7,7 @@ with a checkpoint; the same command goes on after an interruption. The labels se
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -25,6 +26,11 @@ from sslk.models.cifar_resnet import CifarResNet
 from sslk.training.methods.losses import NTXent
 
 WARMUP_EPOCHS = 1
+ARCHITECTURE = {
+    "architecture": json.dumps({"name": "CifarResNet", "channels": [16, 32, 64, 256], "blocks": 1}),
+    "mean": json.dumps(CIFAR10_MEAN),
+    "std": json.dumps(CIFAR10_STD),
+}
 
 
 def load(path: Path) -> tuple[Tensor, np.ndarray]:
@@ -55,6 +61,13 @@ def probe(encoder: nn.Module, train: tuple[Tensor, np.ndarray], test: tuple[Tens
     return float(model.score((features(encoder, test[0], device) - mean) / std, test[1]))
 
 
+def save_half(module: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Round the weights to float16, in the module too, and save them as rounded."""
+    half = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
+    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in half.items()})
+    save_file({k: v.cpu().contiguous() for k, v in half.items()}, path, metadata)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -66,6 +79,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe-every", type=int, default=5)
+    parser.add_argument("--keep", action="store_true", help="keep the encoder of every epoch: OUT/epoch-NN.safetensors")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -92,6 +106,8 @@ def main() -> None:
         first_epoch, log, seconds = state["epoch"], json.loads(state["log"]), state["seconds"]
         print(f"going on at epoch {first_epoch}", flush=True)
 
+    if args.keep and not first_epoch:
+        save_half(copy.deepcopy(encoder), args.out / "epoch-00.safetensors", ARCHITECTURE)
     for epoch in range(first_epoch, args.epochs):
         started, losses = time.time(), []
         order = torch.randperm(len(train[0])).to(args.device)
@@ -120,6 +136,8 @@ def main() -> None:
             entry["probe_10k"] = probe(encoder, (train[0][subset], train[1][subset]), test, args.device)
         log.append(entry)
         print(json.dumps(entry), flush=True)
+        if args.keep:
+            save_half(copy.deepcopy(encoder), args.out / f"epoch-{epoch + 1:02d}.safetensors", ARCHITECTURE)
         state = {
             "encoder": encoder.state_dict(),
             "projector": projector.state_dict(),
@@ -133,7 +151,7 @@ def main() -> None:
         os.replace(args.out / "checkpoint.tmp", checkpoint)
 
     metadata = {
-        "architecture": json.dumps({"name": "CifarResNet", "channels": [16, 32, 64, 256], "blocks": 1}),
+        **ARCHITECTURE,
         "projector": json.dumps({"name": "SimCLRProjectionHead", "dimensions": [256, 256, 128]}),
         "method": "SimCLR",
         "dataset": "CIFAR-10 train, 50,000 images",
@@ -142,17 +160,14 @@ def main() -> None:
         "view_size": str(args.size),
         "temperature": str(args.temperature),
         "seed": str(args.seed),
-        "mean": json.dumps(CIFAR10_MEAN),
-        "std": json.dumps(CIFAR10_STD),
         "training_seconds": f"{seconds:.0f}",
         "torch": torch.__version__,
     }
     for name, module in (("encoder", encoder), ("projector", projector)):
-        half = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
-        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in half.items()})
+        save_half(module, args.out / f"{name}.safetensors", metadata)
         if name == "encoder":  # measured with the rounded weights, as they ship
             metadata["probe_top1"] = f"{probe(encoder, train, test, args.device):.4f}"
-        save_file({k: v.cpu().contiguous() for k, v in half.items()}, args.out / f"{name}.safetensors", metadata)
+            save_half(module, args.out / f"{name}.safetensors", metadata)
     (args.out / "log.json").write_text(json.dumps({"log": log, "probe_top1": float(metadata["probe_top1"])}, indent=1))
     print(f"linear probe on all labels: {metadata['probe_top1']} top-1 on the 10,000 test images", flush=True)
 

@@ -47,6 +47,32 @@ class RunTable:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """One number: what a model reaches in a task on some data, with its interval where it has one.
+
+    `sslk report` writes those of all its runs as JSON lines, and draws them over models.
+
+    Attributes:
+        data: name of the data set, with its split.
+        model: what was measured.
+        task: how: linear probe, k-NN, failure prediction by Q-Score, label-free panel, ...
+        metric: the number's name, with its unit: top-1 [%], AUROC, RankMe, ...
+        value: NaN where the data do not define it.
+        low, high: ends of its 95 % interval.
+        samples: how many samples it is of.
+    """
+
+    data: str
+    model: str
+    task: str
+    metric: str
+    value: float | int | None
+    low: float | None = None
+    high: float | None = None
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
 class RunFigure:
     """A picture (SVG or PNG) and its data (CSV or JSON), both relative to the run's folder, and what it shows."""
 
@@ -70,6 +96,7 @@ class Run:
         provenance: from `sslk.results.provenance.provenance`: command, config, seed, data, weights, versions, commit.
         summary: named scalars, the headline numbers.
         tables, figures: what to show, in this order; figures are drawn when the run is saved.
+        measures: its numbers one by one: of which model on which data in which task.
         files: what else the run leaves, such as a probe's answers: by name, a function that writes that file.
     """
 
@@ -80,6 +107,7 @@ class Run:
     summary: Mapping[str, Value] = field(default_factory=dict)
     tables: list[RunTable] = field(default_factory=list)
     figures: Sequence[RunFigure] = field(default_factory=list)
+    measures: Sequence[Measure] = field(default_factory=list)
     files: Mapping[str, Callable[[Path], Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -142,6 +170,7 @@ def _content(run: Run) -> dict[str, Any]:
         "summary": dict(run.summary),
         "tables": [{name: value for name, value in vars(table).items() if name != "fold" or value} for table in run.tables],
         "figures": [{"title": f.title, "file": f.file, "alt": f.alt, "data": f.data} for f in run.figures],
+        "measures": [vars(measure) for measure in run.measures],
     }
 
 
@@ -159,6 +188,9 @@ def _check(run: Run) -> None:
         if not isinstance(value, Value):
             raise ValueError(f"a cell must be a number, a string or null, got {type(value).__name__}.")
         if isinstance(value, int) and abs(value) > 10**300:
+            raise ValueError("it holds a number above 1e300.")
+    for number in [n for m in run.measures for n in (m.value, m.low, m.high)]:
+        if isinstance(number, int) and abs(number) > 10**300:
             raise ValueError("it holds a number above 1e300.")
     for file in [name for figure in run.figures for name in (figure.file, figure.data) if name is not None]:
         if not file or "\0" in file:
