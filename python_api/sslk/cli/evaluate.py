@@ -85,12 +85,13 @@ def demo(
         quiet: show no progress and no tables.
     """
     from sslk.evaluation import demo_study
-    from sslk.report import render_page, write_page
+    from sslk.report import render_page, write_measures, write_page
 
     with Output(quiet=quiet).progress() as update:
         run = demo_study(settings, progress=update)
     run.save(out)
     write_page(Path(out) / "index.html", render_page([Path(out)]))
+    write_measures(Path(out) / "index.jsonl", [Path(out)])
     if not quiet:
         for table in run.tables[:2]:
             print_table(table)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sslk.cli.console import Output, print_table
 
 
 def page(
     runs: list[str], *, out: str = "report.html", title: str | None = None, max_megabytes: float = 8.0, quiet: bool = False
 ) -> None:
-    """Put finished runs on one self-contained HTML page: findings, models side by side, tables, figures, provenance.
+    """Put finished runs on one self-contained HTML page: findings, leaderboards, tables, figures, provenance.
+
+    Beside the page stands every number as one line of JSON: data, model, task, metric, value, 95 % interval, samples, run.
 
     Examples:
         $ sslk report page runs/demo --out runs/demo.html
@@ -16,19 +20,23 @@ def page(
 
     Args:
         runs: folders that commands wrote with --out, or folders that hold such folders.
-        out: file of the page.
+        out: file of the page; the numbers go to the same name with the suffix .jsonl.
         title: title of the page; that of the run where there is only one.
         max_megabytes: pictures and data that would make the page larger stay in their folders, and are named.
         quiet: print nothing.
     """
     from sslk.files.regular import require_file_name
-    from sslk.report import find_runs, render_page, write_page
+    from sslk.report import find_runs, render_page, write_measures, write_page
 
     require_file_name(out)
-    text = render_page(find_runs(runs), title, max_megabytes=max_megabytes)
+    if Path(out).suffix == ".jsonl":
+        raise ValueError(f"out must be the name of the page, such as report.html, got {out}: the numbers take the suffix .jsonl.")
+    found, lines = find_runs(runs), Path(out).with_suffix(".jsonl")
+    text = render_page(found, title, max_megabytes=max_megabytes)
     write_page(out, text)
+    count = write_measures(lines, found)
     if not quiet:
-        print(f"{out}: {len(text.encode()) / 1e6:.1f} MB")
+        print(f"{out}: {len(text.encode()) / 1e6:.1f} MB; {lines}: {count} number{'' if count == 1 else 's'}")
 
 
 def watch(runs: list[str], *, title: str | None = None, port: int = 8000, quiet: bool = False) -> None:

@@ -20,10 +20,12 @@ from sslk.features.manifest import MANIFEST
 from sslk.features.unreadable import left_out_of, with_left_out
 from sslk.progress import Progress
 from sslk.report.collect import find_runs
+from sslk.report.leaderboard import write_measures
 from sslk.report.page import render_page, write_page
 from sslk.results.run import RESULTS, Run
 
 REPORT = "report.html"
+MEASURES = "report.jsonl"
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +178,7 @@ def evaluate(
     in_order = [folder / "summary", *(step.output.parent for step in evaluation.steps if step.output.name == RESULTS)]
     runs = find_runs(path for path in in_order if (path / RESULTS).exists())
     write_page(folder / REPORT, render_page(runs, run.title))
+    write_measures(folder / MEASURES, runs)
     errors = {name: str(evaluation.outcomes[name].error) for name, state in states.items() if state == "failed"}
     return Evaluated(run, folder / REPORT, states, errors, plan, left_out)
 

@@ -68,7 +68,7 @@ def agreement_run(
         RunTable("Differences of mIoU", ["model", "difference", *interval_columns], differences),
     ]
     files = {"samples.csv": partial(_write_samples, arms, numbers)}
-    return Run("interpret", title, findings, origin, summary, tables, [_figure(arms)], files)
+    return Run("interpret", title, findings, origin, summary, tables, [_figure(arms)], files=files)
 
 
 def _row(arm: str, kind: str, which: str, side: str, interval: Interval) -> list[Any]:

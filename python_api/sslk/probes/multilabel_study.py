@@ -16,7 +16,7 @@ from sslk.probes.settings import MultiLabelSettings
 from sslk.probes.source import check_same_model, described
 from sslk.progress import Progress
 from sslk.results.provenance import provenance
-from sslk.results.run import Run, RunTable
+from sslk.results.run import Measure, Run, RunTable
 from sslk.statistics.small_data import small_data
 
 OUTPUTS = "multilabel.safetensors"
@@ -78,8 +78,16 @@ def multilabel_study(
         provenance(origin),
         _summary(probe),
         _tables(probe, classes),
+        measures=_measures(probe, test),
         files={OUTPUTS: lambda path: probe.save(path, index, classes)},
     )
+
+
+def _measures(probe: MultiLabelProbe, test: FeatureStore) -> list[Measure]:
+    data, model, task = test.spec.dataset, test.spec.model, "multi-label linear probe"
+    value, low, high = (100 * v for v in probe.mean[:3])
+    micro = Measure(data, model, task, "micro AP [%]", 100 * probe.micro, samples=probe.mean.samples)
+    return [Measure(data, model, task, "mAP [%]", value, low, high, probe.mean.samples), micro]
 
 
 def _with_labels(data: Dataset) -> MultiLabelDataset:

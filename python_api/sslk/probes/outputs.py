@@ -15,6 +15,7 @@ from torch import Tensor
 from sslk.files.tensors import read_tensors, require_tensors
 from sslk.files.text import parse_json
 from sslk.results.atomic import write_atomically
+from sslk.results.run import Measure
 
 _FORMAT = "sslk-probe-outputs-1"
 _TENSORS = {
@@ -82,6 +83,15 @@ class ProbeOutputs:
     def balanced_accuracy(self) -> float:
         """Mean over the classes that occur of the share of correct predictions."""
         return balanced_accuracy(self.predictions, self.labels)
+
+    def measures(self, task: str) -> list[Measure]:
+        """Top-1 with its interval and balanced accuracy in percent, of the model and data that the source names."""
+        model, data, count = self.source.get("model", ""), self.source.get("dataset", ""), len(self.correct)
+        low, high = accuracy_interval(int(self.correct.sum()), count)
+        return [
+            Measure(data, model, task, "top-1 [%]", 100 * self.accuracy, 100 * low, 100 * high, count),
+            Measure(data, model, task, "balanced accuracy [%]", 100 * self.balanced_accuracy, samples=count),
+        ]
 
     @property
     def unknown(self) -> int:

@@ -259,4 +259,5 @@ def _run(
         summary |= {"unknown_class": outputs.unknown, "top1_known_classes": known}
         found = found + outputs.missing_classes()
     origin = provenance({**origin, "threads": torch.get_num_threads()})
-    return Run("probe", title, [headline, *found], origin, summary, tables, files={OUTPUTS: outputs.save})
+    measures = outputs.measures(f"{title[0].lower()}{title[1:]}")
+    return Run("probe", title, [headline, *found], origin, summary, tables, measures=measures, files={OUTPUTS: outputs.save})

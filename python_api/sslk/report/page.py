@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader
 
 from sslk.files.regular import require_regular_file
 from sslk.report.collect import Group, LoadedRun, group_runs, load_runs, merged_tables, summaries
+from sslk.report.leaderboard import Leaderboard, leaderboards, measures_table
 from sslk.report.paper import paper_table
 from sslk.results.atomic import write_atomically
 from sslk.results.numbers import column_texts, text_of
@@ -26,6 +27,7 @@ from sslk.results.run import RunFigure, RunTable
 _SUFFIXES = {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/csv", ".json": "application/json"}
 _MOST_ROWS = 300  # of one table on the page; the whole table is in its download
 _MOST_BARS = 16  # metrics drawn per group
+_MOST_BOARDS = 24
 
 
 @dataclass
@@ -134,6 +136,8 @@ def render_page(
         notes=[*problems, *notes, *waiting],
         lead=sections[0] if sections and sections[0]["kind"] == "evaluation" else None,
         sections=sections,
+        boards=[_board(board) for board in leaderboards(runs)[:_MOST_BOARDS]],
+        measures=_table(measures_table(runs)),
         groups=[_comparison(group, number) for number, group in enumerate(groups, 1) if len(group.runs) > 1],
         script=script,
         # Only this script may run, whatever a name in the data holds.
@@ -209,6 +213,18 @@ def _bars(group: Group) -> list[_Bars]:
             )
         )
     return drawn
+
+
+def _board(board: Leaderboard) -> dict[str, Any]:
+    """A chart of one number over models: a point and its interval each."""
+    rows, texts = [], []
+    for (name, measure), (low, value, high) in zip(board.entries, board.spans(), strict=True):
+        known = measure.low is not None and measure.high is not None
+        text = text_of(measure.value) + (f" [{text_of(measure.low)}, {text_of(measure.high)}]" if known else "")
+        rows.append({"label": name, "text": text, "low": low, "value": value, "high": high})
+        texts.append(f"{name} {text}")
+    title = f"{board.task}: {board.metric}"
+    return {"title": title, "data": board.data, "alt": f"{title} on {board.data}: " + ", ".join(texts), "rows": rows}
 
 
 def _table(table: RunTable) -> _Table:

@@ -15,7 +15,19 @@ from sslk.files.regular import require_regular_file
 from sslk.results.atomic import write_atomically
 
 Kind = Literal[
-    "qscore", "finetune", "probe", "compression", "transfer", "ablation", "reverse", "masked", "interpret", "evaluation"
+    "qscore",
+    "finetune",
+    "probe",
+    "compression",
+    "transfer",
+    "ablation",
+    "reverse",
+    "masked",
+    "interpret",
+    "evaluation",
+    "panel",
+    "similarity",
+    "monitor",
 ]
 RESULTS = "results.json"
 Value = float | int | str | bool | None

@@ -89,7 +89,8 @@ def reverse_study(
     seed = settings.seed if experiment == "toy" else probe.seed
     config = {**(inputs.recorded or {}), "kmeans": asdict(kmeans), "probe": asdict(probe), **asdict(settings)}
     origin = {"command": f"reverse study {experiment}", "seed": seed, "config": config}
-    return replace(run, provenance={**origin, **run.provenance})
+    data = next((store.spec.dataset for store in inputs.stores.values()), "")
+    return replace(run, provenance={**origin, **run.provenance}, measures=[replace(m, data=data) for m in run.measures])
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from sslk.quality.ablation import Train, search_lambdas
 from sslk.quality.settings import LambdaSettings
 from sslk.quality.studies.lambdas import lambda_run
 from sslk.results.provenance import provenance
-from sslk.results.run import Run, RunTable
+from sslk.results.run import Measure, Run, RunTable
 from sslk.training.config import ARMS, Arm, TrainingConfig
 from sslk.training.differences import ArmDifference, arm_difference
 from sslk.training.finetune import ArmResult, finetune
@@ -91,7 +91,18 @@ def finetune_study(
         provenance({"command": "sslk train finetune", "seed": config.seed, "config": settings}),
         {f"{arm}_top1": result.top1 for arm, result in results.items()},
         tables,
+        measures=[
+            Measure(start.images.name, f"{start.backbone.name}, {arm}", f"further training with {start.method}", metric, value)
+            for arm, result in results.items()
+            for metric, value in _measured(result)
+        ],
     )
+
+
+def _measured(result: ArmResult) -> list[tuple[str, float]]:
+    """Numbers of one arm."""
+    known = [("linear probe top-1 [%]", None if result.top1 is None else 100 * result.top1), ("Q-Score AUROC", result.auroc)]
+    return [("mean Q-Score", result.mean_q), *((name, value) for name, value in known if value is not None)]
 
 
 def lambda_study(

@@ -16,7 +16,7 @@ from sslk.quality.studies.figures import compression_curves
 from sslk.quality.subsets import compression
 from sslk.results.figure import picture
 from sslk.results.provenance import provenance
-from sslk.results.run import Run, RunTable
+from sslk.results.run import Measure, Run, RunTable
 from sslk.statistics.small_data import small_data, standard_error
 
 
@@ -119,4 +119,11 @@ def compression_study(
         "tolerance": settings.tolerance,
     }
     table = RunTable(f"Top-1 on subsets, over {settings.seeds} seeds", columns, rows)
-    return Run("compression", "Representation compression", findings, provenance(origin), summary, [table], [drawn])
+    data, model = test.spec.dataset, test.spec.model
+    measures = [
+        Measure(data, model, f"linear probe on {kept} features, {name}", "top-1 [%]", float(mean[s, r]), samples=samples)
+        for s, name in enumerate(study.selections)
+        for r, kept in enumerate(study.kept)
+    ]
+    title = "Representation compression"
+    return Run("compression", title, findings, provenance(origin), summary, [table], [drawn], measures=measures)

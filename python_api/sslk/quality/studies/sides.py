@@ -12,7 +12,7 @@ from sslk.quality.studies.failure import without_answer
 from sslk.quality.studies.figures import auroc_bars, interval_columns
 from sslk.results.figure import picture
 from sslk.results.provenance import provenance
-from sslk.results.run import Run, RunTable
+from sslk.results.run import Measure, Run, RunTable
 from sslk.statistics.small_data import empty_sets, few_rows, small_data
 
 
@@ -98,4 +98,10 @@ def sides_study(
         "classifier": outputs.source.get("probe", "unknown"),
     }
     table = RunTable("One-sided and two-sided Q-Score at matched mean |L_i|", columns, rows)
-    return Run("qscore", "Sides of signed features", findings, provenance(origin), summary, [table], [drawn])
+    data, model, count = test.spec.dataset, test.spec.model, len(answered)
+    measures = [
+        Measure(data, model, f"failure prediction by {side} Q-Score", "AUROC", i.value, i.low, i.high, count)
+        for side, i in result.auroc.items()
+    ]
+    title = "Sides of signed features"
+    return Run("qscore", title, findings, provenance(origin), summary, [table], [drawn], measures=measures)

@@ -12,7 +12,7 @@ from sslk.progress import Progress
 from sslk.quality.linear_evaluation import transfer
 from sslk.quality.settings import TransferTable
 from sslk.results.provenance import provenance
-from sslk.results.run import Run, RunTable
+from sslk.results.run import Measure, Run, RunTable
 from sslk.statistics.small_data import small_data
 
 
@@ -58,4 +58,8 @@ def transfer_study(
     }
     shown = RunTable("Linear evaluation, top-1 [%] with 95 % intervals", columns, rows, "tableA2")
     summary = {f"top1 {r.dataset}": r.top1 for r in results}
-    return Run("transfer", "Transfer", findings, provenance(origin), summary, [shown])
+    measures = [
+        Measure(r.dataset, name, "linear probe", "top-1 [%]", 100 * r.top1, 100 * r.low, 100 * r.high, r.test_samples)
+        for r in results
+    ]
+    return Run("transfer", "Transfer", findings, provenance(origin), summary, [shown], measures=measures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +12,16 @@ from sslk.progress import Progress
 from sslk.results.run import Run, RunTable
 from sslk.reverse import figures
 from sslk.reverse.experiments.agreement import comparable
-from sslk.reverse.experiments.result import agreement_summary, drawn, experiment, metric_columns, metric_row, spread, warnings_of
+from sslk.reverse.experiments.result import (
+    agreement_summary,
+    drawn,
+    experiment,
+    measures_of,
+    metric_columns,
+    metric_row,
+    spread,
+    warnings_of,
+)
 from sslk.reverse.protocol import ReverseProbe, reverse_probe
 from sslk.reverse.quantizer import Clusterings
 from sslk.reverse.settings import ProbeSettings
@@ -96,4 +106,5 @@ def ranking_result(probes: Mapping[str, ReverseProbe], accuracy: Mapping[str, fl
             findings.append(f"{by.name} and linear-probe accuracy correlate with r = {r:.2f} over {len(placed)} encoders.")
     summary = agreement_summary({name: probes[name] for name in best})
     table = RunTable("Encoders", columns, rows, "reverse_table2")
-    return experiment("Ranking of encoders by reverse probing", findings, summary, [table], pictures)
+    run = experiment("Ranking of encoders by reverse probing", findings, summary, [table], pictures)
+    return replace(run, measures=[measure for name in best for measure in measures_of(name, probes[name])])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sslk.results.figure import Picture, picture
 from sslk.results.provenance import provenance
-from sslk.results.run import Run, RunTable, Value
+from sslk.results.run import Measure, Run, RunTable, Value
 from sslk.reverse.protocol import ReverseProbe
 
 if TYPE_CHECKING:
@@ -60,6 +60,13 @@ def metric_row(probe: ReverseProbe) -> list[float | None]:
     """Mean and standard deviation over the clusterings of every metric; None where there is none."""
     pairs = [(factor, value) for _, metric, factor in COLUMNS for value in (probe.mean(metric), probe.std(metric))]
     return [None if math.isnan(value) else factor * value for factor, value in pairs]
+
+
+def measures_of(model: str, probe: ReverseProbe) -> list[Measure]:
+    """The means over clusterings; the data is named by who knows it."""
+    task = f"reverse probing, {probe.num_clusters} clusters"
+    values = [(name, factor * probe.mean(metric)) for name, metric, factor in COLUMNS[:9]]
+    return [Measure("", model, task, name, value) for name, value in values if not math.isnan(value)]
 
 
 def agreement_summary(probes: Mapping[str, ReverseProbe]) -> dict[str, float | int | str | None]:
