@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
@@ -106,6 +107,50 @@ def auprc_oracle(scores: Tensor, correct: Tensor) -> dict[str, Tensor]:
     return {"": torch.tensor(average_precision_score(correct.numpy(), scores.numpy()), dtype=torch.float64)}
 
 
+def spectrum_oracle(h: Tensor) -> dict[str, Tensor]:
+    """By SVD of the whole matrix, not by eigenvalues of products."""
+    h = h.double()
+    centred = h - h.mean(0)
+    return {
+        "rows": torch.tensor(len(h)),
+        "mean": h.mean(0),
+        "variance": h.var(0, correction=0),
+        "eigenvalues": torch.linalg.svdvals(centred).square() / len(h),
+        "singular_values": torch.linalg.svdvals(h),
+    }
+
+
+def self_cluster_oracle(h: Tensor) -> dict[str, Tensor]:
+    """Pair by pair: the mean squared cosine of two different rows, between what is expected of chance (1/D) and 1."""
+    unit = h.double() / h.double().norm(dim=1, keepdim=True)
+    unit, d = unit[h.norm(dim=1) > 0], h.shape[1]
+    cosines = [float(unit[i] @ unit[j]) ** 2 for i in range(len(unit)) for j in range(i)]
+    value = (sum(cosines) / len(cosines) - 1 / d) / (1 - 1 / d)
+    zero = int((h.norm(dim=1) == 0).sum())
+    return {
+        "self_cluster": torch.tensor(value, dtype=torch.float64),
+        "rows": torch.tensor(len(h)),
+        "zero_rows": torch.tensor(zero),
+    }
+
+
+def lidar_oracle(views: Tensor) -> dict[str, Tensor]:
+    """From the equation, image by image, with the square root of a matrix by scipy."""
+    h = views.double().numpy()
+    n, q, d = h.shape
+    means = h.mean(1)
+    within = sum(np.outer(h[i, v] - means[i], h[i, v] - means[i]) for i in range(n) for v in range(q)) / (n * q)
+    between = sum(np.outer(m - means.mean(0), m - means.mean(0)) for m in means) / n
+    root = np.linalg.inv(scipy.linalg.sqrtm(within + 1e-4 * np.eye(d)).real)
+    values = np.linalg.eigvalsh(root @ between @ root)[::-1].clip(0)
+    shares = values / values.sum() + 1e-7
+    return {
+        "lidar": torch.tensor(np.exp(-(shares * np.log(shares)).sum())),
+        "eigenvalues": torch.from_numpy(values.copy()),
+        "images": torch.tensor(n),
+    }
+
+
 def _data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(0)
     # A mean far from zero: uncentred sums would cancel.
@@ -118,6 +163,8 @@ def _data() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 x, y, scores, correct = _data()
 dead = torch.cat([x[:, :6], x[:, :3], torch.zeros(N, 4)], 1)  # duplicated and constant columns
+
+views = y[:, None] + 5 * torch.randn(N, 4, D2, generator=torch.Generator().manual_seed(8))
 
 CASES = {
     "activation": Case(lambda: metrics.ActivationRate(D1, eps=1.5), (x,), rate_oracle),
@@ -132,6 +179,13 @@ CASES = {
     "similarity": Case(lambda: metrics.Similarity([D1, D2, 13]), (x, y, dead), similarity_oracle),
     "moments": Case(lambda: metrics.FeatureMoments(D1), (x,), moments_oracle),
     "column_l1": Case(lambda: metrics.ColumnL1(D1), (x,), l1_oracle),
+    "spectrum": Case(lambda: metrics.FeatureSpectrum(D1), (x,), spectrum_oracle),
+    "spectrum_rank": Case(lambda: metrics.FeatureSpectrum(13), (dead,), spectrum_oracle),
+    "spectrum_wide": Case(lambda: metrics.FeatureSpectrum(D1), (x[:11],), spectrum_oracle),
+    "self_cluster": Case(
+        lambda: metrics.SelfCluster(D2), (torch.cat([y[:40] - 20, y[:1] * 0, y[40:] + 20]),), self_cluster_oracle
+    ),
+    "lidar": Case(lambda: metrics.LiDAR(D2), (views,), lidar_oracle),
 }
 
 

@@ -4,7 +4,17 @@ from .column_l1 import ColumnL1 as ColumnL1
 from .failure import FailureAUPRC as FailureAUPRC
 from .failure import FailureAUROC as FailureAUROC
 from .heatmap_iou import HeatmapIoU as HeatmapIoU
+from .lidar import LiDAR as LiDAR
 from .linear_cka import LinearCKA as LinearCKA
 from .moments import FeatureMoments as FeatureMoments
 from .qscore import QScoreSummary as QScoreSummary
+from .self_cluster import SelfCluster as SelfCluster
 from .similarity import Similarity as Similarity
+from .spectra import alpha_req as alpha_req
+from .spectra import dead_features as dead_features
+from .spectra import effective_rank as effective_rank
+from .spectra import nesum as nesum
+from .spectra import rankme as rankme
+from .spectrum import FeatureSpectrum as FeatureSpectrum
+from .uniformity import alignment as alignment
+from .uniformity import uniformity as uniformity

@@ -11,6 +11,7 @@ Selection = Literal["discriminative", "random", "lower tail", "upper tail", "pca
 SELECTIONS: tuple[Selection, ...] = get_args(Selection)
 REDUCTIONS = (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0)
 LAMBDAS = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
+Answers = Literal["probe", "neighbours"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,31 @@ class BootstrapSettings:
 
     resamples: int = 1000
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class FailureSettings:
+    """What scores are judged by, and what Q-Score is compared with.
+
+    Attributes:
+        answers: probe: was the classifier right; neighbours: has the nearest other test sample the same label (R-AUROC), which
+            needs no classifier. Tables and figures are of the first; of a second there is a table too.
+        neighbors: which neighbour in the training store the k-NN distance is that to; at most as many as there are.
+        shared_neighbors: neighbours under each model, of which neighbourhood consistency takes the shared ones; likewise.
+        random_views: views of every image to encode for the variance over views, by the model and the images of the store,
+            which must be had again; 0 for none.
+        combine: scores of the logistic regressions beside Q-Score, by name; all label-free ones by default.
+        folds: of their cross-fitting.
+        further_trained: the encoder was trained further since the set was found, so that its weights are others.
+    """
+
+    answers: tuple[Answers, ...] = ("probe",)
+    neighbors: int = 50
+    shared_neighbors: int = 100
+    random_views: int = 0
+    combine: tuple[str, ...] = ()
+    folds: int = 5
+    further_trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,3 +134,23 @@ class TransferTable:
 
     name: str | None = None
     arm: str = "baseline"
+
+
+@dataclass(frozen=True)
+class PanelSettings:
+    """Of the label-free panel.
+
+    Attributes:
+        rows: rows, drawn at random, that uniformity, cluster learnability and the intervals are computed on; the spectra and
+            Q-Score are of all rows.
+        images: images of which views are encoded, for LiDAR and alignment; 0 for neither.
+        views: random views of each.
+        resamples: resamples of the bootstrap.
+        seed: of the rows, the views and the bootstrap.
+    """
+
+    rows: int = 10_000
+    images: int = 1000
+    views: int = 10
+    resamples: int = 1000
+    seed: int = 0
