@@ -8,7 +8,7 @@ from typing import Annotated
 from sslk.cli.console import FLAT, Output
 from sslk.cli.sources import Extraction, train_and_test
 from sslk.data.source import DataSource
-from sslk.quality.settings import BootstrapSettings, CompressionSettings, DiscoverSettings, ThresholdSettings
+from sslk.quality.settings import BootstrapSettings, CompressionSettings, DiscoverSettings, FailureSettings, ThresholdSettings
 
 
 def discover(
@@ -109,13 +109,17 @@ def score(
 def failure(
     test: str,
     *,
-    outputs: str,
     out: str,
+    outputs: str | None = None,
     train: str | None = None,
     discriminative: str | None = None,
     settings: Annotated[DiscoverSettings, FLAT] = DiscoverSettings(),  # noqa: B008
     bootstrap: Annotated[BootstrapSettings, FLAT] = BootstrapSettings(),  # noqa: B008
-    further_trained: bool = False,
+    compared: Annotated[FailureSettings, FLAT] = FailureSettings(),  # noqa: B008
+    others: list[str] = [],  # noqa: B006 (never written to)
+    others_train: list[str] = [],  # noqa: B006
+    views: list[str] = [],  # noqa: B006
+    scores: list[str] = [],  # noqa: B006
     device: str = "cpu",
     output: Annotated[Output, FLAT] = Output(),  # noqa: B008
 ) -> None:
@@ -123,30 +127,39 @@ def failure(
 
     Examples:
         $ sslk qscore failure runs/sample-test --train runs/sample-train --outputs runs/linear --out runs/failure
+        $ sslk qscore failure runs/sample-test --train runs/sample-train --answers neighbours --out runs/r-auroc
         $ sslk qscore failure runs/sample-test --discriminative runs/set.safetensors --outputs runs/linear --out runs/failure
 
     Args:
         test: folder of the feature store whose samples are scored.
-        outputs: a probe's run, or its outputs.safetensors, for the same samples; of any classifier, supervised too.
         out: folder of the run: results.json and curves.
-        train: feature store the discriminative features are found on.
-        discriminative: file that `sslk qscore discover` wrote for this model, in place of train; refused for another.
-        further_trained: the encoder was trained further since the set was found, so that its weights are others.
+        outputs: a probe's run, or its outputs.safetensors, for the same samples; of any classifier, supervised too. Not needed
+            where the answers are those of neighbours.
+        train: feature store the discriminative features are found on, and the training samples of the baselines.
+        discriminative: file that `sslk qscore discover` wrote for this model, in place of finding the set; refused for another.
+        others: feature stores of the same samples under other models, for neighbourhood consistency.
+        others_train: stores of the training samples under these models, in the same order, as its reference.
+        views: stores of the same images under this model, augmented, for the variance over views.
+        scores: CSV or .npz files with scores of others, joined by index or name; higher must mean correct.
         device: where the kernels run.
     """
     from sslk.features import FeatureStore
     from sslk.probes import ProbeOutputs
-    from sslk.quality import failure_study, load_set
+    from sslk.quality import FailureSources, failure_study, load_set
+    from sslk.quality.external_scores import read_all_scores
 
-    store, answers = FeatureStore(test).require(), ProbeOutputs.load(outputs)
-    if (train is None) == (discriminative is None):
+    store = FeatureStore(test).require()
+    answers = None if outputs is None else ProbeOutputs.load(outputs)
+    if train is None and discriminative is None:
         raise ValueError("give either --train, a feature store, or --discriminative, a file of `sslk qscore discover`.")
-    found = FeatureStore(train) if train is not None else None
-    chosen = found or load_set(str(discriminative), store, further_trained=further_trained)
+    trained = None if train is None else FeatureStore(train)
+    further = compared.further_trained
+    found = trained if discriminative is None else load_set(discriminative, store, further_trained=further)
+    assert found is not None  # one of the two was given
+    models, references, augmented = ([FeatureStore(folder) for folder in part] for part in (others, others_train, views))
+    sources = FailureSources(trained, models, references, augmented, read_all_scores(scores, store), compared)
     with output.progress() as update:
-        run = failure_study(
-            store, answers, chosen, settings, bootstrap, further_trained=further_trained, device=device, progress=update
-        )
+        run = failure_study(store, answers, found, settings, bootstrap, sources=sources, device=device, progress=update)
     output.leave(run, out)
 
 

@@ -158,6 +158,7 @@ def _model_steps(settings: EvaluationSettings, model: EvaluatedModel, folder: Pa
                 "discover",
                 "probe",
                 label=model.label,
+                train=str(train),
                 test=str(test),
                 outputs=str(folder / "probe"),
                 discriminative=str(found),

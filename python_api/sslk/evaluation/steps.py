@@ -17,11 +17,11 @@ from sslk.probes import ProbeOutputs, knn_study, linear_study
 from sslk.probes.settings import KnnSettings, LinearSettings
 from sslk.probes.source import described
 from sslk.progress import Progress
+from sslk.quality import FailureSources, failure_study, load_set, qscore, write_scores
 from sslk.quality import discover as find_features
-from sslk.quality import failure_study, load_set, qscore, write_scores
 from sslk.quality.settings import BootstrapSettings
 from sslk.results.provenance import provenance
-from sslk.results.run import Run
+from sslk.results.run import Measure, Run
 from sslk.reverse import KMeansSettings, ProbeSettings, ReverseInputs, reverse_study
 from sslk.statistics.bootstrap import mean_interval
 
@@ -58,7 +58,9 @@ def score(label: str, store: str, discriminative: str, data: DataSource, out: st
     }
     finding = f"The mean Q-Score of {len(finite)} images is {mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]."
     origin = provenance({"command": "qscore score", "test": described(opened)})
-    _leave(Run("qscore", "Q-Scores", [finding, f"Setting: {found.summary()}."], origin, summary), label, out)
+    measure = Measure(opened.spec.dataset, opened.spec.model, "Q-Score", "mean Q-Score", *mean[:3], samples=len(finite))
+    findings = [finding, f"Setting: {found.summary()}."]
+    _leave(Run("qscore", "Q-Scores", findings, origin, summary, measures=[measure]), label, out)
 
 
 def linear(label: str, train: str, test: str, out: str, seed: int, device: str | None, *, progress: Progress | None) -> None:
@@ -76,11 +78,13 @@ def knn(label: str, train: str, test: str, out: str, seed: int, device: str | No
     _leave(knn_study(*stores, settings, device=device, progress=progress), label, out)
 
 
-def failure(label: str, test: str, outputs: str, discriminative: str, out: str, seed: int, *, progress: Progress | None) -> None:
-    """Q-Score as a predictor of the linear probe's failures."""
-    store = FeatureStore(test).require()
+def failure(
+    label: str, train: str, test: str, outputs: str, discriminative: str, out: str, seed: int, *, progress: Progress | None
+) -> None:
+    """Q-Score as a predictor of the linear probe's failures, beside what the training store tells."""
+    store, sources = FeatureStore(test).require(), FailureSources(train=FeatureStore(train).require())
     found, answers = load_set(discriminative, store), ProbeOutputs.load(outputs)
-    run = failure_study(store, answers, found, bootstrap=BootstrapSettings(seed=seed), progress=progress)
+    run = failure_study(store, answers, found, bootstrap=BootstrapSettings(seed=seed), sources=sources, progress=progress)
     _leave(run, label, out)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,40 +14,11 @@ from sslk.features.store import FeatureStore
 from sslk.probes.outputs import ProbeOutputs
 from sslk.probes.source import answered_rows
 from sslk.probes.usable import matrix, warn_nonfinite
-from sslk.statistics.bootstrap import Interval, bootstrap_areas, percentile_interval
+from sslk.quality.answers import NeighbourAnswers, as_answers
+from sslk.quality.failure_baselines import LABEL_FREE, LABEL_USING, OF_FEATURES, baseline_scores, norm_and_largest
+from sslk.quality.failure_measures import FailureCurves, FailureIntervals, failure_curves, failure_intervals
 
-_OF_FEATURES = ("feature norm", "max feature")
-
-
-@dataclass(frozen=True, eq=False)
-class FailureCurves:
-    """How well one score separates correctly classified samples (positive) from misclassified ones.
-
-    Attributes:
-        auroc: area under the ROC curve; 0.5 is chance.
-        auprc: average precision; the accuracy is chance.
-        roc: false and true positive rate, each `[T]`.
-        precision_recall: recall and precision, each `[T]`.
-    """
-
-    auroc: float
-    auprc: float
-    roc: tuple[np.ndarray, np.ndarray]
-    precision_recall: tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class FailureIntervals:
-    """Bootstrap intervals of one score.
-
-    Attributes:
-        auroc, auprc: of the score.
-        auroc_gain: AUROC of Q-Score less that of this score, on the same resamples; 0 for Q-Score itself.
-    """
-
-    auroc: Interval
-    auprc: Interval
-    auroc_gain: Interval
+QSCORE = "Q-Score"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +28,14 @@ class FailurePrediction:
     Attributes:
         qscore: curves of the Q-Score.
         baselines: curves by name. Without labels: `feature norm`, `max feature`. From a probe that was trained on
-            labels: `confidence` (largest softmax probability), `entropy` (negative), `energy` (log-sum-exp of logits).
+            labels: `confidence` (largest softmax probability), `entropy` (negative), `energy` (log-sum-exp of logits). And
+            the scores that were given.
         accuracy: share of correctly classified samples, which is also the AUPRC of a random score.
         nonfinite: samples that were left out because their score is NaN, as that of non-finite features is.
         intervals: 95 % bootstrap intervals by name (`Q-Score` and the baselines), where resamples were asked for.
+        missing: samples that some other score lacks, by its name; they are left out of all, so that comparisons are in pairs.
+        scores: `[n]` of the samples that are left, by name.
+        correct: bool `[n]`, their answers.
     """
 
     qscore: FailureCurves
@@ -68,40 +43,37 @@ class FailurePrediction:
     accuracy: float
     intervals: dict[str, FailureIntervals] = field(default_factory=dict)
     nonfinite: int = 0
+    missing: dict[str, int] = field(default_factory=dict)
+    scores: dict[str, Tensor] = field(default_factory=dict)
+    correct: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool))
+
+    @property
+    def curves(self) -> dict[str, FailureCurves]:
+        """Of all scores by name, Q-Score first."""
+        return {QSCORE: self.qscore, **self.baselines}
 
     def table(self) -> list[tuple[str, float, float]]:
         """Rows (name, AUROC, AUPRC), Q-Score first and the trivial score last."""
-        rows = [("Q-Score", self.qscore.auroc, self.qscore.auprc)]
-        rows += [(name, curves.auroc, curves.auprc) for name, curves in self.baselines.items()]
+        rows = [(name, curves.auroc, curves.auprc) for name, curves in self.curves.items()]
         return [*rows, ("random (trivial)", 0.5, self.accuracy)]
 
 
-def failure_curves(scores: Tensor, correct: Tensor) -> FailureCurves:
-    """AUROC, AUPRC and both curves of one score; higher scores should mean correct.
+def labels_of(name: str) -> str:
+    """Whether a score uses labels: no, yes, or unknown of one that was given.
 
-    Raises:
-        ValueError: shapes differ, scores are NaN, correct is neither bool nor 0 and 1, or all are correct or all wrong.
+    >>> labels_of("feature norm"), labels_of("confidence"), labels_of("my score")
+    ('no', 'yes', 'unknown')
     """
-    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
-
-    s, c = torch.as_tensor(scores).detach().cpu().double().numpy(), as_answers(correct, "correct").numpy()
-    if s.shape != c.shape or s.ndim != 1:
-        raise ValueError(f"scores and correct must both be [N], got {list(s.shape)} and {list(c.shape)}.")
-    if np.isnan(s).any():
-        raise ValueError(f"scores holds {int(np.isnan(s).sum())} NaN values: drop the samples with non-finite features.")
-    if c.all() or not c.any():
-        raise ValueError(f"correct must hold both correct and misclassified samples, got {int(c.sum())} correct of {len(c)}.")
-    fpr, tpr, _ = roc_curve(c, s)
-    precision, recall, _ = precision_recall_curve(c, s)
-    return FailureCurves(float(roc_auc_score(c, s)), float(average_precision_score(c, s)), (fpr, tpr), (recall, precision))
+    return "no" if name in LABEL_FREE else "yes" if name in LABEL_USING else "unknown"
 
 
 def failure_prediction(
     scores: Tensor,
-    answers: Tensor | ProbeOutputs,
+    answers: Tensor | ProbeOutputs | NeighbourAnswers,
     *,
     features: Tensor | FeatureStore | str | PathLike[str] | None = None,
     logits: Tensor | None = None,
+    others: Mapping[str, Tensor] | None = None,
     resamples: int = 0,
     seed: int = 0,
 ) -> FailurePrediction:
@@ -111,9 +83,12 @@ def failure_prediction(
         scores: Q-Scores `[N]`. Samples whose score is NaN are left out, counted and warned of.
         answers: bool (or 0 and 1) `[N]`, whether a linear probe (or a supervised classifier) classified the sample correctly;
             or the probe's outputs, which hold its logits too. Outputs may lack samples of `scores` that are unlabelled or not
-            finite: their `index` tells which, in a store given as features or in the arrays that the probe was given.
+            finite: their `index` tells which, in a store given as features or in the arrays that the probe was given. Or what
+            `neighbour_answers` returned for the store: AUROC is then R-AUROC.
         features: representations `[N, D]` or a feature store of any size, for the label-free baselines.
         logits: the probe's outputs `[N, C]`, for the baselines that use labels.
+        others: more scores `[N]` by name, higher meaning correct, such as those of `sslk.quality.failure_baselines` or of
+            another method. Samples that one of them lacks (NaN) are left out of all, counted and warned of.
         resamples: bootstrap resamples for the intervals; 0 for none, 1000 is customary.
         seed: of the resampling.
 
@@ -121,20 +96,23 @@ def failure_prediction(
         StoreError: the outputs are of other samples than the store, or of another model.
         TypeError: features are neither a matrix nor a store.
         ValueError: an argument has another length than scores, the answers are neither bool nor 0 and 1, or they are all
-            right or all wrong.
+            right or all wrong, or a name in others is one of the baselines.
 
     Examples:
         >>> import torch, sslk
         >>> correct = torch.tensor([True, True, False, True, False])
-        >>> result = sslk.failure_prediction(torch.tensor([0.9, 0.8, 0.7, 0.4, 0.1]), correct)
-        >>> round(result.qscore.auroc, 3), result.accuracy
-        (0.833, 0.6)
+        >>> given = {"mine": torch.tensor([0.3, 0.5, 0.1, 0.4, 0.2])}
+        >>> result = sslk.failure_prediction(torch.tensor([0.9, 0.8, 0.7, 0.4, 0.1]), correct, others=given)
+        >>> round(result.qscore.auroc, 3), result.accuracy, result.baselines["mine"].e_aurc
+        (0.833, 0.6, 0.0)
     """
     scores = torch.as_tensor(scores).detach().cpu()
     rows: Tensor | None = None
     if isinstance(features, str | PathLike):
         features = FeatureStore(features)
-    if isinstance(answers, ProbeOutputs):
+    if isinstance(answers, NeighbourAnswers):
+        rows, answers = answers.rows, answers.correct
+    elif isinstance(answers, ProbeOutputs):
         if isinstance(features, FeatureStore):
             rows = answered_rows(features, answers)
         elif len(scores) > len(answers.index):
@@ -149,29 +127,25 @@ def failure_prediction(
     correct = as_answers(answers)
     norm = largest = None
     if isinstance(features, FeatureStore):
-        norms, maxima = [], []
-        for batch in features.batches(4096):
-            norms.append(batch.features.double().norm(dim=1))
-            maxima.append(batch.features.amax(dim=1).float())
-        norm, largest = torch.cat(norms), torch.cat(maxima)
+        norm, largest = norm_and_largest(features)
     elif features is not None:
         h = matrix(features, "features").double()
         norm, largest = h.norm(dim=1).cpu(), h.amax(dim=1).cpu()
     baselines = baseline_scores(norm, largest, None if logits is None else matrix(logits, "logits").cpu())
+    for name, values in (others or {}).items():
+        if name in baselines or name == QSCORE:
+            raise ValueError(f"others must have names of their own, {name!r} is one of {', '.join([QSCORE, *baselines])}.")
+        baselines[name] = torch.as_tensor(values).detach().cpu()
     if rows is not None:  # what is given for every sample, for those that were answered
         whole = len(features) if isinstance(features, FeatureStore) else len(scores)
         scores = scores[rows] if len(scores) == whole else scores
         baselines = {name: values[rows] if len(values) == whole else values for name, values in baselines.items()}
     _require_lengths(scores, correct, baselines)
-    finite = ~scores.isnan()
-    missing = int((~finite).sum())
-    warn_nonfinite(missing, len(scores))
-    scores, correct, baselines = scores[finite], correct[finite], {name: b[finite] for name, b in baselines.items()}
-    if bool(correct.all()) or not bool(correct.any()):
-        without = f" once the {missing} NaN values of scores are left out" if missing else ""
-        got = f"{int(correct.sum())} correct of {len(correct)}{without}"
-        raise ValueError(f"answers must hold both correct and misclassified samples, got {got}.")
-    return _predicted(scores, correct, baselines, resamples, seed, missing)
+    whole_rows, correct, nonfinite, missing = _complete(scores, correct, baselines)
+    warn_nonfinite(nonfinite, len(scores))
+    for sentence in said_missing(missing, len(scores) - nonfinite):
+        warnings.warn(sentence, stacklevel=2)
+    return _predicted(whole_rows, correct, nonfinite, missing, resamples, seed)
 
 
 def _require_lengths(scores: Tensor, correct: Tensor, baselines: dict[str, Tensor]) -> None:
@@ -179,55 +153,51 @@ def _require_lengths(scores: Tensor, correct: Tensor, baselines: dict[str, Tenso
     if scores.ndim != 1 or scores.shape != correct.shape:
         raise ValueError(f"scores and answers must both be [N], got {list(scores.shape)} and {list(correct.shape)}.")
     for name, values in baselines.items():
-        if len(values) != len(scores):
-            what = "features" if name in _OF_FEATURES else "logits"
-            raise ValueError(f"{what} must have the {len(scores)} rows of scores, got {len(values)}.")
+        if values.shape != scores.shape:
+            what = {"features": OF_FEATURES, "logits": ("confidence", "entropy", "energy")}
+            said = next((argument for argument, names in what.items() if name in names), f"others[{name!r}]")
+            raise ValueError(f"{said} must have the {len(scores)} rows of scores, got {len(values)}.")
 
 
-def as_answers(answers: Any, name: str = "answers") -> Tensor:
-    """Whether each sample was classified correctly, bool `[N]`; from bool, or from 0 and 1.
+def _complete(
+    scores: Tensor, correct: Tensor, baselines: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], Tensor, int, dict[str, int]]:
+    """The samples that have every score: scores by name, answers; and how many lack Q-Score and how many another one."""
+    finite = scores.isfinite()
+    nonfinite = int((~finite).sum())
+    kept, missing = finite.clone(), {}
+    for name, values in baselines.items():
+        lacking = finite & ~values.isfinite()
+        if count := int(lacking.sum()):
+            missing[name] = count
+            kept &= ~lacking
+    whole = {name: values[kept] for name, values in {QSCORE: scores, **baselines}.items()}
+    correct = correct[kept]
+    if bool(correct.all()) or not bool(correct.any()):
+        out = int((~kept).sum())
+        what = "NaN values of scores" if not missing else "samples without a score"
+        without = f" once the {out} {what} are left out" if out else ""
+        got = f"{int(correct.sum())} correct of {len(correct)}{without}"
+        raise ValueError(f"answers must hold both correct and misclassified samples, got {got}.")
+    return whole, correct, nonfinite, missing
 
-    Raises:
-        ValueError: other numbers, such as labels.
 
-    >>> as_answers([1, 0, 1]).tolist()
-    [True, False, True]
+def said_missing(missing: Mapping[str, int], samples: int) -> list[str]:
+    """One sentence for every score that some samples lack.
+
+    >>> said_missing({"mine": 2}, 10)
+    ['mine is missing (NaN or infinity) for 2 of 10 samples: they are left out of every score.']
     """
-    given = torch.as_tensor(answers).detach().cpu()
-    if given.dtype != torch.bool and not bool(((given == 0) | (given == 1)).all()):
-        odd = given[(given != 0) & (given != 1)].flatten()[0]
-        raise ValueError(f"{name} must be bool, or 0 and 1 for wrong and right, got {odd.item():g}: labels are not answers.")
-    return given.bool()
+    return [
+        f"{name} is missing (NaN or infinity) for {count} of {samples} samples: they are left out of every score."
+        for name, count in missing.items()
+    ]
 
 
 def _predicted(
-    scores: Tensor, correct: Tensor, baselines: dict[str, Tensor], resamples: int, seed: int, nonfinite: int
+    scores: dict[str, Tensor], correct: Tensor, nonfinite: int, missing: dict[str, int], resamples: int, seed: int
 ) -> FailurePrediction:
-    qscore = failure_curves(scores, correct)
-    curves = {name: failure_curves(values, correct) for name, values in baselines.items()}
-    intervals = {}
-    if resamples:
-        areas = bootstrap_areas({"Q-Score": scores, **baselines}, correct, resamples, seed)
-        for name, own in {"Q-Score": qscore, **curves}.items():
-            gain = areas["Q-Score"][:, 0] - areas[name][:, 0]
-            intervals[name] = FailureIntervals(
-                percentile_interval(own.auroc, areas[name][:, 0]),
-                percentile_interval(own.auprc, areas[name][:, 1]),
-                percentile_interval(qscore.auroc - own.auroc, gain),
-            )
-    return FailurePrediction(qscore, curves, float(correct.double().mean()), intervals, nonfinite)
-
-
-def baseline_scores(norm: Tensor | None, largest: Tensor | None, logits: Tensor | None) -> dict[str, Tensor]:
-    """The scores Q-Score is compared with, by name: of the feature norm and largest feature `[N]`, and of logits."""
-    scores: dict[str, Tensor] = {}
-    if norm is not None:
-        scores[_OF_FEATURES[0]] = norm
-    if largest is not None:
-        scores[_OF_FEATURES[1]] = largest
-    if logits is not None:
-        log_probabilities = logits.double().log_softmax(dim=1)
-        scores["confidence"] = log_probabilities.amax(dim=1).exp()
-        scores["entropy"] = (log_probabilities.exp() * log_probabilities).sum(dim=1)
-        scores["energy"] = logits.double().logsumexp(dim=1)
-    return scores
+    curves = {name: failure_curves(values, correct) for name, values in scores.items()}
+    intervals = failure_intervals(curves, scores, correct, resamples, seed, QSCORE) if resamples else {}
+    own, accuracy = curves.pop(QSCORE), float(correct.double().mean())
+    return FailurePrediction(own, curves, accuracy, intervals, nonfinite, missing, scores, correct)

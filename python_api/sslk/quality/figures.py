@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,10 +38,10 @@ def failure_curves(result: FailurePrediction) -> Figure:
     """ROC and precision-recall curves of Q-Score and the baselines (figure 4)."""
     figure, (roc, pr) = new_axes(columns=2)
     entries = {"Q-Score": result.qscore, **result.baselines}
-    for color, (name, curves) in zip(SERIES, entries.items(), strict=False):
+    for (color, line), (name, curves) in zip(line_styles(), entries.items(), strict=False):
         width = 2.4 if name == "Q-Score" else 1.2
-        roc.plot(*curves.roc, color=color, lw=width, label=f"{name} {curves.auroc:.3f}")
-        pr.plot(*curves.precision_recall, color=color, lw=width, label=f"{name} {curves.auprc:.3f}")
+        roc.plot(*curves.roc, color=color, ls=line, lw=width, label=f"{name} {curves.auroc:.3f}")
+        pr.plot(*curves.precision_recall, color=color, ls=line, lw=width, label=f"{name} {curves.auprc:.3f}")
     roc.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":", label="random 0.500")
     pr.axhline(result.accuracy, color="black", lw=0.8, ls=":", label=f"random {result.accuracy:.3f}")
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC (AUROC)")
@@ -47,6 +49,11 @@ def failure_curves(result: FailurePrediction) -> Figure:
     for ax in (roc, pr):
         ax.legend(frameon=False, fontsize=8)
     return figure
+
+
+def line_styles() -> Iterator[tuple[str, str]]:
+    """Colours, then the same dashed, dotted and both: as many as there are lines."""
+    return itertools.cycle((color, line) for line in ("-", "--", ":", "-.") for color in SERIES)
 
 
 def class_heatmaps(

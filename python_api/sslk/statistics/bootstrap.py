@@ -1,4 +1,4 @@
-"""Bootstrap intervals of failure prediction: how far AUROC and AUPRC would move with other test samples."""
+"""Bootstrap intervals of failure prediction: how far its measures would move with other test samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sslk.statistics.selective import Ranking
+
 BLOCK_BYTES = 128 << 20
+RESAMPLE_BYTES = 1 << 20  # of one float64 array of a block: the dozen that exist at once stay in the cache
 
 
 class Interval(NamedTuple):
@@ -52,40 +55,39 @@ def bootstrap_areas(scores: dict[str, Tensor], correct: Tensor, resamples: int =
     >>> low < 0.5 < high
     True
     """
+    return _resampled(scores, correct, resamples, seed, areas_only=True)
+
+
+def bootstrap_measures(scores: dict[str, Tensor], correct: Tensor, resamples: int = 1000, seed: int = 0) -> dict[str, Tensor]:
+    """All of `MEASURES` of every score on the resamples of `bootstrap_areas`: each score is sorted once.
+
+    Returns:
+        float64 `[B, 6]` by name; NaN where a resample lacks the class that a measure needs.
+
+    >>> measures = bootstrap_measures({"constant": torch.ones(9)}, torch.arange(9) < 6, resamples=50)["constant"]
+    >>> bool((measures[:, 3] >= 0).all()), measures[:, 0].unique().tolist()  # no order is better than the best; ties are chance
+    (True, [0.5])
+    """
+    return _resampled(scores, correct, resamples, seed)
+
+
+def _resampled(
+    scores: dict[str, Tensor], correct: Tensor, resamples: int, seed: int, *, areas_only: bool = False
+) -> dict[str, Tensor]:
     if resamples < 2:
         raise ValueError(f"resamples must be at least 2, got {resamples}.")
     count = len(correct)
     generator = torch.Generator().manual_seed(seed)
-    sorted_by = {name: _sorted(values, correct) for name, values in scores.items()}
+    ranked = {name: Ranking(values, correct) for name, values in scores.items()}
     parts: dict[str, list[Tensor]] = {name: [] for name in scores}
-    block = max(1, BLOCK_BYTES // (24 * count))
+    block = max(1, RESAMPLE_BYTES // (8 * count))
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         drawn = torch.randint(count, (size, count), generator=generator)
         times = torch.zeros(size, count).scatter_add_(1, drawn, torch.ones(size, count))
-        for name, (order, right, last) in sorted_by.items():
-            parts[name].append(_areas(times[:, order], right, last))
+        for name, ranking in ranked.items():
+            parts[name].append(ranking.measures(times, areas_only=areas_only))
     return {name: torch.cat(found) for name, found in parts.items()}
-
-
-def _sorted(values: Tensor, correct: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Order of descending score, outcomes in it, and the last position of every distinct score."""
-    values = values.detach().cpu().double()
-    order = values.argsort(descending=True, stable=True)
-    _, sizes = torch.unique_consecutive(values[order], return_counts=True)
-    return order, correct.cpu()[order].float(), sizes.cumsum(0) - 1
-
-
-def _areas(times: Tensor, right: Tensor, last: Tensor) -> Tensor:
-    """Both areas of samples that occur `times` `[B, N]`, sorted by score: curves at the distinct scores."""
-    hits = (times * right).double().cumsum(1)[:, last]
-    misses = (times * (1 - right)).double().cumsum(1)[:, last]
-    zero = hits.new_zeros(len(hits), 1)
-    recall = torch.cat([zero, hits / hits[:, -1:]], 1)
-    false_rate = torch.cat([zero, misses / misses[:, -1:]], 1)
-    auroc = torch.trapezoid(recall, false_rate, dim=1)
-    precision = hits / (hits + misses).clamp(min=1)
-    return torch.stack([auroc, (recall.diff(dim=1) * precision).sum(1)], 1)
 
 
 def percentile_interval(value: float, samples: Tensor) -> Interval:
