@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from sslk.masked.neighbors import variant_shares
-from sslk.masked.rbf import rbf_cka
 from sslk.masked.similarity import MEASURES, compare_variants
 from sslk.metrics import Similarity
+from sslk.similarity import rbf_cka
 from tests.masked import oracle
 
 VARIANTS = ("a", "b", "c")

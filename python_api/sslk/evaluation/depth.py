@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
@@ -20,9 +19,10 @@ from sslk.quality import discover, qscore
 from sslk.quality.discriminative import NoDiscriminativeFeatures
 from sslk.results.figure import picture
 from sslk.results.provenance import provenance
-from sslk.results.run import Run, RunTable, Value
+from sslk.results.run import Measure, Run, RunTable, Value
 from sslk.results.style import BLUE, GREEN, ORANGE, new_axes
 from sslk.reverse import KMeansSettings, ProbeSettings, ReverseInputs, reverse_study
+from sslk.similarity import SimilaritySettings, compare
 from sslk.statistics.bootstrap import mean_interval
 
 if TYPE_CHECKING:
@@ -90,9 +90,23 @@ def depth_study(
     columns = dict(zip(COLUMNS, map(list, zip(*table, strict=True)), strict=True))
     alt = "Linear and k-NN accuracy, mean Q-Score, and CKA with the last layer over the layers."
     drawn = picture("depth", "Over depth", alt, lambda: _figure(columns), columns)
-    return Run(
-        "evaluation", f"{layers[last][1].spec.model} over depth", _findings(columns), origin, _summary(columns), tables, [drawn]
-    )
+    model = layers[last][1].spec.model
+    measures = [measure for row in table for measure in _measures(row, layers[row[0]][1], model)]
+    title = f"{model} over depth"
+    return Run("evaluation", title, _findings(columns), origin, _summary(columns), tables, [drawn], measures=measures)
+
+
+def _measures(row: list[Any], test: FeatureStore, model: str) -> list[Measure]:
+    """The numbers of one layer."""
+    of = dict(zip(COLUMNS, row, strict=True))
+    data, layer = test.spec.dataset, f"{model}, {of['layer']}"
+    found = [
+        Measure(data, layer, "linear probe", "top-1 [%]", of["linear top-1 [%]"], of["low [%]"], of["high [%]"], len(test)),
+        Measure(data, layer, "k-NN", "top-1 [%]", of["k-NN top-1 [%]"], samples=len(test)),
+    ]
+    if of["mean Q-Score"] is not None:
+        found.append(Measure(data, layer, "Q-Score", "mean Q-Score", of["mean Q-Score"], of["low"], of["high"], len(test)))
+    return found
 
 
 def _require_same_images(layers: Stores) -> None:
@@ -129,20 +143,10 @@ def _measured(
 
 
 def _cka(stores: Mapping[str, FeatureStore], progress: Progress | None) -> dict[tuple[str, str], float]:
-    """Debiased CKA of every pair, by streaming sums; one pass a pair, so that no more than two layers are in memory."""
-    from sslk.metrics import LinearCKA
-
-    found = {(name, name): 1.0 for name in stores}
-    pairs = list(itertools.combinations(stores, 2))
-    for done, (a, b) in enumerate(pairs):
-        metric = LinearCKA([stores[a].num_features, stores[b].num_features])
-        for x, y in zip(stores[a].batches(), stores[b].batches(), strict=True):
-            both = x.features.isfinite().all(1) & y.features.isfinite().all(1)
-            metric.update(x.features[both].float(), y.features[both].float())
-        found[a, b] = found[b, a] = float(metric.compute()["debiased"][0, 1])
-        if progress is not None:
-            progress(done + 1, len(pairs), "comparing layers")
-    return found
+    """Debiased CKA of every pair."""
+    settings = SimilaritySettings(measures=("cka_debiased",), permutations=0, resamples=0)
+    found = compare(stores, settings, progress=renamed(progress, "comparing layers"))
+    return {(a, b): found.at("cka_debiased", (a, b)).value for a in stores for b in stores}
 
 
 def _reverse(

@@ -12,7 +12,7 @@ from torch import Tensor
 from sslk.features import FeatureStore, StoreError
 from sslk.masked.evaluation import FoldAccuracy, fold_accuracy
 from sslk.masked.extract import variant_features, variant_width
-from sslk.masked.similarity import Stream
+from sslk.similarity.streamed import Stream
 
 
 def streams_of(stores: dict[str, FeatureStore]) -> dict[str, Stream]:

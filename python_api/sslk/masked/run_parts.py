@@ -18,7 +18,6 @@ from sslk.masked.analysis import accuracies, sampled_variants, umap_of
 from sslk.masked.evaluation import FoldAccuracy, folds_of
 from sslk.masked.images import MaskedImages
 from sslk.masked.neighbors import variant_shares
-from sslk.masked.rbf import rbf_cka
 from sslk.masked.settings import StudySettings
 from sslk.masked.similarity import MEASURES, Comparison
 from sslk.masked.variants import VariantRenderer
@@ -26,6 +25,7 @@ from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
 from sslk.results.figure import picture
 from sslk.results.run import RunFigure, RunTable
+from sslk.similarity import rbf_cka
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from sslk.masked.findings import similarity_findings, spread
 from sslk.masked.run_parts import RunParts, StudyNumbers
 from sslk.masked.similarity import Comparison, compare_variants
 from sslk.progress import Progress
-from sslk.results.run import Run
+from sslk.results.run import Measure, Run
 
 
 def study_run(numbers: StudyNumbers, origin: dict[str, Any], say: Progress) -> Run:
@@ -42,7 +42,30 @@ def study_run(numbers: StudyNumbers, origin: dict[str, Any], say: Progress) -> R
         low, high = spread(found.within[model]["cka_debiased"].value)
         summary |= {f"{model}: lowest debiased CKA": low, f"{model}: highest debiased CKA": high}
     title = f"Masked inputs: {len(settings.variants)} variants of {found.samples} images of {numbers.dataset}"
-    return Run("masked", title, findings, origin, summary, parts.tables, parts.figures, parts.files)
+    return Run("masked", title, findings, origin, summary, parts.tables, parts.figures, _measures(found, numbers), parts.files)
+
+
+def _measures(found: Comparison, numbers: StudyNumbers) -> list[Measure]:
+    """Debiased CKA of every variant with the original, where that takes part."""
+    if "original" not in found.variants:
+        return []
+    origin = found.variants.index("original")
+    matrices = {model: found.within[model]["cka_debiased"] for model in found.models}
+    return [
+        Measure(
+            numbers.dataset,
+            model,
+            f"masked inputs: {variant}",
+            "debiased CKA with the original",
+            float(matrix.value[origin, v]),
+            float(matrix.low[origin, v]),
+            float(matrix.high[origin, v]),
+            found.samples,
+        )
+        for model, matrix in matrices.items()
+        for v, variant in enumerate(found.variants)
+        if v != origin
+    ]
 
 
 def _facts(numbers: StudyNumbers, found: Comparison) -> list[str]:

@@ -36,19 +36,20 @@ def rbf_cka(representations: Sequence[Tensor], fraction: float = 1.0, debiased: 
     n = len(representations[0])
     if n < (4 if debiased else 2):
         raise ValueError(f"{'debiased' if debiased else 'biased'} CKA needs more samples, got {n}.")
-    grams = torch.stack([_prepared(_gram(x, fraction), debiased) for x in representations])
+    grams = torch.stack([centred(radial(x, fraction), debiased) for x in representations])
     hsic = torch.einsum("uij,vij->uv", grams, grams)
     scale = hsic.diagonal().sqrt()
     return hsic / torch.outer(scale, scale)
 
 
-def _gram(x: Tensor, fraction: float) -> Tensor:
+def radial(x: Tensor, fraction: float) -> Tensor:
+    """The Gram matrix of the radial kernel, float64 `[N, N]`."""
     distance = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
     above = distance[torch.triu_indices(len(x), len(x), 1).unbind()]
     return torch.exp(-0.5 * (distance / (fraction * above.median())).square())
 
 
-def _prepared(gram: Tensor, debiased: bool) -> Tensor:
+def centred(gram: Tensor, debiased: bool) -> Tensor:
     """The centring after which HSIC is a sum of products: of U-statistics (Szekely and Rizzo, 2014), or plain."""
     n = len(gram)
     if not debiased:

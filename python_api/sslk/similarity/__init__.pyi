@@ -1,0 +1,12 @@
+from .comparison import compare as compare
+from .dissimilarity import rsa as rsa
+from .neighbors import mutual_knn as mutual_knn
+from .permutation import permutation_test as permutation_test
+from .procrustes import angular_distance as angular_distance
+from .procrustes import procrustes_distance as procrustes_distance
+from .rbf import rbf_cka as rbf_cka
+from .result import Matrix as Matrix
+from .result import Similarities as Similarities
+from .settings import MEASURES as MEASURES
+from .settings import SimilaritySettings as SimilaritySettings
+from .study import similarity_study as similarity_study
