@@ -4,6 +4,9 @@ from .config import TrainingConfig as TrainingConfig
 from .finetune import ArmResult as ArmResult
 from .finetune import finetune as finetune
 from .methods import METHODS as METHODS
+from .monitor import Monitor as Monitor
+from .monitor_callback import MonitorCallback as MonitorCallback
+from .monitor_settings import MonitorSettings as MonitorSettings
 from .search import lambda_trainer as lambda_trainer
 from .search import train_function as train_function
 from .start import TrainingStart as TrainingStart
