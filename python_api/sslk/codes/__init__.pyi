@@ -1,0 +1,9 @@
+from .autoencoder import SparseAutoencoder as SparseAutoencoder
+from .encoding import encode_store as encode_store
+from .fitted import Codes as Codes
+from .fitted import Epoch as Epoch
+from .fitting import fit_codes as fit_codes
+from .on_images import CodesBackbone as CodesBackbone
+from .settings import CodesComparison as CodesComparison
+from .settings import CodesSettings as CodesSettings
+from .study import codes_study as codes_study
