@@ -9,7 +9,7 @@ from sslk.cli.sources import Extraction, train_and_test, with_left_out
 from sslk.data.source import OnCorrupt
 from sslk.features.settings import ExtractSettings
 from sslk.models.source import ModelSource
-from sslk.probes.settings import KFoldSettings, KnnSettings, LinearSettings, MultiLabelSettings
+from sslk.probes.settings import KFoldSettings, KnnSettings, LinearSettings, LogregSettings, MultiLabelSettings
 from sslk.quality.settings import TransferTable
 
 
@@ -54,6 +54,36 @@ def linear(
         else:
             stores = train_and_test(train, test, extraction, out, device, update)
             run = with_left_out(linear_study(*stores, settings, device=device, progress=update), extraction, stores)
+    output.leave(run, out)
+
+
+def logreg(
+    *,
+    out: str,
+    train: str | None = None,
+    test: str | None = None,
+    extraction: Extraction = Extraction(),  # noqa: B008
+    settings: Annotated[LogregSettings, FLAT] = LogregSettings(),  # noqa: B008
+    device: str | None = None,
+    output: Annotated[Output, FLAT] = Output(),  # noqa: B008
+) -> None:
+    """Train logistic regressions with 45 values of C; the one chosen on held-out training rows is trained on all and tested.
+
+    Examples:
+        $ sslk probe logreg --train runs/sample-train --test runs/sample-test --out runs/logreg
+        $ sslk probe logreg --train runs/sample-train --test runs/sample-test --shots 1 5 10 --tries 5 --out runs/few-shot
+
+    Args:
+        out: folder of the run: results.json and outputs.safetensors, the answer for every test sample.
+        train: folder of the training set's feature store.
+        test: folder of the test set's feature store.
+        device: where to compute.
+    """
+    from sslk.probes import logreg_study
+
+    with output.progress() as update:
+        stores = train_and_test(train, test, extraction, out, device, update)
+        run = with_left_out(logreg_study(*stores, settings, device=device, progress=update), extraction, stores)
     output.leave(run, out)
 
 

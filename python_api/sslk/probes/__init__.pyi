@@ -6,6 +6,11 @@ from .knn import KNNProbe as KNNProbe
 from .knn import knn_probe as knn_probe
 from .linear import LinearProbe as LinearProbe
 from .linear import linear_probe as linear_probe
+from .logreg import FewShot as FewShot
+from .logreg import LogregProbe as LogregProbe
+from .logreg import logreg_probe as logreg_probe
+from .logreg_choice import LogregPoint as LogregPoint
+from .logreg_study import logreg_study as logreg_study
 from .multilabel import MultiLabelProbe as MultiLabelProbe
 from .multilabel import multilabel_probe as multilabel_probe
 from .multilabel_study import multilabel_study as multilabel_study
@@ -19,6 +24,7 @@ from .settings import FitSettings as FitSettings
 from .settings import KFoldSettings as KFoldSettings
 from .settings import KnnSettings as KnnSettings
 from .settings import LinearSettings as LinearSettings
+from .settings import LogregSettings as LogregSettings
 from .settings import MultiLabelSettings as MultiLabelSettings
 from .studies import augmented_linear_study as augmented_linear_study
 from .studies import head_study as head_study

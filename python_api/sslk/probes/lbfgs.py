@@ -81,22 +81,32 @@ class _State:
     direction: Tensor
     slope: Tensor
     step: Tensor
+    lowest: Tensor
+    waited: Tensor
     pairs: deque[tuple[Tensor, Tensor, Tensor]]
 
     def keep(self, kept: Tensor) -> None:
-        for name in ("number", "position", "value", "gradient", "direction", "slope", "step"):
+        for name in ("number", "position", "value", "gradient", "direction", "slope", "step", "lowest", "waited"):
             setattr(self, name, getattr(self, name)[kept])
         pairs = [(s[kept], y[kept], rho[kept]) for s, y, rho in self.pairs]
         self.pairs = deque(pairs, maxlen=self.pairs.maxlen)
 
 
 def minimize(
-    objective: Objective, begin: Tensor, *, history: int, max_iterations: int, tolerance: float, progress: Callable[[int], None]
+    objective: Objective,
+    begin: Tensor,
+    *,
+    history: int,
+    max_iterations: int,
+    tolerance: float,
+    progress: Callable[[int], None],
+    stall: int | None = None,
 ) -> Minimum:
     """Minimise G smooth convex functions of `[G, ...]`, each until its loss is within `tolerance` of the least.
 
     Every evaluation tries one step of all problems that still run; where a step does not lower the loss enough (Armijo)
-    it is shortened and tried again in the next one. Problems that are done are taken out, so work follows need.
+    it is shortened and tried again in the next one. Problems that are done are taken out, so work follows need; with `stall`
+    also those whose loss has not fallen by more than rounding in so many evaluations, which have not converged.
 
     Nocedal and Wright, "Numerical Optimization" (2006), algorithm 7.4, with the given inverse Hessian as `H_0`.
     """
@@ -108,14 +118,20 @@ def minimize(
         torch.zeros(groups, dtype=torch.bool, device=begin.device),
     )
     value, gradient = objective.evaluate(begin)
-    state = _State(
-        torch.arange(groups, device=begin.device), begin, value, gradient, gradient, value, value, deque(maxlen=history)
-    )
+    number = torch.arange(groups, device=begin.device)
+    waited = torch.zeros_like(number)
+    state = _State(number, begin, value, gradient, gradient, value, value, value, waited, deque(maxlen=history))
     _aim(state, objective)
+    rounding = 10 * torch.finfo(begin.dtype).eps
     for evaluation in range(1, max_iterations + 1):
         done = objective.loss.gap(state.position, state.gradient) <= tolerance
         # A step this short no longer changes float32 weights: rounding allows no more, which is not convergence.
         stuck = state.step < 1e-6
+        if stall is not None:
+            fell = state.value < state.lowest - rounding * state.lowest.abs()
+            state.lowest = torch.where(fell, state.value, state.lowest)
+            state.waited = torch.where(fell, 0, state.waited + 1)
+            stuck |= state.waited > stall
         over = done | stuck
         if evaluation == max_iterations:
             over = torch.ones_like(over)

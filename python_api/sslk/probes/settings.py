@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 S = TypeVar("S")
 
@@ -103,6 +103,70 @@ class MultiLabelSettings:
             raise ValueError(f"validation_share must lie between 0 and 1, got {self.validation_share}.")
         if self.resamples < 2:
             raise ValueError(f"resamples must be at least 2, got {self.resamples}.")
+
+
+@dataclass(frozen=True)
+class LogregSettings:
+    """Logistic regression on features as they are, C chosen on held-out training rows: the protocol of DINOv2 and DINOv3.
+
+    Attributes:
+        c: values of C to choose from, as scikit-learn's; by default theirs, 45 from 1e-6 to 1e5 in equal steps of the exponent.
+        metric: what chooses C: top1, or mean-per-class for sets whose classes are unequal.
+        validation_share: share of every class that chooses C, one image at least, none of a class with one.
+        shots: training images per class of the few-shot results; none by default.
+        tries: draws of these images.
+        shots_validation_share: share of every class that chooses C of a draw, which it is not drawn from.
+        seed: of the split, the draws and the resamples.
+        resamples: resamples of the test images, for the 95 % intervals.
+        tolerance: how far weights may be from the best, relative to their norm.
+        max_iterations: evaluations of loss and gradient at most, for each C.
+        precision: of the arithmetic; DINOv2 and DINOv3 train in float64.
+        memory: GiB of the optimiser's state at most; values of C that do not fit together are trained one after another.
+        at_once: values of C trained as one batch; as many as fill a product of matrices by default.
+    """
+
+    c: tuple[float, ...] = ()
+    metric: Literal["top1", "mean-per-class"] = "top1"
+    validation_share: float = 0.1
+    shots: tuple[int, ...] = ()
+    tries: int = 5
+    shots_validation_share: float = 0.01
+    seed: int = 0
+    resamples: int = 1000
+    tolerance: float = 1e-2
+    max_iterations: int = 1000
+    precision: Literal["float32", "float64"] = "float32"
+    memory: float = 2.0
+    at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        if not all(0 < value < float("inf") for value in self.c):
+            raise ValueError(f"c must be values above 0, got {self.c}.")
+        if self.metric not in ("top1", "mean-per-class"):
+            raise ValueError(f"metric must be top1 or mean-per-class, got {self.metric!r}.")
+        for name in ("validation_share", "shots_validation_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}.")
+        if not all(shots >= 1 for shots in self.shots) or len(set(self.shots)) < len(self.shots):
+            raise ValueError(f"shots must be different numbers of 1 or more, got {self.shots}.")
+        for name, least in (("tries", 1), ("resamples", 2), ("max_iterations", 1), ("at_once", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}.")
+        if not (self.tolerance > 0 and self.memory > 0):
+            raise ValueError(f"tolerance and memory must be above 0, got {self.tolerance} and {self.memory}.")
+        if self.precision not in ("float32", "float64"):
+            raise ValueError(f"precision must be float32 or float64, got {self.precision!r}.")
+
+    @property
+    def strengths(self) -> list[float]:
+        """The values of C, ascending.
+
+        >>> values = LogregSettings().strengths
+        >>> len(values), values[0], round(values[24], 9), values[-1]
+        (45, 1e-06, 1.0, 100000.0)
+        """
+        return sorted(set(self.c)) or [10 ** (-6 + step / 4) for step in range(45)]
 
 
 @dataclass(frozen=True)
