@@ -1,4 +1,4 @@
-"""Draws the training of the embedded encoder: label-free numbers, a linear probe and CKA with the last epoch over its epochs.
+"""Draws the training of the embedded encoder: label-free numbers, a logistic regression and CKA with the last epoch over its epochs.
 
     python examples/pretrain_embedded.py --data DIR --out RUN --keep
     python examples/embedded_epochs.py --encoders RUN --data npz:train.npz+npz:test.npz --out OUT
@@ -13,7 +13,7 @@ from pathlib import Path
 from sslk.cli.console import Output
 from sslk.features.by_name import extract_pair
 from sslk.models.source import ModelSource
-from sslk.probes import linear_probe
+from sslk.probes import logreg_probe
 from sslk.quality import PanelSettings, ViewSource, panel_study
 from sslk.similarity import SimilaritySettings, similarity_study
 
@@ -35,7 +35,7 @@ def main() -> None:
             str(epoch): extract_pair(model, args.data, args.out / "features" / f"epoch-{epoch:02d}", progress=update)
             for epoch, model in zip(args.epochs, models, strict=True)
         }
-        probes = [linear_probe(train, test, progress=update).outputs for train, test in pairs.values()]
+        probes = [logreg_probe(train, test, progress=update).outputs for train, test in pairs.values()]
         stores = [(name, train) for name, (train, _) in pairs.items()]
         settings = PanelSettings(images=args.images, views=args.views)
         panel = panel_study(stores, settings, probes=probes, views=ViewSource(models), curve=True, progress=update)

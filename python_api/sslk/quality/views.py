@@ -80,10 +80,17 @@ class ViewSource:
             raise NoViews("the store was imported and has no images.")
         if self.data is not None:
             dataset = self.data.load()
-        else:
-            name, _, split = store.spec.dataset.rpartition("/")
-            dataset = load_dataset(name, split, root=self.root) if name else load_dataset(store.spec.dataset)
-        store.require_images(dataset)
+            store.require_images(dataset)
+            return dataset
+        # The name of some data sets ends in their split, that of a file or a folder in a part of its path.
+        whole = store.spec.dataset
+        name, _, split = whole.rpartition("/")
+        try:
+            dataset = load_dataset(name, split, root=self.root)
+            store.require_images(dataset)
+        except (ValueError, OSError):
+            dataset = load_dataset(whole, root=self.root)
+            store.require_images(dataset)
         return dataset
 
     def _backbone(self, store: FeatureStore) -> Backbone:
