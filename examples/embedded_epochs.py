@@ -1,4 +1,4 @@
-"""Draws the training of the embedded encoder: label-free numbers, a logistic regression and CKA with the last epoch over its epochs.
+"""Draws the training of the embedded encoder over its epochs: label-free numbers, a logistic regression, CKA with the last.
 
     python examples/pretrain_embedded.py --data DIR --out RUN --keep
     python examples/embedded_epochs.py --encoders RUN --data npz:train.npz+npz:test.npz --out OUT

@@ -76,8 +76,9 @@ def test_measures_are_their_definitions_over_all_orders_of_ties(n, levels, seed)
 def test_known_orders():
     right = torch.tensor([True] * 6 + [False] * 3)
     place = torch.arange(9, 0, -1.0)
-    best, worst, constant = (dict(zip(MEASURES, Ranking(s, right).measures()[0].tolist(), strict=True)) for s in
-                             (place, -place, torch.zeros(9)))  # fmt: skip
+    best, worst, constant = (
+        dict(zip(MEASURES, Ranking(s, right).measures()[0].tolist(), strict=True)) for s in (place, -place, torch.zeros(9))
+    )
     assert best["E-AURC"] == pytest.approx(0) and best["FPR at 95 % TPR"] == 0 and best["AUGRC"] == pytest.approx(1 / 18)
     assert best["AURC"] == pytest.approx((1 / 7 + 2 / 8 + 3 / 9) / 9)
     assert worst["AURC"] == pytest.approx((3 + sum(3 / k for k in range(4, 10))) / 9) and worst["FPR at 95 % TPR"] == 1

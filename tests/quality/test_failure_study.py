@@ -35,8 +35,24 @@ def folder(tmp_path_factory):
         write_store(out / f"{name}-2", torch.relu(x @ turn), y, model="n", weights="2" * 64, dataset=name)
         write_store(out / f"{name}-view", torch.relu(x + 0.2 * torch.randn(x.shape, generator=generator)), y, dataset=name)
     write_store(out / "part-2", x[:200], y[:200], model="n", weights="2" * 64)
-    assert main(["probe", "linear", "--train", f"{out}/train", "--test", f"{out}/test", "--epochs", "3", "--out", f"{out}/linear",
-                 "--quiet"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "probe",
+                "linear",
+                "--train",
+                f"{out}/train",
+                "--test",
+                f"{out}/test",
+                "--epochs",
+                "3",
+                "--out",
+                f"{out}/linear",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     np.savez(out / "mine.npz", mine=np.random.default_rng(0).normal(size=300))
     (out / "theirs.csv").write_text("index,theirs\n" + "".join(f"{i},{-i}\n" for i in reversed(range(300))))
     return out
@@ -68,14 +84,21 @@ def test_every_score_is_in_every_table_figure_and_measure(folder, whole):
     )
     assert set(cells(whole, "Differences in pairs")) == names - {"Q-Score"}
     assert set(cells(whole, "Predicting that the nearest neighbour")) == {*names, "random (trivial)"} - {
-        "confidence", "entropy", "energy"}  # fmt: skip
+        "confidence",
+        "entropy",
+        "energy",
+    }
     for file in ("failure-curves", "risk-coverage", "auroc-intervals"):
         assert (folder / "run" / f"{file}.svg").stat().st_size > 1000
         text = (folder / "run" / f"{file}.csv").read_text()
         assert all(name in text for name in names)
     tasks = {(m.task, m.metric): m for m in whole.measures}
-    assert {(f"failure prediction by {n}", f"{r}{m}") for n in names - {"confidence", "entropy", "energy"} for m in MEASURES
-            for r in ("", "R-")} <= set(tasks)  # fmt: skip
+    assert {
+        (f"failure prediction by {n}", f"{r}{m}")
+        for n in names - {"confidence", "entropy", "energy"}
+        for m in MEASURES
+        for r in ("", "R-")
+    } <= set(tasks)
     one = tasks["failure prediction by mine", "AURC"]
     assert (one.data, one.model, one.samples) == ("test", "m", 300)
     assert one.value == cells(whole, "Selective classification")["mine"]["AURC"] and one.low <= one.value <= one.high

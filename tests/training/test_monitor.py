@@ -236,7 +236,7 @@ class Model(nn.Module):
         (lambda: Monitor().evaluate(), ValueError, "evaluate needs representations"),
         (lambda: Monitor().run(), ValueError, "nothing was evaluated"),
     ],
-)  # fmt: skip
+)
 def test_errors_are_one_sentence(act, error, message):
     with pytest.raises(error, match=message):
         act()

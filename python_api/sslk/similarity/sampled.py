@@ -66,8 +66,12 @@ def _unit(gram: Tensor, x: Tensor) -> Tensor:
 
 
 _MATRICES: dict[str, Callable[[Tensor, SimilaritySettings], Tensor]] = {
-    "mutual_knn": _knn, "rsa": _rsa, "cka_debiased": _linear, "cka_rbf": _rbf, "cca": _cca,
-}  # fmt: skip
+    "mutual_knn": _knn,
+    "rsa": _rsa,
+    "cka_debiased": _linear,
+    "cka_rbf": _rbf,
+    "cca": _cca,
+}
 
 
 def products(matrices: Sequence[Tensor]) -> Tensor:

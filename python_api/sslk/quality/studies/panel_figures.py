@@ -69,7 +69,7 @@ def curves(values: Values, top1: Mapping[str, float]) -> Figure:
     known, dotted on an axis of its own."""
     models = list(values)
     figure, axes = _grid(values, 2.2)
-    for name, ax in axes.items():
+    for number, (name, ax) in enumerate(axes.items(), 1):
         places = [place for place, model in enumerate(models) if name in values[model]]
         found = [values[models[place]][name] for place in places]
         ax.fill_between(places, [i.low for i in found], [i.high for i in found], color=BLUE, alpha=0.2, lw=0)
@@ -79,6 +79,8 @@ def curves(values: Values, top1: Mapping[str, float]) -> Figure:
             other = ax.twinx()
             other.plot(probed, [top1[models[place]] for place in probed], color=GREY, ls=":", lw=1.2)
             other.tick_params(labelsize=6, colors=GREY)
+            if number % _ACROSS == 0 or number == len(axes):
+                other.set_ylabel("linear top-1 [%], dotted", fontsize=7, color=GREY)
             other.spines["top"].set_visible(False)
         ax.set_xticks(range(len(models)), models, rotation=60, ha="right", fontsize=6)
         ax.tick_params(axis="y", labelsize=7)
