@@ -149,6 +149,16 @@ def grid(x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
     return {"one_s": one, "twenty_s": twenty, "ratio": twenty / one}
 
 
+def evaluations(x: torch.Tensor, y: torch.Tensor) -> dict[str, int]:
+    """Evaluations of loss and gradient that 45 values of C take, as a path and all at once."""
+    cut = int(0.8 * len(x))
+    found = {}
+    for name, at_once in (("path", None), ("one batch", 45)):
+        probe = logreg_probe((x[:cut], y[:cut]), (x[cut:], y[cut:]), resamples=2, at_once=at_once, memory=100.0)
+        found[name] = sum(point.evaluations for point in probe.grid)
+    return found
+
+
 def logreg(x: torch.Tensor, y: torch.Tensor, every: int, tolerance: float) -> dict[str, float]:
     """The protocol with 45 values of C against scikit-learn, value after value as a user would, both with the same split.
 
@@ -208,6 +218,8 @@ if __name__ == "__main__":
         if study.__name__.removeprefix("bench_") in options.only:
             found = {key: np.round(value, 7).tolist() for key, value in study(features, labels).items()}
             print(study.__name__, json.dumps(found), flush=True)
+    if "evaluations" in options.only:
+        print("evaluations", json.dumps(evaluations(features, labels)), flush=True)
     if "logreg" in options.only:
         values = logreg(features, labels, options.every, options.tolerance)
         print("logreg", json.dumps({key: np.round(value, 4).tolist() for key, value in values.items()}), flush=True)

@@ -9,6 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sslk.similarity.figures import draw_matrix
+
 # Okabe and Ito's colours: distinguishable for colour-blind readers and in print.
 COLORS = ("#0072B2", "#009E73", "#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#7F7F7F", "#000000")
 
@@ -73,29 +75,13 @@ def heatmaps(
     )
     image = None
     for ax, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-        image = _matrix(ax, matrix.numpy(), names, limits, None if bounds is None else bounds[title])
+        image = draw_matrix(ax, matrix, names, names, limits, None if bounds is None else bounds[title])
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(axes_labels[0])
     axes[0][0].set_ylabel(axes_labels[1])
     assert image is not None
     figure.colorbar(image, ax=axes, label=label, shrink=0.85)
     return figure
-
-
-def _matrix(ax, values, names, limits, bounds):  # type: ignore[no-untyped-def]
-    image = ax.imshow(values, cmap="viridis", vmin=limits[0], vmax=limits[1])
-    middle = sum(limits) / 2
-    for u in range(len(names)):
-        for v in range(len(names)):
-            color = "black" if values[u, v] > middle else "white"
-            text = f"{values[u, v]:.2f}"
-            ax.text(v, u, text, ha="center", va="bottom" if bounds is not None and u != v else "center", color=color, fontsize=9)
-            if bounds is not None and u != v:
-                interval = f"{bounds[0][u, v]:.2f}–{bounds[1][u, v]:.2f}"
-                ax.text(v, u + 0.08, interval, ha="center", va="top", color=color, fontsize=5.5)
-    ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)
-    ax.set_yticks(range(len(names)), names, fontsize=8)
-    return image
 
 
 def across_models(matrix: Tensor, models: Sequence[str], names: Sequence[str], label: str) -> Figure:

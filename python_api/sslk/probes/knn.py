@@ -26,7 +26,6 @@ class KNNProbe(TwoSets):
 
     Attributes:
         k, temperature: the setting chosen on the validation split.
-        top1: its accuracy on the test set.
         outputs: its answer for every test sample; `logits` are logarithms of the votes' shares.
         grid: (k, temperature, validation accuracy, test accuracy) of every setting; only the validation chose.
         train_rows, test_rows: how many rows there were, and how many were left out for being unlabelled or not finite.
@@ -35,17 +34,11 @@ class KNNProbe(TwoSets):
 
     k: int
     temperature: float
-    top1: float
     outputs: ProbeOutputs
     grid: list[tuple[int, float, float, float]]
     train_rows: RowCounts
     test_rows: RowCounts
     beyond: tuple[int, ...] = ()
-
-    @property
-    def classes(self) -> Tensor:
-        """int64 `[C]`, sorted labels of the training set."""
-        return self.outputs.classes
 
 
 def knn_probe(
@@ -124,7 +117,7 @@ def knn_probe(
     said = [beyond_the_bank(beyond, most)] if beyond else []
     for sentence in [*said, *outputs.missing_classes()]:
         warnings.warn(sentence, stacklevel=2)
-    return KNNProbe(*grid[best], outputs.accuracy, outputs, table, counts_of(rows[0]), counts_of(rows[1]), beyond)
+    return KNNProbe(*grid[best], outputs, table, counts_of(rows[0]), counts_of(rows[1]), beyond)
 
 
 def beyond_the_bank(beyond: tuple[int, ...], most: int) -> str:

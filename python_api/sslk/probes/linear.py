@@ -43,31 +43,6 @@ class LinearProbe(TwoSets):
     train_rows: RowCounts
     test_rows: RowCounts
 
-    @property
-    def top1(self) -> float:
-        """Accuracy on the test set, in [0, 1]."""
-        return self.outputs.accuracy
-
-    @property
-    def predictions(self) -> Tensor:
-        """int64 `[N]`, predicted labels (values of the given labels, not positions)."""
-        return self.outputs.predictions
-
-    @property
-    def logits(self) -> Tensor:
-        """`[N, C]`, columns in the order of `classes`."""
-        return self.outputs.logits
-
-    @property
-    def correct(self) -> Tensor:
-        """bool `[N]`."""
-        return self.outputs.correct
-
-    @property
-    def classes(self) -> Tensor:
-        """int64 `[C]`, sorted labels of the training set."""
-        return self.outputs.classes
-
 
 def linear_probe(
     train: Labelled | Array,

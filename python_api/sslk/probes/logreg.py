@@ -79,27 +79,12 @@ class LogregProbe(TwoSets):
     test_rows: RowCounts
 
     @property
-    def top1(self) -> float:
-        """Accuracy on the test set, in [0, 1]."""
-        return self.outputs.accuracy
-
-    @property
     def top5(self) -> float | None:
         """Share of the test samples whose class is among the five of the largest scores; None of five classes or fewer."""
         if len(self.classes) <= 5:
             return None
         best = self.classes[self.outputs.logits.topk(5).indices]
         return float((best == self.outputs.labels[:, None]).any(1).double().mean())
-
-    @property
-    def predictions(self) -> Tensor:
-        """int64 `[N]`, predicted labels."""
-        return self.outputs.predictions
-
-    @property
-    def classes(self) -> Tensor:
-        """int64 `[K]`, sorted labels of the training set."""
-        return self.outputs.classes
 
 
 def logreg_probe(

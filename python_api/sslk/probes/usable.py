@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sslk.probes.outputs import ProbeOutputs
 
 UNLABELLED = -1
 
@@ -70,10 +73,36 @@ def warn_nonfinite(count: int, rows: int, name: str = "") -> None:
 
 
 class TwoSets:
-    """What the result of a probe on a training and a test set says of the rows that were left out."""
+    """What the result of any probe on a training and a test set says: its answers, and the rows that were left out."""
 
+    outputs: ProbeOutputs
     train_rows: RowCounts
     test_rows: RowCounts
+
+    @property
+    def top1(self) -> float:
+        """Accuracy on the test set, in [0, 1]."""
+        return self.outputs.accuracy
+
+    @property
+    def predictions(self) -> Tensor:
+        """int64 `[N]`, predicted labels (values of the given labels, not positions)."""
+        return self.outputs.predictions
+
+    @property
+    def logits(self) -> Tensor:
+        """`[N, C]`, columns in the order of `classes`."""
+        return self.outputs.logits
+
+    @property
+    def correct(self) -> Tensor:
+        """bool `[N]`."""
+        return self.outputs.correct
+
+    @property
+    def classes(self) -> Tensor:
+        """int64 `[C]`, sorted labels of the training set."""
+        return self.outputs.classes
 
     @property
     def unlabelled(self) -> int:
