@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=24, help="side of the views; whole images are used afterwards")
     parser.add_argument("--images", type=int, help="use the first so many images only")
     parser.add_argument("--learning-rate", type=float, help="in place of the methods' own")
+    parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64, 256], help="widths of the network's stages")
+    parser.add_argument("--keep", action="store_true", help="keep the encoder of every turn: METHOD/epoch-NNN.safetensors")
     parser.add_argument("--precision", choices=("32-true", "bf16-mixed", "16-mixed"), default=best_precision())
     parser.add_argument("--compile", action="store_true", help="compile the encoder")
     parser.add_argument("--capture", action="store_true", help="on a GPU, run every step from a CUDA graph")
@@ -84,7 +86,7 @@ def main() -> None:
                 seed=args.seed,
             )
             torch.manual_seed(args.seed)
-            method, _ = build_method(name, CifarResNet(), 256, options=options, seed=args.seed)
+            method, _ = build_method(name, CifarResNet(args.channels), args.channels[-1], options=options, seed=args.seed)
             views = TensorViews(images, args.batch_size, args.size, CIFAR10_MEAN, CIFAR10_STD)
             folder, started = args.out / name, time.time()
             if steps_done(folder) > until * (len(images) // args.batch_size):
@@ -94,22 +96,21 @@ def main() -> None:
                 told = renamed(update, f"{name}, epoch {until} of {args.epochs}")
                 logs = train(method, views, folder, config, carrying=Carrying(identity, until), progress=told)
             info = provenance({"command": "examples/pretrain.py", "config": vars(config)})
-            save_method(
-                method,
-                folder / "model.safetensors",
-                {
-                    "format": "pt",
-                    "method": name,
-                    "options": options,
-                    "dataset": f"{args.data}, {len(images)} images",
-                    "architecture": {"name": "CifarResNet", "channels": [16, 32, 64, 256], "blocks": 1},
-                    "mean": CIFAR10_MEAN,
-                    "std": CIFAR10_STD,
-                    "epochs": str(until),
-                    "provenance": info,
-                },
-                half=True,
-            )
+            about = {
+                "format": "pt",
+                "method": name,
+                "options": options,
+                "dataset": f"{args.data}, {len(images)} images",
+                "architecture": {"name": "CifarResNet", "channels": args.channels, "blocks": 1},
+                "mean": CIFAR10_MEAN,
+                "std": CIFAR10_STD,
+                "epochs": str(until),
+                "schedule": str(args.epochs),
+                "provenance": info,
+            }
+            save_method(method, folder / "model.safetensors", about, half=True)
+            if args.keep:
+                save_method(method.backbone, folder / f"epoch-{until:03d}.safetensors", about, half=True)
             entry = {"method": name, "epoch": until, "loss": logs[-1]["loss"], "seconds": round(time.time() - started, 1)}
             print(json.dumps(entry), flush=True)
 
