@@ -183,5 +183,6 @@ def gallery(
 
 def _later(model: ModelSource, checkpoint: str) -> ModelSource:
     """The same network with another checkpoint: a packaged encoder's name stands for its own weights."""
-    networks = {"embedded": "cifar:compact", "efficientnet-lite0": "timm:tf_efficientnet_lite0"}
-    return replace(model, model=networks.get(model.name, model.name), weights=checkpoint)
+    from sslk.models.project import same_network
+
+    return replace(model, model=same_network(model.name), weights=checkpoint)

@@ -22,7 +22,7 @@ class Extraction:
     """A model and its data by name, in place of feature stores.
 
     Attributes:
-        model: torchvision:NAME, timm:NAME, hf:NAME, python:FILE.py:FACTORY, ... or embedded, with @WEIGHTS.
+        model: torchvision:NAME, timm:NAME, hf:NAME, python:FILE.py:FACTORY, ..., with @WEIGHTS; project:NAME or embedded.
         data: name of a data set with a training and a test split, or TRAIN+TEST.
         checkpoint_format: layout of the checkpoint, ema or LAYOUT+ema for averaged weights; detected by default.
         image_size: side of the image crop in pixels; the model's own by default.

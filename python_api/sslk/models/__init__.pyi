@@ -8,6 +8,8 @@ from .checkpoints import read_checkpoint as read_checkpoint
 from .custom import as_backbone as as_backbone
 from .layouts import LAYOUT_NAMES as LAYOUT_NAMES
 from .load import load_backbone as load_backbone
+from .project import ProjectEncoder as ProjectEncoder
+from .project import project_encoders as project_encoders
 from .settings import Preprocessing as Preprocessing
 from .source import ModelSource as ModelSource
 from .transforms import EvaluationTransform as EvaluationTransform

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,16 +107,17 @@ def timm_feature(net: nn.Module) -> str | None:
 
 
 def build_cifar(name: str, pretrained: bool, image_size: int | None) -> Architecture:
-    """`compact`, or a torchvision ResNet with SimCLR's CIFAR stem: a 3 x 3 convolution and no max-pooling."""
+    """`compact`, `compact512` (D in place of 256), or a torchvision ResNet with SimCLR's CIFAR stem: a 3 x 3 convolution
+    and no max-pooling."""
     from torchvision import models
 
     _no_download("cifar", name, pretrained)
     resnets = [known for known in models.list_models(module=models) if known.startswith(("resnet", "wide_resnet"))]
     size = (image_size or 32, image_size or 32)
-    if name == "compact":
+    if compact := re.fullmatch(r"compact([1-9]\d{0,3})?", name):
         from sslk.models.cifar_resnet import CifarResNet
 
-        return Architecture(CifarResNet(), size, CIFAR_MEAN, CIFAR_STD)
+        return Architecture(CifarResNet((16, 32, 64, int(compact[1] or 256))), size, CIFAR_MEAN, CIFAR_STD)
     if name not in resnets:
         raise unknown_name("model", name, ["compact", *resnets], prefix="cifar:")
     net = models.get_model(name, weights=None)

@@ -18,8 +18,9 @@ from sslk.models.describe import loading_line
 from sslk.models.efficientnet_lite import build_efficientnet_lite0
 from sslk.models.embedded import load_embedded
 from sslk.models.huggingface import build_huggingface
+from sslk.models.project import build_project, project_encoders, same_network
 from sslk.models.settings import AS_BUILT, Preprocessing, Token
-from sslk.models.source import PACKAGED, named, needs_weights, random_seed
+from sslk.models.source import PACKAGED, PROJECT, is_packaged, named, needs_weights, random_seed
 
 _BUILDERS = {
     "torchvision": build_torchvision,
@@ -29,6 +30,7 @@ _BUILDERS = {
     "cifar": build_cifar,
     "python": build_python,
     "hub": build_hub,
+    "project": build_project,
 }
 _log = logging.getLogger(__name__)
 
@@ -48,9 +50,10 @@ def load_backbone(
 
     Args:
         name: `torchvision:NAME`, `timm:NAME`, `hf:HUB-ID-OR-FOLDER`, `cifar:NAME` (torchvision's ResNets with a CIFAR
-            stem, or `compact`), `lightly:NAME`; `python:PACKAGE.MODULE:FACTORY` or `python:FILE.py:FACTORY` (a function
-            of your own that returns an `nn.Module` or a `Backbone`); `hub:OWNER/REPO:ENTRY` (a torch.hub repository on
-            this machine); `embedded` and `efficientnet-lite0` bring their weights.
+            stem, `compact`, or `compact512` with D = 512), `lightly:NAME`; `python:PACKAGE.MODULE:FACTORY` or
+            `python:FILE.py:FACTORY` (a function of your own that returns an `nn.Module` or a `Backbone`);
+            `hub:OWNER/REPO:ENTRY` (a torch.hub repository on this machine); `project:NAME` (one of
+            `sslk.models.project_encoders()`), `embedded` and `efficientnet-lite0` bring their weights.
         weights: Path of a checkpoint (see `checkpoint_format`), `"pretrained"` for the weights that the library
             publishes, downloaded by it, or `"random"`, `"random:SEED"` for random ones, the same in every process. Needed
             but for networks that bring theirs: the packaged ones and `python:`.
@@ -120,9 +123,9 @@ def _require_weights(name: str, weights: str | Path | None) -> None:
             f"weights must be named for {name!r}: {name}@pretrained where they are published, {name}@CHECKPOINT, or "
             f"{name}@random for a network with random weights"
         )
-    if name in PACKAGED and weights is not None:
-        architecture = "cifar:compact" if name == "embedded" else "timm:tf_efficientnet_lite0"
-        raise ValueError(f"weights must not be given for {name!r}, which brings its own, got {weights!r}; see {architecture}")
+    if is_packaged(name) and weights is not None:
+        see = same_network(name)
+        raise ValueError(f"weights must not be given for {name!r}, which brings its own, got {weights!r}; see {see}")
 
 
 def _build(name: str, pretrained: bool, image_size: int | None) -> Architecture:
@@ -161,7 +164,8 @@ def _unknown(name: str) -> ValueError:
     own = "a network of your own is python:FILE.py:FACTORY"
     if ":" in name:
         return ValueError(f"unknown prefix in the model name {name!r}, it must be one of {', '.join(_BUILDERS)}; {own}")
-    known = [*PACKAGED, *(f"torchvision:{n}" for n in models.list_models(module=models))]
+    known = [*PACKAGED, *(PROJECT + n for n in project_encoders())]
+    known += [f"torchvision:{n}" for n in models.list_models(module=models)]
     known += [f"timm:{n}" for n in timm.list_models()]
     # A name without its prefix is the likely slip: compare with the bare names as well.
     exact = [full for full in known if full.partition(":")[2] == name]

@@ -15,11 +15,21 @@ if TYPE_CHECKING:
     from sslk.models.backbone import Backbone
 
 PACKAGED = ("embedded", "efficientnet-lite0")  # these bring their weights
+PROJECT = "project:"  # and so do the encoders of this project's registry
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a network brings its weights.
+
+    >>> is_packaged("embedded"), is_packaged("project:simclr-cifar10"), is_packaged("cifar:compact")
+    (True, True, False)
+    """
+    return name in PACKAGED or name.startswith(PROJECT)
 
 
 def needs_weights(name: str) -> bool:
     """Whether a network comes without weights: all but the packaged ones and a function of the user's."""
-    return name not in PACKAGED and not name.startswith("python:")
+    return not is_packaged(name) and not name.startswith("python:")
 
 
 def random_seed(weights: str | Path | None) -> int | None:
@@ -55,7 +65,7 @@ class ModelSource(Preprocessing):
 
     Attributes:
         model: torchvision:NAME, timm:NAME, hf:NAME, lightly:NAME, cifar:NAME, python:FILE.py:FACTORY,
-            hub:OWNER/REPO:ENTRY, embedded or efficientnet-lite0; with its weights as NAME@WEIGHTS.
+            hub:OWNER/REPO:ENTRY, with its weights as NAME@WEIGHTS; project:NAME, embedded or efficientnet-lite0.
         checkpoint_format: layout of the checkpoint, ema or LAYOUT+ema for averaged weights; detected by default.
         image_size: side of the image crop in pixels; the model's own by default.
         weights: path of a checkpoint, pretrained, or random[:SEED], in place of what stands behind the @.

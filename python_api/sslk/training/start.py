@@ -9,7 +9,8 @@ from typing import Any
 from sslk.data import Dataset
 from sslk.models import Backbone, as_backbone, read_checkpoint
 from sslk.models.embedded import load_embedded_projector
-from sslk.models.source import ModelSource
+from sslk.models.project import load_project_parts
+from sslk.models.source import PROJECT, ModelSource
 from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.training.heads import Parts
 
@@ -54,7 +55,8 @@ def load_start(
 
     Args:
         method: one of `METHODS`.
-        model: the encoder; none of the embedded one's heads but its projector, for `simclr`, is known.
+        model: the encoder; none of the embedded one's heads but its projector, for `simclr`, is known, and a `project:`
+            encoder's are in the source tree alone: without them, which a warning says, heads begin fresh.
         images, discriminative, further_trained, options: as in `TrainingStart`.
 
     Raises:
@@ -71,4 +73,6 @@ def load_start(
         parts = read_checkpoint(model.weights, model.checkpoint_format or backbone.checkpoint.layout).parts
     elif model.name == "embedded" and method == "simclr":
         parts = {"projector": load_embedded_projector().state_dict()}
+    elif model.name.startswith(PROJECT):
+        parts = load_project_parts(model.name.removeprefix(PROJECT))
     return TrainingStart(method, backbone, parts, images, discriminative, further_trained, options or {})
