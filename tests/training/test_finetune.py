@@ -25,6 +25,7 @@ from sslk.training.callback import QScoreCallback
 from sslk.training.config import TrainingConfig
 from sslk.training.differences import arm_difference
 from sslk.training.module import TrainingModule
+from sslk.training.samples import SAMPLES, ArmSamples
 from tests.ops import oracle
 from tests.training.small import small_method, small_set, small_views
 
@@ -99,7 +100,7 @@ def check_table_against_the_stores(out, run, by_arm):
         areas = [roc_auc_score(hits[name], scores[name]) for name in (arm, "baseline")]
         assert table[arm, "Q-Score AUROC"][0] == pytest.approx(areas[0] - areas[1], abs=1e-6)
         assert table[arm, "mean Q"][0] == pytest.approx((scores[arm] - scores["baseline"]).mean(), abs=1e-6)
-    twice = arm_difference([out, out], "qscore")  # the mean of a run and itself
+    twice = arm_difference(*([ArmSamples.load(out / arm / SAMPLES)] * 2 for arm in ("qscore", "baseline")))
     assert twice.top1.value == pytest.approx(table["qscore", "probe top-1 [points]"][0] / 100)
     assert twice.by_run == pytest.approx([twice.top1.value] * 2)
 

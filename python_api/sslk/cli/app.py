@@ -51,6 +51,8 @@ COMMANDS = {
     "probe multilabel": ("probe:multilabel", "Several labels an image: mAP of linear classifiers on frozen features"),
     "probe transfer": ("probe:transfer", "Linear evaluation on a list of data sets"),
     "train finetune": ("train:finetune", "Train an encoder further, with and without the Q-Score penalty"),
+    "train arms": ("train:arms", "Baseline, lasso and Q-Score with settings chosen alike, over several seeds"),
+    "train gradients": ("train:gradients", "Sizes of the penalties' gradients beside the SSL loss's"),
     "train lambdas": ("train:lambdas", "Two-stage search for the regulariser's weights"),
     "masked build": ("masked:build", "Find the foreground of every image of a data set"),
     "masked preview": ("masked:preview", "Draw images with their masks"),

@@ -12,6 +12,7 @@ from sslk.data.source import DataSource, OnCorrupt
 from sslk.models.source import ModelSource
 from sslk.quality.settings import LambdaSettings
 from sslk.training.config import ARMS, Arm, MethodName, TrainingConfig
+from sslk.training.settings import ArmSearch, GradientSettings
 
 if TYPE_CHECKING:
     from sslk.data import Dataset
@@ -132,6 +133,102 @@ def lambdas(
     with output.progress() as update:
         run = lambda_study(start, out, training, search, validation_share=validation_share, progress=update)
     output.leave(run, out)
+
+
+def arms(
+    *,
+    method: MethodName,
+    out: str,
+    model: str = "embedded",
+    checkpoint_format: str | None = None,
+    data: str = "sample",
+    split: str = "train",
+    test_data: str | None = None,
+    test_split: str = "test",
+    root: str | None = None,
+    on_corrupt: OnCorrupt = "raise",
+    discriminative: str | None = None,
+    options: Options | None = None,
+    variants: list[Literal["paper", "open"]] = [],  # noqa: B006 (never written to)
+    training: TrainingConfig = TrainingConfig(epochs=20),  # noqa: B008
+    search: Annotated[ArmSearch, FLAT] = ArmSearch(),  # noqa: B008
+    output: Annotated[Output, FLAT] = Output(),  # noqa: B008
+) -> None:
+    """Compare baseline, lasso and Q-Score fairly: settings chosen by as many trials each, then trained with several seeds.
+
+    Examples:
+        $ sslk train arms --method simclr --training.view-size 20 --training.precision bf16-mixed --out runs/arms
+        $ sslk train arms --method byol --model cifar:compact@byol.safetensors --variants paper open --out runs/byol
+
+    Args:
+        method: simclr, swav, moco, byol, dino, simsiam, vicreg or barlow-twins.
+        out: folder; the same command goes on with the trials and trainings that it holds.
+        model: the encoder, NAME or NAME@CHECKPOINT; the method's heads are taken from its checkpoint where they are in it.
+        checkpoint_format: layout of the checkpoint, ema or LAYOUT+ema for averaged weights; detected by default.
+        data: labelled training images; a share of them judges the trials, all of them train the final encoders.
+        split: split of the training images.
+        test_data: labelled images of the one evaluation of every final encoder; the same set by default.
+        test_split: split of these images.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
+        discriminative: file of `sslk qscore discover` for the encoder that training starts from; found on the training
+            images by default.
+        options: settings of the method, such as --options.hidden_dim 512.
+        variants: further arms: paper, the three at the paper's learning rate and lambdas; open, what the paper leaves open.
+        training: settings of the final trainings; learning rate, lambdas and seed are those of each training instead.
+    """
+    from sslk.training import arms_study
+    from sslk.training.settings import variants_by_name
+
+    images = DataSource(data, split, root).load(on_corrupt)
+    start = _start(method, ModelSource(model, checkpoint_format), images, discriminative, False, options)
+    test = DataSource(test_data or data, test_split, root).load(on_corrupt)
+    with output.progress() as update:
+        run = arms_study(start, out, training, search, test=test, variants=variants_by_name(variants), progress=update)
+    output.leave(_with_skipped(run, images, test), out)
+
+
+def gradients(
+    *,
+    method: MethodName,
+    out: str,
+    model: str = "embedded",
+    checkpoint_format: str | None = None,
+    data: str = "sample",
+    split: str = "train",
+    root: str | None = None,
+    on_corrupt: OnCorrupt = "raise",
+    discriminative: str | None = None,
+    options: Options | None = None,
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    settings: Annotated[GradientSettings, FLAT] = GradientSettings(),  # noqa: B008
+    output: Annotated[Output, FLAT] = Output(),  # noqa: B008
+) -> None:
+    """Measure the penalties' gradients beside that of the SSL loss, for every lambda: which of them can do anything.
+
+    Examples:
+        $ sslk train gradients --method simclr --out runs/gradients
+
+    Args:
+        method: simclr, swav, moco, byol, dino, simsiam, vicreg or barlow-twins.
+        out: folder of the run.
+        model: the encoder, NAME or NAME@CHECKPOINT; the method's heads are taken from its checkpoint where they are in it.
+        checkpoint_format: layout of the checkpoint, ema or LAYOUT+ema for averaged weights; detected by default.
+        data: images the batches are drawn from.
+        split: split of these images.
+        root: folder of the published data sets; the environment variable SSLK_DATA by default.
+        on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
+        discriminative: file of `sslk qscore discover` for this encoder; found on the images by default.
+        options: settings of the method, such as --options.hidden_dim 512.
+        training: settings of the training whose first batches are taken; the shares are linear in its lambdas.
+    """
+    from sslk.training import gradients_study
+
+    images = DataSource(data, split, root).load(on_corrupt)
+    start = _start(method, ModelSource(model, checkpoint_format), images, discriminative, False, options)
+    with output.progress() as update:
+        run = gradients_study(start, training, settings, progress=update)
+    output.leave(_with_skipped(run, images), out)
 
 
 def _with_skipped(run: Run, *parts: Dataset | None) -> Run:

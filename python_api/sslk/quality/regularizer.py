@@ -25,8 +25,9 @@ class QScoreRegularizer(nn.Module):
         discriminative: what `discover` returned, or a bool mask `[D]`.
         lambda1, lambda2: weights of the two terms, >= 0.
         eps, two_sided: as stored in `discriminative` by default; 4.0 and False for a bare mask.
-        normalize: use L2-normalised rows.
+        normalize: use L2-normalised rows; false for the projector's input as it is, whose scores and norms grow with it.
         alpha, beta: fixed thresholds in place of the batch means.
+        alpha_quantile: quantile of the (global) batch's scores in place of their mean; not beside a fixed alpha.
 
     Attributes:
         last_scores: detached Q-Scores `[N]` of the last batch, for logging.
@@ -57,16 +58,19 @@ class QScoreRegularizer(nn.Module):
         two_sided: bool | None = None,
         alpha: float | None = None,
         beta: float | None = None,
+        alpha_quantile: float | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("lambda1", lambda1), ("lambda2", lambda2)):
             if not value >= 0:
                 raise ValueError(f"{name} must be zero or positive, got {value}.")
+        if alpha_quantile is not None and not (0 < alpha_quantile <= 1 and alpha is None):
+            raise ValueError(f"alpha_quantile must lie between 0 and 1, without a fixed alpha, got {alpha_quantile} and {alpha}.")
         size = discriminative.num_features if isinstance(discriminative, DiscriminativeFeatures) else len(discriminative)
         mask, self.eps, self.two_sided = resolve_set(discriminative, size, eps, two_sided)
         self.register_buffer("discriminative", mask.clone())
         self.lambda1, self.lambda2, self.normalize = lambda1, lambda2, normalize
-        self.alpha, self.beta = alpha, beta
+        self.alpha, self.beta, self.alpha_quantile = alpha, beta, alpha_quantile
         self.last_scores: Tensor | None = None
         self.last_column_l1: Tensor | None = None
 
@@ -82,26 +86,34 @@ class QScoreRegularizer(nn.Module):
         loss, scores, columns = torch.ops.sslk.qscore_penalty(
             h, self.discriminative, self.lambda1, self.lambda2, self.eps, self.normalize, self.two_sided, alpha, beta
         )
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            loss, columns = self._global_loss(scores, columns, alpha, beta)
+        if _ranks() > 1 or self.alpha_quantile is not None:
+            # The gradient of the columns' sum is itself summed over ranks: world size times the wanted one, which the
+            # averaging of DistributedDataParallel then undoes, as it does for the local means of the scores.
+            columns = _SumOverRanks.apply(columns) if _ranks() > 1 else columns
+            loss = penalty_loss(scores, columns, self.lambda1, self.lambda2, self.threshold(scores), beta)
         self.last_scores, self.last_column_l1 = scores.detach(), columns.detach()
         return loss
 
-    def _global_loss(self, scores: Tensor, columns: Tensor, alpha: Tensor | None, beta: Tensor | None) -> tuple[Tensor, Tensor]:
-        # The gradient of this sum is itself summed over ranks: world size times the wanted one, which the averaging of
-        # DistributedDataParallel then undoes, as it does for the local means of the scores.
-        columns = _SumOverRanks.apply(columns)
-        if alpha is None:
-            alpha = scores.detach().mean()
-            dist.all_reduce(alpha)
-            alpha /= dist.get_world_size()
-        return penalty_loss(scores, columns, self.lambda1, self.lambda2, alpha, beta), columns
+    @torch.no_grad()
+    def threshold(self, scores: Tensor) -> Tensor:
+        """alpha `[]` of a batch with these scores `[N]`: fixed, or the mean or a quantile over all ranks."""
+        if self.alpha is not None:
+            return scores.new_full((), self.alpha)  # no copy from the host
+        if _ranks() > 1:
+            parts = [torch.empty_like(scores) for _ in range(_ranks())]
+            dist.all_gather(parts, scores.detach().contiguous())
+            scores = torch.cat(parts)
+        return scores.mean() if self.alpha_quantile is None else scores.quantile(self.alpha_quantile)
 
     def extra_repr(self) -> str:
         return (
             f"features={len(self.discriminative)}, discriminative={int(self.discriminative.sum())}, "
             f"lambda1={self.lambda1:g}, lambda2={self.lambda2:g}, eps={self.eps:g}"
         )
+
+
+def _ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -30,7 +30,12 @@ class TrainingConfig:
         lambda2: weight of the regulariser's term that keeps the features' column norms small (arm `qscore`).
         lasso: weight of `sum |H|` over L2-normalised rows (arm `lasso`).
         alpha: fixed threshold of the Q-Scores in place of their mean over the batch.
+        alpha_quantile: quantile of the batch's Q-Scores in place of their mean, such as 0.25 for its lowest quarter.
         beta: fixed threshold of the column norms in place of their mean over the batch.
+        normalize: the penalties see L2-normalised rows of H, as the paper says; false: the projector's input as it is.
+        eps: threshold at which the set S is found where none is given: auto, or standard deviations; the paper's is 4.
+        refind_every: epochs after which S is found again, on the training images under the encoder of that moment, at the
+            same eps and percentiles; 0 keeps the set of the start, as the paper does.
         head_warmup_epochs: passes in which fresh heads are trained with the encoder frozen, before the arms begin.
         head_learning_rate: peak learning rate of these.
         precision: `32-true`, `bf16-mixed` or `16-mixed`.
@@ -63,7 +68,11 @@ class TrainingConfig:
     lambda2: float = 1e-4
     lasso: float = 1e-4
     alpha: float | None = None
+    alpha_quantile: float | None = None
     beta: float | None = None
+    normalize: bool = True
+    eps: float | Literal["auto"] = "auto"
+    refind_every: int = 0
     head_warmup_epochs: int = 0
     head_learning_rate: float = 0.3
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -87,11 +96,16 @@ class TrainingConfig:
         for name in ("momentum", "weight_decay", "lambda1", "lambda2", "lasso"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be zero or positive, got {getattr(self, name)}.")
-        for name in ("head_warmup_epochs", "workers", "local_views", "seed"):
+        for name in ("head_warmup_epochs", "refind_every", "workers", "local_views", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"warmup_share must lie between 0 and 1, got {self.warmup_share}.")
+        if self.alpha_quantile is not None and not (0 < self.alpha_quantile <= 1 and self.alpha is None):
+            given = f"{self.alpha_quantile} and {self.alpha}"
+            raise ValueError(f"alpha_quantile must lie between 0 and 1, without a fixed alpha, got {given}.")
+        if self.eps != "auto" and (isinstance(self.eps, str) or not self.eps >= 0):
+            raise ValueError(f"eps must be zero or positive, or 'auto', got {self.eps!r}.")
         if self.batch_size < 2:
             raise ValueError(
                 f"batch_size must be at least 2, got {self.batch_size}: batch statistics and negatives need other images."

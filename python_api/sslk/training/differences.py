@@ -1,34 +1,29 @@
-"""How far two arms of further training are apart, paired over the samples both were evaluated on."""
+"""How far two arms of further training are apart, paired over runs and over the samples both were evaluated on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import ssl_kernels
-from sslk.features.store import FeatureStore
-from sslk.probes.outputs import ProbeOutputs
-from sslk.probes.source import answered_rows
-from sslk.quality.discriminative import DiscriminativeFeatures
-from sslk.quality.failure import failure_curves
-from sslk.quality.score import qscore
 from sslk.statistics.bootstrap import Interval, bootstrap_areas, mean_interval, percentile_interval
-from sslk.training.finetune import OUTPUTS, SET
+from sslk.statistics.hierarchical import crossed_auroc, crossed_mean
+from sslk.statistics.selective import Ranking
+from sslk.training.samples import ArmSamples
 
 
 @dataclass(frozen=True)
 class ArmDifference:
-    """One arm less another, means over the runs, with 95 % bootstrap intervals over the evaluation samples.
+    """One arm less another, means over the runs, with 95 % bootstrap intervals.
 
-    The intervals say how far a mean would move with other samples; how far it moves with another seed, only several
-    runs can say: `by_run` has each run's difference of accuracies.
+    From several runs (seeds) the intervals are over runs and evaluation samples together, see
+    `sslk.statistics.hierarchical`; from one run over the samples alone: such an interval says nothing about other seeds.
 
     Attributes:
-        top1, auroc: of the probe and of Q-Score as its failure predictor, in [0, 1]; None without labels.
+        top1, auroc: of the probe and of Q-Score as its failure predictor, in [0, 1]; None without labels, the area also
+            where all answers of a run are right or all wrong.
         mean_q, mean_active: of the Q-Scores and of `|L_i|`.
         by_run: the difference of top-1 in every run.
     """
@@ -39,70 +34,66 @@ class ArmDifference:
     mean_active: Interval
     by_run: list[float]
 
+    @property
+    def quantities(self) -> dict[str, tuple[Interval, float]]:
+        """Name with unit, interval and the factor to that unit, of what is known."""
+        known = {
+            "probe top-1 [points]": (self.top1, 100.0),
+            "Q-Score AUROC": (self.auroc, 1.0),
+            "mean Q": (self.mean_q, 1.0),
+            "mean |L_i|": (self.mean_active, 1.0),
+        }
+        return {name: (interval, factor) for name, (interval, factor) in known.items() if interval is not None}
+
 
 def arm_difference(
-    runs: Sequence[Path], arm: str, reference: str = "baseline", *, resamples: int = 1000, seed: int = 0
+    first: Sequence[ArmSamples], second: Sequence[ArmSamples], *, resamples: int = 1000, seed: int = 0
 ) -> ArmDifference:
-    """Compare two arms of one or several runs of `finetune` (seeds) on the same evaluation samples.
+    """Compare two arms, run by run, on the same evaluation samples.
 
-    Every sample's differences are averaged over the runs, then the samples are resampled; both arms' AUROC are taken
-    on the same resamples.
+    Samples that are not finite under any of the encoders are left out.
 
     Args:
-        runs: folders that `finetune` wrote, evaluated on the same samples.
-        arm, reference: names of arms, or `before`.
+        first, second: what both arms gave, one entry a run (seed), in the same order.
         resamples, seed: of the bootstrap.
 
     Raises:
-        ValueError: no runs, or their evaluation samples differ.
-        StoreError, FileNotFoundError: an arm has not been evaluated.
+        ValueError: no runs, not as many of both, or their evaluation samples differ.
     """
-    if not runs:
-        raise ValueError("runs must name at least one folder of `sslk train finetune`, got none.")
-    pairs = [(_samples(run, arm), _samples(run, reference)) for run in runs]
-    index = pairs[0][0].index
-    if any(not torch.equal(side.index, index) for pair in pairs for side in pair):
+    sides = (list(first), list(second))
+    if not sides[0] or len(sides[0]) != len(sides[1]):
+        raise ValueError(f"first and second must hold the same runs, at least one, got {len(sides[0])} and {len(sides[1])}.")
+    index = sides[0][0].index
+    if any(not torch.equal(run.index, index) for side in sides for run in side):
         raise ValueError("runs must be evaluated on the same samples: give runs with the same test data.")
+    kept = torch.stack([run.scores.isfinite() for side in sides for run in side]).all(0)
+    scores, other_scores = (torch.stack([run.scores[kept] for run in side]).double() for side in sides)
+    active, other_active = (torch.stack([run.active[kept] for run in side]).double() for side in sides)
 
-    def mean_change(name: str) -> Interval:
-        changes = [getattr(first, name).double() - getattr(second, name).double() for first, second in pairs]
-        return mean_interval(torch.stack(changes).mean(0), resamples, seed)
+    def mean_change(change: Tensor) -> Interval:
+        if len(change) == 1:
+            return mean_interval(change[0], resamples, seed)
+        return crossed_mean(change, resamples=resamples, seed=seed)
 
-    if any(side.correct is None for pair in pairs for side in pair):
-        return ArmDifference(None, None, mean_change("scores"), mean_change("active"), [])
-    value, areas = 0.0, torch.zeros(resamples, dtype=torch.float64)
-    for pair in pairs:
-        for side, sign in zip(pair, (1, -1), strict=True):
-            assert side.correct is not None
-            value += sign * failure_curves(side.scores, side.correct).auroc / len(pairs)
-            areas += sign * bootstrap_areas({"q": side.scores}, side.correct, resamples, seed)["q"][:, 0] / len(pairs)
-    by_run = [
-        float(first.correct.double().mean() - second.correct.double().mean())
-        for first, second in pairs
-        if first.correct is not None and second.correct is not None
-    ]
+    mean_q, mean_active = mean_change(scores - other_scores), mean_change(active - other_active)
+    answers = [run.correct[kept] for side in sides for run in side if run.correct is not None]
+    if len(answers) < 2 * len(sides[0]):
+        return ArmDifference(None, None, mean_q, mean_active, [])
+    correct, other_correct = (torch.stack(part) for part in (answers[: len(sides[0])], answers[len(sides[0]) :]))
+    area = crossed_auroc if len(scores) > 1 else _one_run
+    auroc = area(scores, correct, other_scores, other_correct, resamples=resamples, seed=seed)
+    change = correct.double() - other_correct.double()
     return ArmDifference(
-        mean_change("correct"), percentile_interval(value, areas), mean_change("scores"), mean_change("active"), by_run
+        mean_change(change), auroc if auroc.value == auroc.value else None, mean_q, mean_active, change.mean(1).tolist()
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Samples:
-    index: Tensor
-    scores: Tensor
-    active: Tensor
-    correct: Tensor | None
-
-
-def _samples(run: Path, arm: str) -> _Samples:
-    """What an arm of a run gave for each evaluation sample, with the set S of the start."""
-    found, folder = DiscriminativeFeatures.load(run / SET), run / arm
-    store = FeatureStore(folder / "test" if (folder / "test").exists() else folder / "train").require()
-    active = [ssl_kernels.activation_counts(batch.features, found.eps, found.two_sided)[1] for batch in store.batches(4096)]
-    index, counts = torch.cat([shard.indices for shard in store.shards()]), torch.cat(active)
-    scores = qscore(store, found, further_trained=True).scores
-    if not (folder / OUTPUTS).exists():
-        return _Samples(index, scores, counts, None)
-    outputs = ProbeOutputs.load(folder / OUTPUTS)
-    rows = answered_rows(store, outputs)
-    return _Samples(index[rows], scores[rows], counts[rows], outputs.correct)
+def _one_run(
+    scores: Tensor, correct: Tensor, other_scores: Tensor, other_correct: Tensor, *, resamples: int, seed: int
+) -> Interval:
+    """Difference of the areas of one run `[1, N]`, both on the same resamples of the samples."""
+    value, areas = 0.0, torch.zeros(resamples, dtype=torch.float64)
+    for sign, q, right in ((1, scores[0], correct[0]), (-1, other_scores[0], other_correct[0])):
+        value += sign * float(Ranking(q, right).measures(areas_only=True)[0, 0])
+        areas += sign * bootstrap_areas({"q": q}, right, resamples, seed)["q"][:, 0]
+    return percentile_interval(value, areas)

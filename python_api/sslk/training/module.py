@@ -33,8 +33,9 @@ class Losses(NamedTuple):
 class TrainingModule(pl.LightningModule):
     """Minimises `SSL loss + penalty` of an arm over the representations of both views.
 
-    The penalty is 0 (`baseline`), `lasso * sum |H|` over L2-normalised rows (`lasso`), or `QScoreRegularizer`
-    (`qscore`, equations 2-3). Over several processes, sums over rows are those of the global batch.
+    The penalty is 0 (`baseline`), `lasso * sum |H|` (`lasso`), or `QScoreRegularizer` (`qscore`, equations 2-3), over
+    L2-normalised rows unless `config.normalize` is false. Over several processes, sums over rows are those of the global
+    batch.
 
     On a GPU the host waits in logged steps and at checkpoints alone. The first loss that is not finite is remembered on
     the device and looked for there, so no checkpoint is written after it; on a CPU it is looked for in every step.
@@ -78,8 +79,7 @@ class TrainingModule(pl.LightningModule):
         self.captured: CapturedStep | None = None
         self.regularizer = None
         if discriminative is not None:
-            weights = (config.lambda1, config.lambda2)
-            self.regularizer = QScoreRegularizer(discriminative, *weights, alpha=config.alpha, beta=config.beta)
+            self.regularizer = build_regularizer(discriminative, config)
         method.backbone.requires_grad_(not frozen)
         if config.channels_last:
             method.to(memory_format=torch.channels_last)
@@ -184,7 +184,7 @@ class TrainingModule(pl.LightningModule):
         """The arm's penalty `[]`."""
         if self.arm == "lasso":
             # Summed over the rows of all processes: DistributedDataParallel will average the gradients.
-            return self.config.lasso * self.trainer.world_size * torch.ops.sslk.column_l1(h).sum()
+            return self.config.lasso * self.trainer.world_size * torch.ops.sslk.column_l1(h, self.config.normalize).sum()
         if self.arm == "qscore" and not self.frozen:
             assert self.regularizer is not None
             return self.regularizer(h)
@@ -218,6 +218,13 @@ class TrainingModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def build_regularizer(discriminative: DiscriminativeFeatures, config: TrainingConfig, **weights: float) -> QScoreRegularizer:
+    """The regulariser of a configuration, with its lambdas or with other `weights`."""
+    settings: dict[str, Any] = {name: getattr(config, name) for name in ("alpha", "beta", "alpha_quantile", "normalize")}
+    lambdas = {"lambda1": config.lambda1, "lambda2": config.lambda2, **weights}
+    return QScoreRegularizer(discriminative, lambdas["lambda1"], lambdas["lambda2"], **settings)
+
+
 @torch.no_grad()
 def diagnostics(regularizer: QScoreRegularizer, h: Tensor) -> dict[str, Tensor]:
     """What the regulariser saw in its last batch `h` `[N, D]`: scores, sets, columns and both terms, each `[]`.
@@ -227,7 +234,7 @@ def diagnostics(regularizer: QScoreRegularizer, h: Tensor) -> dict[str, Tensor]:
     """
     q, columns = regularizer.last_scores, regularizer.last_column_l1
     assert q is not None and columns is not None
-    alpha = q.mean() if regularizer.alpha is None else regularizer.alpha
+    alpha = regularizer.threshold(q)
     beta = columns.mean() if regularizer.beta is None else regularizer.beta
     _, active = torch.ops.sslk.activation_counts(h, regularizer.eps, regularizer.two_sided)
     tail = columns[columns > beta].sum()

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 
+from sslk.data import Dataset
+from sslk.probes.logreg_draws import held_out
 from sslk.progress import Progress, renamed
 from sslk.quality.ablation import Train
 from sslk.quality.discriminative import DiscriminativeFeatures
 from sslk.training.config import TrainingConfig
-from sslk.training.finetune import SET, finetune
+from sslk.training.finetune import finetune
+from sslk.training.prepare import SET
 from sslk.training.start import TrainingStart
 
 
@@ -22,7 +25,7 @@ def lambda_trainer(
 ) -> Train:
     """The function that `search_lambdas` needs, from an encoder and labelled images.
 
-    A share of the images is held out, the same for all pairs and seeds. A pair is the arm `qscore` of `finetune` on the
+    A share of every class is held out, the same for all pairs and seeds. A pair is the arm `qscore` of `finetune` on the
     rest, with these lambdas and this seed; it is judged by a linear probe trained on the rest and tested on the images
     held out. The set S is found once. Every pair has a folder below `out`, so that an interruption costs some steps.
 
@@ -37,14 +40,7 @@ def lambda_trainer(
     Raises:
         ValueError: no labels, a share that leaves no images on one side, or as for `finetune`.
     """
-    data = start.images
-    if data.labels is None:
-        raise ValueError(f"data must have labels, by which the lambdas are judged; {data.name} has none.")
-    held_out = round(validation_share * len(data))
-    if not 0 < held_out < len(data):
-        raise ValueError(f"validation_share must leave images on both sides, got {validation_share} of {len(data)}.")
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-    rest, validation = data.subset(order[held_out:].sort().values), data.subset(order[:held_out].sort().values)
+    rest, validation = held_out_images(start.images, validation_share)
     found = start.discriminative
 
     def train(lambda1: float, lambda2: float, seed: int) -> float:
@@ -66,6 +62,25 @@ def lambda_trainer(
         return top1
 
     return train
+
+
+def held_out_images(data: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Labelled images in two parts: those that train, and a share of every class that judges.
+
+    Raises:
+        ValueError: no labels, or a share that leaves no images on one side.
+
+    >>> from sslk.data import load_dataset
+    >>> [len(part) for part in held_out_images(load_dataset("sample", "train"), 0.2)]
+    [1600, 400]
+    """
+    if data.labels is None:
+        raise ValueError(f"data must have labels, by which trainings are judged; {data.name} has none.")
+    _, targets = torch.unique(torch.as_tensor(data.labels), return_inverse=True)
+    held = held_out(targets, share, seed) if 0 < share < 1 else torch.zeros(0)
+    if not 0 < int(held.sum()) < len(data):
+        raise ValueError(f"validation_share must leave images on both sides, got {share} of {len(data)}.")
+    return data.subset((~held).nonzero().squeeze(1)), data.subset(held.nonzero().squeeze(1))
 
 
 def train_function(target: str) -> Train:

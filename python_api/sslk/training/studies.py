@@ -17,8 +17,10 @@ from sslk.results.provenance import provenance
 from sslk.results.run import Measure, Run, RunTable
 from sslk.training.config import ARMS, Arm, TrainingConfig
 from sslk.training.differences import ArmDifference, arm_difference
-from sslk.training.finetune import ArmResult, finetune
+from sslk.training.evaluate import ArmResult
+from sslk.training.finetune import finetune
 from sslk.training.run import claim
+from sslk.training.samples import SAMPLES, ArmSamples
 from sslk.training.search import lambda_trainer
 from sslk.training.start import TrainingStart
 
@@ -33,7 +35,7 @@ COLUMNS = [
     "final SSL loss",
 ]
 
-_PAPER_NAMES = {
+PAPER_NAMES = {
     "simclr": "SimCLR",
     "swav": "SwAV",
     "moco": "MoCo",
@@ -76,8 +78,9 @@ def finetune_study(
         "options": dict(start.options),
         "training": asdict(config),
     }
+    samples = {arm: [ArmSamples.load(Path(out) / arm / SAMPLES)] for arm in arms}
     differences: dict[str, ArmDifference] = {
-        arm: arm_difference([Path(out)], arm) for arm in arms if arm != "baseline" and "baseline" in arms
+        arm: arm_difference(samples[arm], samples["baseline"]) for arm in arms if arm != "baseline" and "baseline" in arms
     }
     tables = [
         RunTable("Arms from the same start", COLUMNS, [_row(arm, result) for arm, result in results.items()]),
@@ -167,22 +170,17 @@ def _paper_table(method: str, data: str, results: dict[str, ArmResult]) -> list[
     top1 = [results[arm].top1 if arm in results else None for arm in ARMS]
     if any(value is None for value in top1):
         return []
-    row = [_PAPER_NAMES[method], data.partition("/")[0], *(100 * value for value in top1 if value is not None)]
+    row = [PAPER_NAMES[method], data.partition("/")[0], *(100 * value for value in top1 if value is not None)]
     return [RunTable("Probe top-1 [%] by arm", ["model", "dataset", *ARMS], [row], "tableA1")]
 
 
 def _difference_table(differences: dict[str, ArmDifference]) -> list[RunTable]:
     """Every arm less the baseline arm, in the units of the table of arms."""
-    rows: list[list[Any]] = []
-    for arm, found in differences.items():
-        for name, interval, scale in (
-            ("probe top-1 [points]", found.top1, 100),
-            ("Q-Score AUROC", found.auroc, 1),
-            ("mean Q", found.mean_q, 1),
-            ("mean |L_i|", found.mean_active, 1),
-        ):
-            if interval is not None:
-                rows.append([arm, name, scale * interval.value, scale * interval.low, scale * interval.high])
+    rows = [
+        [arm, name, factor * interval.value, factor * interval.low, factor * interval.high]
+        for arm, found in differences.items()
+        for name, (interval, factor) in found.quantities.items()
+    ]
     title = "Arms less baseline, paired over the evaluation samples; 95 % bootstrap intervals"
     return [RunTable(title, ["arm", "quantity", "difference", "low", "high"], rows)] if rows else []
 

@@ -21,6 +21,7 @@ from sslk.data.augment import BatchSimCLRTransform
 from sslk.data.workers import loading_processes
 
 LOCAL_SCALE = (0.05, 0.2)
+SMALL_IMAGE = 64  # pixels; sets of such images are kept in memory and augmented a batch at a time
 _MIX = 1_000_003  # spreads neighbouring seeds and epochs over different streams
 
 
