@@ -38,6 +38,7 @@ COMMANDS = {
     "qscore sides": ("qscore:sides", "One-sided against two-sided Q-Score for signed features"),
     "qscore before-after": ("qscore:before_after", "What further training changed, per sample"),
     "qscore compression": ("qscore:compression", "Probes on subsets of the features, as one batch"),
+    "qscore signal": ("signal:signal", "What Q-Score tells beyond norm and confidence, over eps and D"),
     "qscore thresholds": ("qscore:thresholds", "Sweep eps and the percentiles of Q-Score"),
     "codes fit": ("codes:fit", "Fit sparse codes to the features of a store"),
     "codes encode": ("codes:encode", "Write the sparse codes of a store's rows into a store"),

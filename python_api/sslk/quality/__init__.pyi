@@ -39,6 +39,7 @@ from .settings import DiscoverSettings as DiscoverSettings
 from .settings import FailureSettings as FailureSettings
 from .settings import LambdaSettings as LambdaSettings
 from .settings import PanelSettings as PanelSettings
+from .settings import SignalSettings as SignalSettings
 from .settings import ThresholdSettings as ThresholdSettings
 from .settings import TransferTable as TransferTable
 from .signed import compare_sides as compare_sides
@@ -48,6 +49,8 @@ from .studies.failure import failure_study as failure_study
 from .studies.lambdas import lambda_run as lambda_run
 from .studies.panel import panel_study as panel_study
 from .studies.sides import sides_study as sides_study
+from .studies.signal import signal_study as signal_study
+from .studies.signal_epochs import signal_over_epochs as signal_over_epochs
 from .studies.thresholds import thresholds_study as thresholds_study
 from .studies.transfer import transfer_study as transfer_study
 from .subsets import Compression as Compression

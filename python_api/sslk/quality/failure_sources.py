@@ -23,6 +23,7 @@ from sslk.quality.failure_mahalanobis import Gaussians, mahalanobis_scores
 from sslk.quality.settings import FailureSettings
 
 MOST_VIEW_BYTES = 2 << 30
+CONSISTENCY, OVER_VIEWS = "neighbourhood consistency", "variance over views"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,8 @@ class FailureSources:
         others_train: the training samples under these models, in the same order, as its reference; without them the reference
             are the other test samples.
         views: the test images under the same model, augmented, for the variance over views.
-        scores: of others, `[N]` by name in the order of the test store's rows, higher meaning correct.
+        scores: of others, `[N]` by name in the order of the test store's rows, higher meaning correct; a baseline that was
+            computed elsewhere, by its name here, is not missed.
         settings: of the baselines and the combination.
     """
 
@@ -68,18 +70,18 @@ class FailureSources:
                 said.append("Training and test store hold the same samples: none is its own neighbour.")
         if self.others:
             found, sentences = self._consistency(test, progress)
-            scores["neighbourhood consistency"] = found
+            scores[CONSISTENCY] = found
             said += sentences
-        else:
-            absent.append("neighbourhood consistency (it needs stores of other models)")
+        elif CONSISTENCY not in self.scores:
+            absent.append(f"{CONSISTENCY} (it needs stores of other models)")
         if self.views:
-            scores["variance over views"] = stored_view_variance(test, self.views)
+            scores[OVER_VIEWS] = stored_view_variance(test, self.views)
             said.append(f"The variance is over {len(self.views) + 1} views, the test store's own among them.")
         elif self.settings.random_views:
-            scores["variance over views"] = self._random_views(test, progress)
+            scores[OVER_VIEWS] = self._random_views(test, progress)
             said.append(f"The variance is over {self.settings.random_views} random views of each image.")
-        else:
-            absent.append("variance over views (it needs stores of augmented images, or random views)")
+        elif OVER_VIEWS not in self.scores:
+            absent.append(f"{OVER_VIEWS} (it needs stores of augmented images, or random views)")
         if absent:
             said.append(f"Not compared: {'; '.join(absent)}.")
         return scores | dict(self.scores), said

@@ -109,6 +109,25 @@ class ThresholdSettings:
 
 
 @dataclass(frozen=True)
+class SignalSettings:
+    """Where Q-Score is asked what it tells.
+
+    Attributes:
+        grid: thresholds in standard deviations, beside that of the set.
+        shares: of the features that are drawn at random, without replacement, to see what D does.
+        draws: subsets of each size.
+        rows: training rows, drawn at random, that the sets of the subsets are found on; all where there are fewer.
+        folds: of the cross-fitted regressions.
+    """
+
+    grid: tuple[float, ...] = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+    shares: tuple[float, ...] = (0.125, 0.25, 0.5, 0.75)
+    draws: int = 4
+    rows: int = 50_000
+    folds: int = 5
+
+
+@dataclass(frozen=True)
 class LambdaSettings:
     """What the two-stage search tries.
 
