@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sslk.evaluation.plan import Step
+from sslk.evaluation.processes import Ended, begin, ended, runner
 from sslk.features.manifest import short
 from sslk.files.text import from_fields, read_json
 from sslk.progress import Progress
@@ -71,45 +71,69 @@ class Evaluation:
             return False
         return _chosen(step, outcome.arguments) == _chosen(step, recorded(step))
 
-    def run(self, on_step: Callable[[int, Step], None] | None = None, progress: Progress | None = None) -> dict[str, State]:
+    def run(
+        self, on_step: Callable[[int, Step], None] | None = None, progress: Progress | None = None, workers: int = 1
+    ) -> dict[str, State]:
         """Carry out what is not done yet, in order. An interruption leaves a state from which the next call goes on.
 
         Args:
             on_step: called with the number of a step, from 0, and the step, before it starts.
-            progress: passed to the steps, their names in front of the stages.
+            progress: passed to the steps, their names in front of the stages; in one process only.
+            workers: processes, of which each carries out one step at a time, with its share of the processors. A step
+                begins when those that it needs have ended.
 
         Returns:
             The state of every step of the plan.
+
+        Raises:
+            ValueError: workers is below 1, or steps wait for each other.
         """
         fresh: set[str] = set()
-        for number, step in enumerate(self.steps):
-            broken = [name for name in step.needs if self.outcomes[name].state != "done"]
-            if broken:
-                self._remember(step, Outcome("left out", recorded(step), error=f"needs {', '.join(broken)}"))
-                continue
-            if self.is_done(step) and fresh.isdisjoint(step.needs):
-                continue
-            if on_step:
-                on_step(number, step)
-            started = time.monotonic()
-            try:
-                step.call(**step.arguments, progress=_named(progress, step.name))
-            except Exception as error:
-                self._write_log(step)
-                self._remember(step, Outcome("failed", recorded(step), error=f"{type(error).__name__}: {error}"))
-                continue
-            fresh.add(step.name)
-            self._remember(step, Outcome("done", recorded(step), round(time.monotonic() - started, 2)))
+        left = dict(enumerate(self.steps))
+        running: dict[Future[Ended], Step] = {}
+        with runner(workers) as pool:
+            while left or running:
+                before = len(left)
+                for number, step in list(left.items()):
+                    open_ = {other.name for other in (*left.values(), *running.values())}
+                    if len(running) == workers or not open_.isdisjoint(step.needs):
+                        continue
+                    del left[number]
+                    if self._begins(step, fresh):
+                        if on_step:
+                            on_step(number, step)
+                        running[begin(pool, step, _named(progress, step.name) if workers == 1 else None)] = step
+                        if workers == 1:
+                            break  # it has ended: remembered before the next begins
+                if len(left) == before and not running:
+                    raise ValueError(
+                        f"steps must not wait for each other, as {', '.join(step.name for step in left.values())} do."
+                    )
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    step, found = running.pop(future), ended(future)
+                    if found.error is not None:
+                        self._write_log(step, found.traceback)
+                        self._remember(step, Outcome("failed", recorded(step), error=found.error))
+                    else:
+                        fresh.add(step.name)
+                        self._remember(step, Outcome("done", recorded(step), found.seconds))
         return {step.name: self.outcomes[step.name].state for step in self.steps}
+
+    def _begins(self, step: Step, fresh: set[str]) -> bool:
+        """Whether a step is to be carried out: not if it is done, nor if one that it needs is not."""
+        broken = [name for name in step.needs if self.outcomes[name].state != "done"]
+        if broken:
+            self._remember(step, Outcome("left out", recorded(step), error=f"needs {', '.join(broken)}"))
+        return not broken and not (self.is_done(step) and fresh.isdisjoint(step.needs))
 
     def log_of(self, step: Step) -> Path:
         """Where the traceback of a failed step is."""
         return self.out / "logs" / f"{step.name.replace('/', '-').replace(' ', '-')}.txt"
 
-    def _write_log(self, step: Step) -> None:
+    def _write_log(self, step: Step, text: str) -> None:
         log = self.log_of(step)
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc(), encoding="utf-8")
+        log.write_text(text, encoding="utf-8")
 
     def _remember(self, step: Step, outcome: Outcome) -> None:
         self.outcomes[step.name] = outcome
