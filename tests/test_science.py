@@ -2,9 +2,10 @@
 
 Every band is centred on the value measured when the test was written. Its width covers what other processors, thread
 counts and library versions change (the probe's optimisation, ties in k-means), not what a changed formula would: the
-comments say what each band would notice. About 20 seconds of one core.
+comments say what each band would notice. About 20 seconds of one core, and 2 for each packaged encoder.
 """
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +21,12 @@ from sslk.features.by_name import extract_by_name
 from sslk.features.settings import ExtractSettings
 from sslk.models.cifar_resnet import CifarResNet
 from sslk.models.embedded import load_embedded
+from sslk.models.project import project_encoders
 from sslk.models.source import ModelSource
 from sslk.probes.settings import LinearSettings
 from sslk.quality.failure import baseline_scores
 from sslk.reverse import KMeansSettings, quantize
+from tests.bands import BANDS, probe_accuracy
 
 ORIGINAL, CENTER, BORDER = 0, 3, 4
 
@@ -89,6 +92,18 @@ def within(value, centre, tolerance):
 def test_the_encoder_and_its_probe(probe):
     # A wrong mean or std, BGR for RGB, or BatchNorm left in train mode costs several points.
     within(probe.top1, 0.676, 0.02)
+
+
+def test_every_packaged_encoder_has_a_band_of_its_own_weights():
+    bands, entries = json.loads(BANDS.read_text()), project_encoders()
+    told = {name: band["sha256"] for name, band in bands.items()}
+    assert told == {name: entry.sha256 for name, entry in entries.items()}, "run python -m tests.bands"
+
+
+@pytest.mark.parametrize("name", project_encoders())
+def test_the_probe_of_a_packaged_encoder(name):
+    # Weights that were read into other places, another normalisation or BatchNorm in train mode cost several points.
+    within(probe_accuracy(f"project:{name}"), json.loads(BANDS.read_text())[name]["top1"], 0.02)
 
 
 def test_the_set_of_discriminative_features(encoded, found):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from examples.reproduce import claims_arms
 from examples.reproduce.results import EncoderResults, Study, records, table
-from examples.reproduce.verdict import Claim, Finding, Interval, State, beyond, paired
+from examples.reproduce.verdict import Claim, Finding, Interval, State, beyond
 
 PAPER = "Q-Score"
 REDUCTION = 40.0  # percent of the features that the paper leaves out without a significant loss
@@ -15,10 +16,6 @@ MARGIN = 3.0  # points of top-1 within which two accuracies are called equal, no
 _SMALL = (
     "The encoders are narrower (256 features in the compact one, against 512 to 2,048) and trained for fewer epochs than "
     "the paper's; few features of theirs single out an attribute."
-)
-_SHORT = (
-    "A few steps on few images (see the table of arms), where the paper trains for 50 epochs; an effect below the spread "
-    "over the seeds cannot be seen."
 )
 
 
@@ -45,11 +42,11 @@ def auprc(study: Study) -> list[Finding]:
 def compressible(study: Study) -> list[Finding]:
     """Leaving out 40 % of the features by discriminativeness costs no more top-1 than the margin, noise included."""
     findings = []
-    for name, rows, noise in _compressed(study):
+    for name, rows, gains in _compressed(study):
         full, less = (rows[at]["discriminative top-1 [%]"] for at in (0.0, REDUCTION))
-        loss = full - less
+        loss, noise = -gains["all features"].value, _half(gains["all features"])
         state: State = "holds" if loss + noise <= MARGIN else "does not hold" if loss > max(noise, MARGIN) else "undecided"
-        findings.append(Finding(state, f"{name}: {full:.2f} % to {less:.2f} %, loss {loss:+.2f} points (± {noise:.1f})"))
+        findings.append(Finding(state, f"{name}: {full:.2f} % to {less:.2f} %, loss {loss:+.2f} points (± {noise:.2f})"))
     return findings
 
 
@@ -57,13 +54,11 @@ def selection_gain(others: Sequence[str]) -> Callable[[Study], list[Finding]]:
     """The discriminative features keep more accuracy than each other selection, at the same reduction."""
 
     def judge(study: Study) -> list[Finding]:
-        findings = []
-        for name, rows, noise in _compressed(study):
-            for other in others:
-                gain = rows[REDUCTION]["discriminative top-1 [%]"] - rows[REDUCTION][f"{other} top-1 [%]"]
-                interval = Interval(gain, gain - noise, gain + noise)
-                findings.append(Finding(beyond(interval), f"{name}, over {other}: {interval.text(2)} points"))
-        return findings
+        return [
+            Finding(beyond(gains[other]), f"{name}, over {other}: {gains[other].text(2)} points")
+            for name, _, gains in _compressed(study)
+            for other in others
+        ]
 
     return judge
 
@@ -71,33 +66,13 @@ def selection_gain(others: Sequence[str]) -> Callable[[Study], list[Finding]]:
 def equals_pca(study: Study) -> list[Finding]:
     """Discriminative features and as many principal components differ by no more than the margin, noise included."""
     findings = []
-    for name, rows, noise in _compressed(study):
-        gap = rows[REDUCTION]["discriminative top-1 [%]"] - rows[REDUCTION]["pca top-1 [%]"]
+    for name, _, gains in _compressed(study):
+        gap, noise = gains["pca"].value, _half(gains["pca"])
         state: State = (
             "holds" if abs(gap) + noise <= MARGIN else "does not hold" if abs(gap) > max(noise, MARGIN) else "undecided"
         )
-        findings.append(Finding(state, f"{name}: {gap:+.2f} points against ± {noise:.1f} of noise"))
+        findings.append(Finding(state, f"{name}: {gap:+.2f} points (± {noise:.2f})"))
     return findings
-
-
-def arms(column: str, other: str, sign: int = 1, unit: str = "") -> Callable[[Study], list[Finding]]:
-    """The regularised arm exceeds (or, with sign -1, undercuts) another arm in a column, paired over seeds."""
-
-    def judge(study: Study) -> list[Finding]:
-        findings = []
-        for found in study.encoders:
-            differences = []
-            for run in found.arms.values():
-                rows = {row["arm"]: row for row in records(table(run, "Arms"))}
-                differences.append(rows["qscore"][column] - rows[other][column])
-            if differences:
-                interval = paired(differences)
-                signed = interval if sign > 0 else Interval(-interval.value, -interval.high, -interval.low)
-                evidence = f"{found.encoder.name}: {interval.text(4 if not unit else 2, unit)}, {len(differences)} seeds"
-                findings.append(Finding(beyond(signed), evidence))
-        return findings
-
-    return judge
 
 
 def _areas(encoders: Sequence[EncoderResults], what: str) -> list[tuple[str, Interval, float]]:
@@ -110,21 +85,26 @@ def _areas(encoders: Sequence[EncoderResults], what: str) -> list[tuple[str, Int
     return found
 
 
-def _compressed(study: Study) -> list[tuple[str, dict[float, dict[str, Any]], float]]:
-    """Self-supervised encoders with their compression rows by reduction, and the noise of a difference in points.
-
-    The noise is 1.96 standard errors of the difference of two accuracies on separate samples: too wide for classifiers
-    tested on the same images, so that what it calls undecided may still be real.
-    """
+def _compressed(study: Study) -> list[tuple[str, dict[float, dict[str, Any]], dict[str, Interval]]]:
+    """Self-supervised encoders with their compression rows by reduction, and at 40 % what the discriminative features gain over
+    each other selection, in pairs on the same test images."""
     found = []
     for item in study.of_kind("self-supervised"):
         if "compression" in item.runs:
             rows = {row["left out [%]"]: row for row in records(table(item.runs["compression"], "Top-1"))}
-            share = rows[0.0]["discriminative top-1 [%]"] / 100
-            noise = 196 * (2 * share * (1 - share) / study.config.test_images) ** 0.5
-            if REDUCTION in rows:
-                found.append((item.encoder.name, rows, noise))
+            differences = records(table(item.runs["compression"], "Discriminative features minus"))
+            gains = {
+                row["minus"]: Interval(row["value"], row["low"], row["high"])
+                for row in differences
+                if row["left out [%]"] == REDUCTION
+            }
+            if gains:
+                found.append((item.encoder.name, rows, gains))
     return found
+
+
+def _half(interval: Interval) -> float:
+    return (interval.high - interval.low) / 2
 
 
 def _plain(interval: Interval) -> str:
@@ -132,7 +112,6 @@ def _plain(interval: Interval) -> str:
 
 
 _INTERVAL = "The whole 95 % bootstrap interval lies above"
-_PAIRED = "Student's 95 % interval of the paired differences over seeds lies above 0"
 
 CLAIMS = [
     Claim(
@@ -198,49 +177,5 @@ CLAIMS = [
         equals_pca,
         {"does not hold": "Principal components keep nearly all variance of 256 correlated features; a subset cannot."},
     ),
-    Claim(
-        "q-top1",
-        PAPER,
-        "Tables 1 and A.1",
-        "Further training with the regulariser beats the same training without.",
-        f"{_PAIRED}; the paper's gain for SimCLR on CIFAR-10 is +1.48 points.",
-        arms("probe top-1 [%]", "baseline", unit=" points"),
-        {"undecided": _SHORT, "does not hold": _SHORT + " The penalty acts on a handful of features a sample."},
-    ),
-    Claim(
-        "q-lasso",
-        PAPER,
-        "Tables 1 and A.1",
-        "The regulariser beats an L1 penalty on all features.",
-        f"{_PAIRED}; the paper's gain for SimCLR on CIFAR-10 is +2.98 points.",
-        arms("probe top-1 [%]", "lasso", unit=" points"),
-        {"undecided": _SHORT, "does not hold": _SHORT},
-    ),
-    Claim(
-        "q-raises",
-        PAPER,
-        "Equations 2 and 3",
-        "The regulariser raises Q-Score over the same training without it.",
-        f"{_PAIRED}, mean Q on test images.",
-        arms("mean Q", "baseline"),
-        {
-            "undecided": _SHORT,
-            "does not hold": "The L1 term of features above the batch mean outweighs the Q term: "
-            "it shrinks the very features that are highly activating.",
-        },
-    ),
-    Claim(
-        "q-repairs",
-        PAPER,
-        "Figure 4 and section on regularisation",
-        "After regularisation Q-Score predicts failures less well, because low-quality samples were repaired.",
-        "The same interval of the AUROC's change lies below 0.",
-        arms("Q-Score AUROC", "baseline", sign=-1),
-        {
-            "undecided": _SHORT,
-            "does not hold": _SHORT,
-            "holds": "A smaller AUROC alone does not show repair: the accuracy must rise with it (the claim above on "
-            "top-1), or the regulariser only blurred the score.",
-        },
-    ),
+    *claims_arms.CLAIMS,
 ]

@@ -15,11 +15,11 @@ from examples.reproduce.results import Study, records, table
 SELECTIONS = ("discriminative", "random", "lower tail", "upper tail", "pca")
 
 
-def draw(study: Study, out: Path) -> list[tuple[Path, str]]:
-    """Draw what the study has; returns each picture with its text alternative."""
+def draw(study: Study, out: Path) -> dict[str, tuple[Path, str]]:
+    """Draw what the study has; returns each picture by name, with its text alternative."""
     out.mkdir(parents=True, exist_ok=True)
-    drawn = [_compression(study, out), _similarity(study, out), _failure(study, out)]
-    return [picture for picture in drawn if picture is not None]
+    drawn = {"compression": _compression(study, out), "cka": _similarity(study, out), "failure": _failure(study, out)}
+    return {name: picture for name, picture in drawn.items() if picture is not None}
 
 
 def _compression(study: Study, out: Path) -> tuple[Path, str] | None:

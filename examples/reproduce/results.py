@@ -8,21 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.reproduce.config import StudyConfig
 from examples.reproduce.encoders import StudyEncoder
-from examples.reproduce.steps import StudyConfig
 from sslk.results.run import RESULTS, Run, RunTable
 
 STUDY = "study.json"
-PROTOCOLS = ("linear", "knn", "failure", "compression", "reverse", "masked")
+PROTOCOLS = ("linear", "knn", "failure", "compression", "reverse", "masked", "transfer", "agreement", "arms", "gradients")
 
 
 @dataclass(frozen=True)
 class EncoderResults:
-    """An encoder and the runs of its finished protocols, by name; `arms` are the runs of further training by seed."""
+    """An encoder and the runs of its finished protocols, by name."""
 
     encoder: StudyEncoder
     runs: dict[str, Run]
-    arms: dict[int, Run]
 
     def number(self, protocol: str, name: str) -> float | None:
         """A number of a run's summary; None where the run or the number is missing."""
@@ -33,10 +32,17 @@ class EncoderResults:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything a claim is judged on."""
+    """Everything a claim is judged on.
+
+    Attributes:
+        encoders: with their runs.
+        config: sizes and seeds.
+        folder: where it lies; None where it was made up.
+    """
 
     encoders: list[EncoderResults]
     config: StudyConfig
+    folder: Path | None = None
 
     def of_kind(self, kind: str) -> list[EncoderResults]:
         """The encoders of a kind, in order."""
@@ -58,7 +64,7 @@ def read_study(folder: Path) -> Study:
     if not path.is_file():
         raise ValueError(f"{folder} holds no {STUDY}: it is no study of examples/reproduce/study.py.")
     content = json.loads(path.read_text())
-    config = StudyConfig(**content["config"])
+    config = StudyConfig.from_dict(content["config"])
     results = []
     for fields in content["encoders"]:
         encoder = StudyEncoder(**fields)
@@ -67,10 +73,8 @@ def read_study(folder: Path) -> Study:
             for name in PROTOCOLS
             if (folder / encoder.name / name / RESULTS).is_file()
         }
-        places = {seed: folder / "arms" / f"{encoder.name}-{seed}" for seed in range(config.seed, config.seed + config.arm_seeds)}
-        arms = {seed: Run.load(place) for seed, place in places.items() if (place / RESULTS).is_file()}
-        results.append(EncoderResults(encoder, runs, arms))
-    return Study(results, config)
+        results.append(EncoderResults(encoder, runs))
+    return Study(results, config, folder)
 
 
 def table(run: Run, title: str) -> RunTable:

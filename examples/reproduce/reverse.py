@@ -1,7 +1,8 @@
-"""Quantized reverse probing of the study's encoders: concepts of its test images once, then a run per encoder."""
+"""Quantized reverse probing of the study's encoders: concepts of its training images once, then a run per encoder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sslk.concepts import ClassAttributes, ClassLabels, Colors, ConceptTable, build_concepts
@@ -16,6 +17,7 @@ from sslk.reverse import KMeansSettings, ProbeSettings, ReverseProbe, quantize, 
 
 ATTRIBUTES = Path(__file__).with_name("attributes.csv")
 LABELS = "labels"
+EVERY = {"NMI": "nmi", "AMI": "ami", "top-1": "top1", "I / H": "normalized_information"}  # told of every clustering
 OBJECTS_SIZE = 128  # pixels; the images have 32, and ImageNet's classifier takes a third of the time it needs at 224
 
 
@@ -40,9 +42,10 @@ def reverse(
     store: str,
     table: str,
     out: str,
-    clusters: list[int],
+    clusters: Sequence[int],
     clusterings: int = 5,
-    restarts: int = 3,
+    iterations: int = 30,
+    epochs: int = 100,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
@@ -53,8 +56,9 @@ def reverse(
         table: file that `concepts` wrote.
         out: folder of the run.
         clusters: values of K; the first is the one that the sets of concepts are compared at.
-        clusterings: independent clusterings.
-        restarts: of k-means, per clustering.
+        clusterings: independent clusterings, from one start each.
+        iterations: of k-means; the paper's are 100, from 5 starts.
+        epochs: of the predictor.
         seed: of k-means, splits and orders.
         progress: called with what is done and to do.
     """
@@ -63,14 +67,15 @@ def reverse(
     findings: list[str] = []
     opened, concept_table = FeatureStore(store), ConceptTable.load(table)
     for place, count in enumerate(clusters):
-        settings = KMeansSettings(clusters=count, clusterings=clusterings, restarts=restarts, seed=seed)
+        settings = KMeansSettings(count, iterations, restarts=1, clusterings=clusterings, seed=seed)
         found = quantize(opened, settings, progress=renamed(progress, f"k-means, K = {count}"))
         sets = concept_sets(concept_table) if place == 0 else {"all": concept_table}
         told = renamed(progress, f"predicting, K = {count}")
-        probes = reverse_probes(found, sets, ProbeSettings(seed=seed), progress=told)
+        probes = reverse_probes(found, sets, ProbeSettings(epochs=epochs, seed=seed), progress=told)
         for name, probe in probes.items():
             rows.append([count, name, probe.num_concepts, *_means(probe)])
-            per_clustering += [[count, name, r, value] for r, value in enumerate(probe.values("nmi").tolist())]
+            measured = zip(*(probe.values(metric).tolist() for metric in EVERY.values()), strict=True)
+            per_clustering += [[count, name, r, *values] for r, values in enumerate(measured)]
         findings += [f"K = {count}: {said}" for said in probes["all"].warnings]
     best = rows[len(concept_sets(concept_table)) - 1]
     findings.insert(0, f"All {best[2]} concepts predict the {best[0]} clusters with NMI {best[3]:.3f} ± {best[4]:.3f}.")
@@ -79,9 +84,10 @@ def reverse(
         {
             "command": "examples/reproduce/reverse.py",
             "seed": seed,
-            "clusters": clusters,
+            "clusters": list(clusters),
             "clusterings": clusterings,
-            "restarts": restarts,
+            "iterations": iterations,
+            "epochs": epochs,
             "data": opened.spec.dataset.rpartition("/")[2],
             "weights": opened.spec.weights_hash,
         }
@@ -94,7 +100,7 @@ def reverse(
         {"NMI": best[3]},  # type: ignore[dict-item]
         [
             RunTable("Clusters from concepts, mean over clusterings", columns, rows),
-            RunTable("NMI of every clustering", ["K", "concepts", "clustering", "NMI"], per_clustering),
+            RunTable("NMI of every clustering", ["K", "concepts", "clustering", *EVERY], per_clustering),
         ],
     ).save(out)
 

@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from scipy.stats import t as student
 
 from examples.reproduce.results import Study
 
 State = Literal["holds", "does not hold", "undecided", "not tested"]
+STATES: tuple[State, ...] = get_args(State)
 
 
 class Interval(NamedTuple):
@@ -69,7 +70,27 @@ class Verdict:
 
     @property
     def reason(self) -> str:
+        """The likely one of this state."""
         return self.claim.reasons.get(self.state, "")
+
+    @property
+    def counts(self) -> dict[State, int]:
+        """How many findings are of each state, in the order of `STATES`."""
+        states = [finding.state for finding in self.findings]
+        return {state: states.count(state) for state in STATES if state in states}
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether some findings hold and others do not: no narrower interval would decide the claim for all."""
+        return {"holds", "does not hold"} <= set(self.counts)
+
+    def counted(self) -> str:
+        """The counts in words, such as `holds for 7 of 9, does not hold for 2`; empty for a single finding."""
+        total = len(self.findings)
+        if total < 2:
+            return ""
+        first, *rest = [f"{state} for {count}" for state, count in self.counts.items()]
+        return ", ".join([f"{first} of {total}", *rest])
 
 
 def decide(claim: Claim, study: Study) -> Verdict:
