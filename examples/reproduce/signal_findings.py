@@ -149,12 +149,10 @@ def _rule(asked: Sequence[Asked]) -> str:
         for name in label_free
     }
     own = sum(_left(item, BOTH).side() > 0 for item in trained)
-    half = len(trained) / 2
-    sentence = (
-        "So where a classifier's confidence is at hand, Q-Score "
-        f"{'adds something' if own > half else 'adds nothing that is shown'} for most of the trained encoders"
+    most = max(wins.values(), default=0)
+    best = [name for name in label_free if wins[name] == most] if most else ["no other score"]
+    return (
+        f"So where a classifier's confidence is at hand, something of Q-Score's own is shown for {own} of {len(trained)} trained "
+        f"encoders; without labels, {_names(best)} {'tell' if best[1:] else 'tells'} more than it "
+        f"{f'for {most} of {len(trained)}' if most else 'for any of them'}."
     )
-    better = [name for name in label_free if wins[name] > half]
-    if better:
-        return f"{sentence}; without labels, {_names(better)} {'tell' if better[1:] else 'tells'} more for most of them."
-    return f"{sentence}; without labels, no other score tells more for most of them."

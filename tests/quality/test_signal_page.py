@@ -170,8 +170,8 @@ def test_sentences_follow_the_intervals():
     assert "No interval reaches above +0.300" in said[2]
     assert said[2].endswith("gains AUROC by it for 1 of 2; no interval of the gain reaches above +0.0800.")
     strong_rule, weak_rule = (closing([item], {})[-1] for item in (strong, weak))
-    assert "adds something for most" in strong_rule and "no other score tells more" in strong_rule
-    assert "adds nothing that is shown for most" in weak_rule and "feature norm tells more" in weak_rule
+    assert "is shown for 1 of 1 trained" in strong_rule and "no other score tells more than it for any" in strong_rule
+    assert "is shown for 0 of 1 trained" in weak_rule and weak_rule.endswith("feature norm tells more than it for 1 of 1.")
 
 
 def test_the_untrained_control_is_in_no_conclusion():
