@@ -65,9 +65,11 @@ class ArmSearch:
     Attributes:
         trials: trainings of each arm.
         learning_rates: lowest and highest.
-        lambda1, lambda2, lasso: lowest and highest of each. At equal weights the gradients of the last two are 10,000 times
-            that of the first (`sslk train gradients`), which at 1e-4 is some 1e-6 of the SSL loss's: so the first range goes
-            from there to where it outweighs the loss, and so do the others.
+        lambda1: lowest and highest. At equal weights the gradients of the other two are 10,000 times that of this one (`sslk
+            train gradients`), which at 1e-4 is some 1e-6 of the SSL loss's: so the range goes from there to where it outweighs
+            the loss, and so do the others.
+        lambda2: lowest and highest.
+        lasso: lowest and highest.
         epochs: of a trial.
         validation_share: share of the training images, of every class, that judges the trials and trains none of them.
         seeds: of the final trainings, which take all images; as many as there are runs.
