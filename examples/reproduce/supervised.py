@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # beside this file lies a `signal`, which is not Python's
+if __name__ == "__main__":  # the parts of the study import each other by their full names
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 import numpy as np
