@@ -26,10 +26,9 @@ from sslk.training.evaluate import OUTPUTS, Probe, evaluate_arm
 from sslk.training.prepare import Prepared, found_set, prepare
 from sslk.training.samples import SAMPLES, ArmSamples
 from sslk.training.search import held_out_images
-from sslk.training.settings import ArmSearch, Variant
+from sslk.training.settings import PAPER, ArmSearch, Variant
 from sslk.training.start import TrainingStart
 
-PAPER = {"learning_rate": 1e-5, "lambda1": 1e-4, "lambda2": 1e-4, "lasso": 1e-4}
 BEFORE = "before"
 _WEIGHTS = {"baseline": (), "lasso": ("lasso",), "qscore": ("lambda1", "lambda2")}
 

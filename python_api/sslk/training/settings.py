@@ -42,8 +42,9 @@ class Variant:
 
 
 ARM_VARIANTS = (Variant("baseline", "baseline"), Variant("lasso", "lasso"), Variant("qscore", "qscore"))
-_PAPER = {"learning_rate": 1e-5, "lambda1": 1e-4, "lambda2": 1e-4, "lasso": 1e-4}
-PAPER_VARIANTS = tuple(Variant(f"paper-{v.name}", v.arm, dict(_PAPER), searched=False) for v in ARM_VARIANTS)
+#: What the paper trains with.
+PAPER = {"learning_rate": 1e-5, "lambda1": 1e-4, "lambda2": 1e-4, "lasso": 1e-4}
+PAPER_VARIANTS = tuple(Variant(f"paper-{v.name}", v.arm, dict(PAPER), searched=False) for v in ARM_VARIANTS)
 #: What the paper leaves open: alpha at the lowest quarter of the batch's scores, the penalty on the projector's input as it is,
 #: S found again every epoch, and the paper's eps.
 OPEN_VARIANTS = (
