@@ -1,4 +1,4 @@
-"""The steps of further training: of every self-supervised encoder the gradients of the penalties, and the arms.
+"""The steps of further training: of an encoder of each method the gradients of the penalties, and the arms.
 
 What the trainings left is committed (`docs/results/reproduction/arms/ENCODER.zip`: every trial's accuracy and, of every final
 encoder, whether the probe was right on each test image and its Q-Score), so that the study goes on from there and trains only
@@ -44,18 +44,20 @@ class ArmsConfig:
 
     Attributes:
         images: training images, class-balanced; the test images are the study's.
+        validation_images: other images of the training split, which judge the trials.
         epochs: of every final training.
         trials: trainings that choose an arm's learning rate and lambdas.
         trial_epochs: of each.
         seeds: final trainings of every arm; 0 leaves the arms out.
         variants: further arms: paper, the three at the paper's own setting; open, what the paper leaves open.
-        encoders: names of the encoders that are trained further; all self-supervised ones by default.
+        encoders: names of the encoders that are trained further; by default, of each method, the one that has its name.
         precision: of the trainings.
         batches: on which the penalties' gradients are measured; 0 leaves them out.
         retrain: train everything here, and read nothing that was committed.
     """
 
     images: int = 5_000
+    validation_images: int = 5_000
     epochs: int = 20
     trials: int = 6
     trial_epochs: int = 4
@@ -68,7 +70,7 @@ class ArmsConfig:
 
 
 def arms_steps(encoders: Sequence[StudyEncoder], data: Sequence[Path], out: Path, config: ArmsConfig, seed: int) -> list[Step]:
-    """The steps: `data/arms`, then `ENCODER/gradients` and `ENCODER/arms` of every self-supervised encoder.
+    """The steps: `data/arms`, `data/arms-validation`, then of every encoder that is trained further `gradients` and `arms`.
 
     Args:
         encoders: the study's, controls among them.
@@ -77,15 +79,16 @@ def arms_steps(encoders: Sequence[StudyEncoder], data: Sequence[Path], out: Path
         config: sizes.
         seed: of the draw, the split, the trials and, counted up, the final trainings.
     """
-    images, test = out / "data" / "arms.npz", out / "data" / "test.npz"
-    trained = [e for e in encoders if e.kind == "self-supervised" and e.name in (config.encoders or [e.name])]
+    images, judges, test = (out / "data" / f"{name}.npz" for name in ("arms", "arms-validation", "test"))
+    trained = [e for e in encoders if e.kind == "self-supervised" and e.name in (config.encoders or [e.method])]
     if not trained or not (config.seeds or config.batches):
         return []
-    steps = [
-        Step(
-            "data/arms", write_subset, {"source": str(data[0]), "out": str(images), "count": config.images, "seed": seed}, images
-        )
-    ]
+    drawn: dict[str, Any] = {"source": str(data[0]), "seed": seed}
+    trains = {"out": str(images), "count": config.images}
+    judging = {"out": str(judges), "count": config.validation_images, "skip": config.images}
+    steps = [Step("data/arms", write_subset, {**drawn, **trains}, images)]
+    if config.seeds:
+        steps.append(Step("data/arms-validation", write_subset, {**drawn, **judging}, judges))
     for encoder in trained:
         named = encoder.model if encoder.weights is None else f"{encoder.model}@{encoder.weights}"
         given = {
@@ -97,11 +100,11 @@ def arms_steps(encoders: Sequence[StudyEncoder], data: Sequence[Path], out: Path
             "seed": seed,
         }
         folder = out / encoder.name
-        more: dict[str, Any] = {"test": str(test), "committed": str(COMMITTED / f"{encoder.name}.zip")}
+        more = {"validation": str(judges), "test": str(test), "committed": str(COMMITTED / f"{encoder.name}.zip")}
         for name, call, wanted, own in (("gradients", gradients, config.batches, {}), ("arms", arms, config.seeds, more)):
             if wanted:
                 arguments = {**given, **own, "out": str(folder / name)}
-                needs = ("data/arms", *(["data/test"] if own else []))
+                needs = ("data/arms", *(["data/arms-validation", "data/test"] if own else []))
                 steps.append(Step(f"{encoder.name}/{name}", call, arguments, folder / name / RESULTS, needs, (encoder.name,)))
     return steps
 
@@ -147,6 +150,7 @@ def arms(
     model: str,
     options: dict[str, Any],
     data: str,
+    validation: str,
     test: str,
     committed: str,
     config: ArmsConfig,
@@ -155,15 +159,16 @@ def arms(
     progress: Progress | None = None,
 ) -> None:
     """The arms of one encoder, from the committed pieces where they are of the same encoder, images and settings."""
-    start, judged = _start(method, model, options, data), DataSource(f"npz:{test}", "test").load()
-    training = training_of(config)
+    start, training = _start(method, model, options, data), training_of(config)
+    judges, judged = DataSource(f"npz:{validation}", "val").load(), DataSource(f"npz:{test}", "test").load()
     seeds = tuple(range(seed, seed + config.seeds))
     search = ArmSearch(trials=config.trials, epochs=config.trial_epochs, seeds=seeds, seed=seed)
     read = 0
     if not config.retrain:
-        read = unpack_pieces(Path(committed), Path(out), json.loads(json.dumps(described(start, training, search, judged))))
+        about = json.loads(json.dumps(described(start, training, search, judged, judges)))
+        read = unpack_pieces(Path(committed), Path(out), about)
     variants = variants_by_name(config.variants)
-    run = arms_study(start, out, training, search, test=judged, variants=variants, progress=progress)
+    run = arms_study(start, out, training, search, test=judged, validation=judges, variants=variants, progress=progress)
     replace(run, summary={**run.summary, READ: read}).save(out)
 
 

@@ -35,7 +35,7 @@ def arms_section(study: Study) -> list[str]:
             table_a1(trained),
             _ABOUT_DIFFERENCES,
             differences_table(study, trained, _PAIRS),
-            "What every arm chose, and what its best trial reached on the held-out images:",
+            "What every arm chose, and what its best trial reached on the validation images:",
             choices_table(trained),
             *_further(study, trained),
         ]
@@ -60,9 +60,9 @@ def _about(study: Study, runs: Sequence[Run]) -> str:
     return (
         f"Each arm goes on from encoder and heads for {config.epochs} epochs of {config.images:,} training images (LARS, batches "
         f"of 256), {config.seeds} seeds; learning rate and lambdas were chosen for each arm by {config.trials} trials of "
-        f"{config.trial_epochs} epochs on these images less a fifth that was held out, the paper's setting among them. No test "
-        f"image chose anything.{kept} Mean over seeds ± deviation of the linear probe's top-1 [%], and the paper's table A.1 "
-        "(CIFAR-10):"
+        f"{config.trial_epochs} epochs, the paper's setting among them, judged on {config.validation_images:,} other images of "
+        f"the training split. No test image chose anything.{kept} Mean over seeds ± deviation of the linear probe's top-1 [%], "
+        "and the paper's table A.1 (CIFAR-10):"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from examples.reproduce.results import EncoderResults, Study, records, table
 from examples.reproduce.verdict import Interval, paired
+from sslk.probes.outputs import accuracy_interval
 
 SHOWN_REDUCTIONS = (20.0, 40.0, 60.0, 80.0, 90.0)
 
@@ -70,11 +71,12 @@ def failure_table(study: Study) -> str:
 
 def sets_table(study: Study) -> str:
     """What the discriminative features of every encoder are."""
-    rows = [
-        [found.encoder.name, f"{s['eps']:g}", s["discriminative"], f"{s['mean_active']:.1f}", f"{100 * s['empty_share']:.1f}"]
-        for found in _having(study, "failure")
-        for s in [found.runs["failure"].summary]
-    ]
+    images, rows = study.config.test_images, []
+    for found in _having(study, "failure"):
+        s = found.runs["failure"].summary
+        share = s["empty_share"]
+        empty = plain(share, *accuracy_interval(round(share * images), images), 1, 100)
+        rows.append([found.encoder.name, f"{s['eps']:g}", s["discriminative"], f"{s['mean_active']:.1f}", empty])
     return markdown(["encoder", "eps", "\\|S\\|", "mean \\|L_i\\|", "empty sets [%]"], rows) if rows else ""
 
 

@@ -12,7 +12,7 @@ from sslk.progress import Progress
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def write_subset(source: str, out: str, count: int, seed: int, progress: Progress | None = None) -> None:
+def write_subset(source: str, out: str, count: int, seed: int, skip: int = 0, progress: Progress | None = None) -> None:
     """Write `count` images of an .npz (`images` uint8 `[N, H, W, 3]`, `labels` `[N]`), as many of each class.
 
     Args:
@@ -20,10 +20,11 @@ def write_subset(source: str, out: str, count: int, seed: int, progress: Progres
         out: the .npz to write; it appears only when it is whole.
         count: images; a multiple of the number of classes.
         seed: of the draw.
+        skip: images that are drawn before and left out, so that the subset of the first `skip` shares none with this one.
         progress: called when it is written.
 
     Raises:
-        ValueError: a class has too few images, or count is no multiple of the number of classes.
+        ValueError: a class has too few images, or count or skip is no multiple of the number of classes.
     """
     with np.load(source, allow_pickle=False) as arrays:
         images, labels = arrays["images"], arrays["labels"]
@@ -31,15 +32,16 @@ def write_subset(source: str, out: str, count: int, seed: int, progress: Progres
     number = int(labels.max()) + 1
     if classes is None:
         classes = np.array(CIFAR10_CLASSES if number == 10 else [str(label) for label in range(number)])
-    if count % number or count < number:
-        raise ValueError(f"count must be a multiple of the {number} classes, got {count}.")
+    if count % number or skip % number or count < number:
+        raise ValueError(f"count and skip must be multiples of the {number} classes, got {count} and {skip}.")
+    first, last = skip // number, (skip + count) // number
     rng = np.random.default_rng(seed)
     rows = []
     for label in range(number):
         found = np.flatnonzero(labels == label)
-        if len(found) < count // number:
-            raise ValueError(f"{source} has {len(found)} images of class {label}, {count // number} are needed.")
-        rows.append(rng.permutation(found)[: count // number])
+        if len(found) < last:
+            raise ValueError(f"{source} has {len(found)} images of class {label}, {last} are needed.")
+        rows.append(rng.permutation(found)[first:last])
     chosen = np.sort(np.concatenate(rows))
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -95,16 +95,22 @@ def test_section_shows_every_number_beside_the_papers():
     assert arms_section(study({}, {})) == []
 
 
-def test_steps_are_of_self_supervised_encoders_and_need_their_images(tmp_path):
+def test_steps_are_of_one_encoder_of_each_method_and_need_their_images(tmp_path):
     encoders = [StudyEncoder(name, "cifar:compact", f"{name}.safetensors", "self-supervised", name) for name in METHODS]
     encoders.append(StudyEncoder("supervised", "cifar:compact", "s.safetensors", "supervised"))
+    more = ("simclr-embedded", "simclr512")  # others of a method that is there
+    encoders += [StudyEncoder(name, "cifar:compact", None, "self-supervised", "simclr") for name in more]
     data = [Path("train.npz"), Path("test.npz")]
     steps = arms_steps(encoders, data, tmp_path, ArmsConfig(), 3)
-    assert [step.name for step in steps][:3] == ["data/arms", "simclr/gradients", "simclr/arms"] and len(steps) == 17
-    assert steps[1].needs == ("data/arms",) and steps[2].needs == ("data/arms", "data/test")
-    assert steps[2].arguments["test"] == str(tmp_path / "data" / "test.npz") and steps[0].arguments["count"] == 5000
+    names = ["data/arms", "data/arms-validation", "simclr/gradients", "simclr/arms"]
+    assert [step.name for step in steps][:4] == names and len(steps) == 18
+    assert steps[2].needs == ("data/arms",) and steps[3].needs == ("data/arms", "data/arms-validation", "data/test")
+    assert steps[3].arguments["test"] == str(tmp_path / "data" / "test.npz") and steps[0].arguments["count"] == 5000
+    assert steps[1].arguments["skip"] == 5000 and steps[3].arguments["validation"] == steps[1].arguments["out"]
     few = arms_steps(encoders, data, tmp_path, ArmsConfig(seeds=0, encoders=["byol"]), 3)
     assert [step.name for step in few] == ["data/arms", "byol/gradients"]
+    other = arms_steps(encoders, data, tmp_path, ArmsConfig(batches=0, encoders=["simclr512"]), 3)
+    assert [step.name for step in other] == ["data/arms", "data/arms-validation", "simclr512/arms"]
     assert arms_steps(encoders, data, tmp_path, ArmsConfig(seeds=0, batches=0), 3) == []
 
 

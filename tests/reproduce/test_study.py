@@ -73,7 +73,10 @@ def test_a_subset_is_balanced_and_belongs_to_its_seed(data):
     assert not (a["source_index"] == c["source_index"]).all()
     assert (a["images"] == np.load(source)["images"][a["source_index"]]).all()
     assert tuple(a["classes"]) == CIFAR10_CLASSES
-    with pytest.raises(ValueError, match="multiple of the 10 classes, got 55"):
+    write_subset(source, str(data / "e.npz"), 100, 0, skip=50)
+    e = np.load(data / "e.npz")
+    assert np.bincount(e["labels"]).tolist() == [10] * 10 and not set(e["source_index"]) & set(a["source_index"])
+    with pytest.raises(ValueError, match="multiples of the 10 classes, got 55"):
         write_subset(source, str(data / "d.npz"), 55, 0)
     with pytest.raises(ValueError, match="has 40 images of class 0, 50 are needed"):
         write_subset(source, str(data / "d.npz"), 500, 0)

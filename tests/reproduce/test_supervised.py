@@ -57,6 +57,22 @@ def test_a_killed_training_goes_on_to_the_same_network(data):
     assert not list(data.glob("*.pt"))  # the state between epochs goes when the file is there
 
 
+def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(data, monkeypatch):
+    images = read(str(data / "a.npz"))[0]
+    places = {image.numpy().tobytes(): place for place, image in enumerate(images)}
+    seen = []
+
+    def watched(batch, size, generator):
+        seen.extend(places[image.numpy().tobytes()] for image in batch)
+        return shifted_crops(batch, size, generator)
+
+    monkeypatch.setattr("examples.reproduce.supervised.shifted_crops", watched)
+    supervised(str(data / "a.npz"), str(data / "a.safetensors"), TINY)
+    epochs = [seen[start : start + 60] for start in range(0, 180, 60)]
+    assert all(sorted(epoch) == list(range(60)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3 and epochs[0] != sorted(epochs[0])
+
+
 def test_held_out_images_train_nothing(data):
     config = SupervisedConfig(epochs=2, crop_epochs=1, batch_size=20, holdout=20)
     images, labels = read(str(data / "a.npz"))

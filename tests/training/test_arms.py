@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -124,6 +125,29 @@ def test_trials_see_no_test_image_and_train_on_none_that_judges(tmp_path, monkey
     assert {entry[1:3] for entry in final} == {(start.images.fingerprint, test.fingerprint)} and len(final) == 4
 
 
+def test_validation_images_of_ones_own_judge_and_all_others_train(tmp_path, monkeypatch):
+    seen = []
+    original = pieces.evaluate_arm
+
+    def recorded(backbone, data, test, out, *others, **settings):
+        seen.append((out.parent.name, data.fingerprint, test.fingerprint))
+        return original(backbone, data, test, out, *others, **settings)
+
+    monkeypatch.setattr(pieces, "evaluate_arm", recorded)
+    start, test = parts()
+    judges = load_dataset("sample", "train").subset(torch.arange(1, 2000, 40))
+    call = partial(arms_study, start, tmp_path, CONFIG, SEARCH, test=test, variants=ARM_VARIANTS[:1])
+    run = call(validation=judges)
+    mine, judging, testing = start.images.fingerprint, judges.fingerprint, test.fingerprint
+    assert set(seen) == {("search", mine, judging), ("trained", mine, testing)}
+    assert "2 trials of 1 epochs an arm on 50 validation images" in run.findings[0]
+    with pytest.raises(ValueError, match="validation"):  # the pieces were chosen on other images
+        call()
+    for role, wrong in (("training", start.images), ("test", test)):
+        with pytest.raises(ValueError, match=f"validation must be other images than the {role} images"):
+            call(validation=wrong)
+
+
 def run_study(out, log):
     torch.set_num_threads(1)
     start, test = parts()
@@ -197,7 +221,7 @@ def test_a_trial_that_diverges_is_kept_as_such(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Arms, "_train", diverges)
     start, test = parts()
-    arms = Arms(start, tmp_path, CONFIG, SEARCH, test, None)
+    arms = Arms(start, tmp_path, CONFIG, SEARCH, test)
     assert arms.trial(ARM_VARIANTS[1], 1).accuracy is None
     assert json.loads((tmp_path / "trials" / "lasso" / "1.json").read_text())["accuracy"] is None
 
@@ -242,9 +266,12 @@ def test_command_leaves_a_run_and_its_tables(tmp_path, capsys):
     search = ["--trials", "1", "--epochs", "1", "--seeds", "0", "1", "--resamples", "50"]
     training = {"epochs": 1, "batch_size": 64, "view_size": 16}
     words = ["train", "arms", "--method", "simclr", "--out", str(tmp_path / "run"), *search, "--quiet", "--variants", "paper"]
-    assert main([*words, *(word for k, v in training.items() for word in (f"--training.{k}", str(v)))]) == 0, (
-        capsys.readouterr().err
-    )
+    words += [word for k, v in training.items() for word in (f"--training.{k}", str(v))]
+    assert main([*words, "--validation-data", "sample", "--validation-split", "test"]) == 1
+    assert "validation must be other images than the test images" in capsys.readouterr().err
+    images, labels = np.zeros((20, 32, 32, 3), np.uint8), np.arange(20) % 10
+    np.savez(tmp_path / "val.npz", images=images, labels=labels, classes=load_dataset("sample", "test").classes)
+    assert main([*words, "--validation-data", f"npz:{tmp_path / 'val.npz'}"]) == 0, capsys.readouterr().err
     run = Run.load(tmp_path / "run")
     assert {row["arm"] for row in table(run, "Every run")} >= {"before", "qscore", "paper-lasso"}
     assert (tmp_path / "run" / "trials.csv").read_text().startswith("arm,trial,learning rate")

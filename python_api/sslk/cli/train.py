@@ -145,6 +145,8 @@ def arms(
     split: str = "train",
     test_data: str | None = None,
     test_split: str = "test",
+    validation_data: str | None = None,
+    validation_split: str = "val",
     root: str | None = None,
     on_corrupt: OnCorrupt = "raise",
     discriminative: str | None = None,
@@ -165,10 +167,12 @@ def arms(
         out: folder; the same command goes on with the trials and trainings that it holds.
         model: the encoder, NAME or NAME@CHECKPOINT; the method's heads are taken from its checkpoint where they are in it.
         checkpoint_format: layout of the checkpoint, ema or LAYOUT+ema for averaged weights; detected by default.
-        data: labelled training images; a share of them judges the trials, all of them train the final encoders.
+        data: labelled training images; all of them train the final encoders.
         split: split of the training images.
         test_data: labelled images of the one evaluation of every final encoder; the same set by default.
         test_split: split of these images.
+        validation_data: labelled images that judge the trials; a share of the training images by default.
+        validation_split: split of these images.
         root: folder of the published data sets; the environment variable SSLK_DATA by default.
         on_corrupt: an unreadable image ends the work, or is left out, counted and listed.
         discriminative: file of `sslk qscore discover` for the encoder that training starts from; found on the training
@@ -183,9 +187,12 @@ def arms(
     images = DataSource(data, split, root).load(on_corrupt)
     start = _start(method, ModelSource(model, checkpoint_format), images, discriminative, False, options)
     test = DataSource(test_data or data, test_split, root).load(on_corrupt)
+    judge = None if validation_data is None else DataSource(validation_data, validation_split, root).load(on_corrupt)
     with output.progress() as update:
-        run = arms_study(start, out, training, search, test=test, variants=variants_by_name(variants), progress=update)
-    output.leave(_with_skipped(run, images, test), out)
+        run = arms_study(
+            start, out, training, search, test=test, validation=judge, variants=variants_by_name(variants), progress=update
+        )
+    output.leave(_with_skipped(run, images, test, judge), out)
 
 
 def gradients(

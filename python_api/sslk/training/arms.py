@@ -1,4 +1,4 @@
-"""Chooses every arm's settings on held-out training images, by as many trials, and trains each with them, seed by seed.
+"""Chooses every arm's settings on validation images, by as many trials, and trains each with them, seed by seed.
 
 Every finished piece is a file of its own, a trial `trials/ARM/NUMBER.json` and a final training `final/ARM/SEED.safetensors`:
 an interrupted study goes on with the pieces that are missing, and inside one of them with its last checkpoint.
@@ -41,7 +41,7 @@ class ArmTrial:
         arm: name of the variant.
         number: of the trial.
         settings: its learning rate and the lambdas that its penalty has.
-        accuracy: of a probe on the images held out, in [0, 1]; None where the training diverged.
+        accuracy: of a probe on the validation images, in [0, 1]; None where the training diverged.
     """
 
     arm: str
@@ -83,15 +83,27 @@ class Arms:
         config: settings of the final trainings; their learning rate, lambdas and seed are those of each training instead.
         search: of the choice.
         test: labelled test images, on which every final encoder is evaluated, and nothing else.
+        validation: labelled images that judge the trials, which then train on all images; a share of these is held out by
+            default.
         progress: called with the pieces done, to do, and which it is.
     """
 
     def __init__(
-        self, start: TrainingStart, out: Path, config: TrainingConfig, search: ArmSearch, test: Dataset, progress: Progress | None
+        self,
+        start: TrainingStart,
+        out: Path,
+        config: TrainingConfig,
+        search: ArmSearch,
+        test: Dataset,
+        validation: Dataset | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.start, self.out, self.config, self.search, self.test = start, out, config, search, test
         self.progress, self.done, self.total = progress, 0, 0
-        self.rest, self.validation = held_out_images(start.images, search.validation_share, search.seed)
+        if validation is None:
+            self.rest, self.validation = held_out_images(start.images, search.validation_share, search.seed)
+        else:
+            self.rest, self.validation = start.images, validation
         self._prepared: dict[str, Prepared] = {}
         self._sets: dict[str, DiscriminativeFeatures] = {}
 
@@ -107,7 +119,7 @@ class Arms:
         return trials, chosen, samples
 
     def trial(self, variant: Variant, number: int) -> ArmTrial:
-        """Train with the settings of one trial and judge it on the images held out; read where that was done."""
+        """Train with the settings of one trial and judge it on the validation images; read where that was done."""
         settings, file = planned_trials(variant, self.search)[number], self.out / "trials" / variant.name / f"{number}.json"
         if not file.exists():
             folder = self.out / "search" / f"{variant.name}-{number}"
@@ -171,7 +183,7 @@ class Arms:
         return result.top1
 
     def _at(self, place: str) -> Prepared:
-        """The start on the images that train there: `search`, less those held out, or `trained`, all."""
+        """The start on the images that train there: `search`, less those that are held out, or `trained`, all."""
         if place not in self._prepared:
             images = self.rest if place == "search" else self.start.images
             config = replace(self.config, seed=self.search.seed)
@@ -214,7 +226,9 @@ def best(trials: Sequence[ArmTrial], variant: Variant) -> dict[str, float]:
     return max(finished, key=lambda trial: (trial.accuracy, -trial.number)).settings
 
 
-def described(start: TrainingStart, config: TrainingConfig, search: ArmSearch, test: Dataset) -> dict[str, object]:
+def described(
+    start: TrainingStart, config: TrainingConfig, search: ArmSearch, test: Dataset, validation: Dataset | None = None
+) -> dict[str, object]:
     """What a study is of, by contents and not by names; pieces in a folder count for this alone.
 
     Variants and seeds may be added later.
@@ -226,6 +240,7 @@ def described(start: TrainingStart, config: TrainingConfig, search: ArmSearch, t
         "options": dict(start.options),
         "data": start.images.fingerprint,
         "test": test.fingerprint,
+        "validation": None if validation is None else validation.fingerprint,
         "training": training,
         "search": {k: v for k, v in asdict(search).items() if k not in ("seeds", "resamples", "keep")},
         "discriminative": None if start.discriminative is None else start.discriminative.summary(),

@@ -72,7 +72,8 @@ class ArmSearch:
         lambda2: lowest and highest.
         lasso: lowest and highest.
         epochs: of a trial.
-        validation_share: share of the training images, of every class, that judges the trials and trains none of them.
+        validation_share: share of the training images, of every class, that judges the trials and trains none of them, where
+            no validation images are given.
         seeds: of the final trainings, which take all images; as many as there are runs.
         seed: of the split, the lambdas, and the order and views of all trials.
         resamples: of the bootstrap.
