@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ def read_self_supervised(folder: Path, unfinished: bool = False) -> Trained:
         "architecture": {"name": "CifarResNet", "channels": kept.channels, "blocks": 1},
         "mean": json.loads(metadata["mean"]),
         "std": json.loads(metadata["std"]),
-        "dataset": f"{without_folders(data)}, {images} images",
+        "dataset": f"{dataset_name(data)}, {images:,} images",
         "fingerprint": fingerprint,
         "epochs": int(epochs) if epochs.is_integer() else round(epochs, 3),
         "schedule": config["epochs"],
@@ -120,7 +119,7 @@ def read_supervised(folder: Path) -> Trained:
     about = {
         "method": "supervised",
         "architecture": {"name": "CifarResNet", "channels": channels, "blocks": 1},
-        "dataset": f"{read['images']} training images with labels",
+        "dataset": f"{read['images']:,} training images with labels",
         **read,
         "provenance": {"torch": metadata["torch"]},
     }
@@ -133,13 +132,13 @@ def _split(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Ten
     return encoder, {name: tensor for name, tensor in tensors.items() if not name.startswith("backbone.")}
 
 
-def without_folders(data: str) -> str:
-    """A data set's name without the folders of its files.
+def dataset_name(data: str) -> str:
+    """A data set's name for a reader, without folders and endings of its files.
 
-    >>> without_folders("npz:/data/cifar/train.npz+npz:../test.npz"), without_folders("sample/train")
-    ('npz:train.npz+npz:test.npz', 'train')
+    >>> dataset_name("npz:/data/cifar/train.npz+npz:../test.npz"), dataset_name("sample/train")
+    ('train + test', 'train')
     """
-    return re.sub(r"[^:+]*/", "", data)
+    return " + ".join(Path(part.rpartition(":")[2]).stem for part in data.split("+"))
 
 
 def packed(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
