@@ -44,7 +44,7 @@ def _compression(study: Study, out: Path) -> tuple[Path, str] | None:
     for ax in axes[:, 0]:
         ax.set_ylabel("top-1 [%]", fontsize=8)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(SELECTIONS), frameon=False, fontsize=7)
+    figure.legend(handles, labels, loc="outside lower center", ncols={1: 2, 2: 3}.get(across, 5), frameon=False, fontsize=7)
     alt = "Top-1 of linear probes over the share of features left out, for five selections, one panel per encoder."
     return _save(figure, out / "compression.svg", ["encoder", "selection", "left out [%]", "top-1 [%]", "std"], numbers), alt
 
@@ -76,7 +76,7 @@ def _failure(study: Study, out: Path) -> tuple[Path, str] | None:
     found = [item for item in study.encoders if "failure" in item.runs]
     if not found:
         return None
-    figure, ax = plt.subplots(figsize=(7.2, 1.2 + 0.42 * len(found)), layout="constrained")
+    figure, ax = plt.subplots(figsize=(7.2, 1.2 + 0.6 * len(found)), layout="constrained")
     numbers: list[list[Any]] = []
     for number, item in enumerate(found):
         rows = [row for row in records(table(item.runs["failure"], "Predicting")) if row["AUROC low"] is not None]
@@ -84,7 +84,7 @@ def _failure(study: Study, out: Path) -> tuple[Path, str] | None:
             error = [[row["AUROC"] - row["AUROC low"]], [row["AUROC high"] - row["AUROC"]]]
             ax.errorbar(
                 row["AUROC"],
-                number + 0.13 * (place - (len(rows) - 1) / 2),
+                number + 0.8 * ((place + 0.5) / len(rows) - 0.5),
                 xerr=error,
                 fmt="o",
                 markersize=3,
