@@ -112,7 +112,8 @@ def test_encoders_of_a_folder_join_the_embedded_one(tmp_path):
 
 def test_steps_come_after_those_they_need(tmp_path):
     zips = dict.fromkeys(("tiny-imagenet", "camvid"), tmp_path)
-    steps = make_steps(find_encoders(None) + controls(tmp_path), [tmp_path, tmp_path], zips, tmp_path, StudyConfig())
+    packaged = find_encoders(None)
+    steps = make_steps(packaged + controls(tmp_path, packaged), [tmp_path, tmp_path], zips, tmp_path, StudyConfig())
     seen = set()
     for step in steps:
         assert set(step.needs) <= seen, step.name
