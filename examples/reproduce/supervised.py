@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sslk.data.augment import CIFAR10_MEAN, CIFAR10_STD
+from sslk.files.tensors import read_tensors
 from sslk.models.cifar_resnet import CifarResNet
 from sslk.progress import Progress
 from sslk.results.atomic import write_atomically
@@ -81,7 +82,8 @@ def supervised(
 
     Args:
         data: an .npz with `images` and `labels`.
-        out: safetensors file for network and head, float16; its state between epochs lies beside it until the end.
+        out: safetensors file for network and head, float16; its state between epochs lies beside it until the end. A file
+            that is there, of as many images and the same settings, is what this call gives.
         config: the training.
         test: an .npz whose top-1 is reported for every epoch, and decides nothing.
         progress: called with what is done and to do.
@@ -97,6 +99,10 @@ def supervised(
     held, used = order[: config.holdout], order[config.holdout :]
     if len(used) < config.batch_size:
         raise ValueError(f"batch_size must be at most the {len(used)} training images, got {config.batch_size}.")
+    file = Path(out)
+    about = {"images": len(used), "settings": asdict(config)}
+    if (finished := _finished(file, about)) is not None:
+        return finished
     judged = {"holdout_top1": (images[held], labels[held])} if len(held) else {}
     judged |= {"test_top1": read(test)} if test else {}
     torch.manual_seed(config.seed)
@@ -106,7 +112,6 @@ def supervised(
     )
     steps = len(used) // config.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.epochs * steps)
-    file = Path(out)
     file.parent.mkdir(parents=True, exist_ok=True)
     state, logs = file.with_name(f"{file.stem}-{LAST}"), []
     identity = {"config": asdict(config), "images": len(images)}
@@ -135,18 +140,9 @@ def supervised(
         logs.append(record | {name: round(top1(model, *found), 4) for name, found in judged.items()})
         parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
         _keep(state, {"identity": identity, "logs": logs, **parts})
-    about = {
-        "format": "pt",
-        "method": "supervised",
-        "images": len(used),
-        "epochs": config.epochs,
-        "settings": asdict(config),
-        "mean": CIFAR10_MEAN,
-        "std": CIFAR10_STD,
-        "log": logs,
-        "torch": torch.__version__,
-    }
-    save_method(model, file, about, half=True)
+    named = {"format": "pt", "method": "supervised", "epochs": config.epochs}
+    more = {"mean": CIFAR10_MEAN, "std": CIFAR10_STD, "log": logs, "torch": torch.__version__}
+    save_method(model, file, {**named, **about, **more}, half=True)
     state.unlink(missing_ok=True)
     return logs
 
@@ -187,6 +183,15 @@ def top1(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     with torch.inference_mode():
         answers = torch.cat([model(normalized(batch)).argmax(1) for batch in images.split(500)])
     return float((answers == labels).float().mean())
+
+
+def _finished(file: Path, about: dict[str, Any]) -> list[dict[str, float]] | None:
+    """The record in the file of a training that is `about` the same."""
+    if not file.is_file():
+        return None
+    found = read_tensors(file, "the network")[1]
+    same = all(found.get(name) == json.dumps(value) for name, value in about.items())
+    return json.loads(found["log"]) if same else None
 
 
 def _keep(path: Path, content: dict[str, Any]) -> None:

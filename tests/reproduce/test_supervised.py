@@ -1,6 +1,7 @@
 """The supervised control: crops as drawn, an epoch resumed is the epoch, held-out images train nothing."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_a_killed_training_goes_on_to_the_same_network(data):
     first, second = (load_backbone("cifar:compact", data / f"{name}.safetensors") for name in ("whole", "again"))
     assert all(torch.equal(a, b) for a, b in zip(first.net.state_dict().values(), second.net.state_dict().values(), strict=True))
     assert not list(data.glob("*.pt"))  # the state between epochs goes when the file is there
+
+
+def test_a_finished_training_is_not_done_again(data, monkeypatch):
+    out = data / "a.safetensors"
+    logs = supervised(str(data / "a.npz"), str(out), TINY)
+    assert supervised(str(data / "a.npz"), str(out), replace(TINY, seed=1)) != logs  # another training takes its place
+    logs = supervised(str(data / "a.npz"), str(out), TINY)
+    monkeypatch.setattr("examples.reproduce.supervised.shifted_crops", None)  # nothing can be trained
+    before = out.read_bytes()
+    assert supervised(str(data / "a.npz"), str(out), TINY) == logs and out.read_bytes() == before
 
 
 def test_every_epoch_sees_every_image_once_in_an_order_of_its_own(data, monkeypatch):

@@ -127,19 +127,26 @@ def test_trials_see_no_test_image_and_train_on_none_that_judges(tmp_path, monkey
 
 def test_validation_images_of_ones_own_judge_and_all_others_train(tmp_path, monkeypatch):
     seen = []
-    original = pieces.evaluate_arm
+    prepared = []
+    original, prepares = pieces.evaluate_arm, pieces.prepare
 
     def recorded(backbone, data, test, out, *others, **settings):
         seen.append((out.parent.name, data.fingerprint, test.fingerprint))
         return original(backbone, data, test, out, *others, **settings)
 
+    def counted(start, *args):
+        prepared.append(start.images.fingerprint)
+        return prepares(start, *args)
+
     monkeypatch.setattr(pieces, "evaluate_arm", recorded)
+    monkeypatch.setattr(pieces, "prepare", counted)
     start, test = parts()
     judges = load_dataset("sample", "train").subset(torch.arange(1, 2000, 40))
     call = partial(arms_study, start, tmp_path, CONFIG, SEARCH, test=test, variants=ARM_VARIANTS[:1])
     run = call(validation=judges)
     mine, judging, testing = start.images.fingerprint, judges.fingerprint, test.fingerprint
     assert set(seen) == {("search", mine, judging), ("trained", mine, testing)}
+    assert prepared == [mine]  # all train on the same images, whose features and set are found once
     assert "2 trials of 1 epochs an arm on 50 validation images" in run.findings[0]
     with pytest.raises(ValueError, match="validation"):  # the pieces were chosen on other images
         call()
@@ -216,7 +223,7 @@ def test_choice_takes_the_first_of_equals_and_no_diverged_one():
 
 
 def test_a_trial_that_diverges_is_kept_as_such(tmp_path, monkeypatch):
-    def diverges(self, place, variant, config, folder, judged_on):
+    def diverges(self, *args):
         raise NonFiniteError("the loss is not finite")
 
     monkeypatch.setattr(Arms, "_train", diverges)

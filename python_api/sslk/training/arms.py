@@ -102,8 +102,10 @@ class Arms:
         self.progress, self.done, self.total = progress, 0, 0
         if validation is None:
             self.rest, self.validation = held_out_images(start.images, search.validation_share, search.seed)
-        else:
+            self._trials_at = "search"
+        else:  # trials see the images of the final trainings, so what was prepared on these is theirs
             self.rest, self.validation = start.images, validation
+            self._trials_at = "trained"
         self._prepared: dict[str, Prepared] = {}
         self._sets: dict[str, DiscriminativeFeatures] = {}
 
@@ -125,7 +127,7 @@ class Arms:
             folder = self.out / "search" / f"{variant.name}-{number}"
             config = replace(self._config(variant, settings), epochs=self.search.epochs, seed=self.search.seed)
             try:
-                accuracy = self._train("search", variant, config, folder, self.validation)
+                accuracy = self._train(self._trials_at, "logreg", variant, config, folder, self.validation)
             except (NonFiniteError, NoDiscriminativeFeatures):
                 accuracy = None
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +144,8 @@ class Arms:
         file = self.out / "final" / variant.name / f"{seed}.safetensors"
         if not file.exists():
             folder = self.out / "trained" / f"{variant.name}-{seed}"
-            self._train("trained", variant, replace(self._config(variant, settings), seed=seed), folder, self.test)
+            config = replace(self._config(variant, settings), seed=seed)
+            self._train("trained", "linear", variant, config, folder, self.test)
             ArmSamples.load(folder / SAMPLES).save(file, half=True)
             self._clear(folder)
         self._tell(f"{variant.name}, seed {seed}")
@@ -163,11 +166,12 @@ class Arms:
     def _config(self, variant: Variant, settings: dict[str, float]) -> TrainingConfig:
         return replace(self.config, **{**variant.settings, **settings})
 
-    def _train(self, place: str, variant: Variant, config: TrainingConfig, folder: Path, judged_on: Dataset) -> float:
+    def _train(
+        self, place: str, probe: Probe, variant: Variant, config: TrainingConfig, folder: Path, judged_on: Dataset
+    ) -> float:
         """Train and evaluate; the accuracy. Scores are those of the set of the start, whatever set the penalty saw."""
         prepared = self._at(place)
         trained, log = prepared.train(folder, config, variant.arm, discriminative=self._set(place, config))
-        probe: Probe = "logreg" if place == "search" else "linear"
         result = evaluate_arm(
             trained,
             prepared.start.images,
