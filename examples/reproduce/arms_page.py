@@ -124,7 +124,7 @@ def gradients_table(weighed: Sequence[tuple[EncoderResults, Run]]) -> str:
         terms = ("lambda1 term", "lambda2 term", "lasso term")
         cells = [_share(shares[term]) for term in terms]
         equal = [1e-2 / shares[term]["encoder [%]"] if shares[term]["encoder [%]"] else None for term in terms]
-        rows.append([found.encoder.name, *cells, *("" if value is None else f"{value:.1g}" for value in equal)])
+        rows.append([found.encoder.name, *cells, *("" if value is None else _digits(value, 1) for value in equal)])
     names = ("lambda1", "lambda2", "lasso")
     columns = ["encoder", *(f"{name} term [%]" for name in names), *(f"equal at {name}" for name in names)]
     return markdown(columns, rows)
@@ -141,7 +141,17 @@ def _further(study: Study, trained: Sequence[tuple[EncoderResults, Run]]) -> lis
 
 
 def _share(row: dict[str, Any]) -> str:
-    return f"{row['encoder [%]']:.2g} [{row['encoder low [%]']:.2g}, {row['encoder high [%]']:.2g}]"
+    value, low, high = (_digits(row[name], 2) for name in ("encoder [%]", "encoder low [%]", "encoder high [%]"))
+    return f"{value} [{low}, {high}]"
+
+
+def _digits(value: float, count: int) -> str:
+    """So many significant digits, large numbers without an exponent.
+
+    >>> _digits(99.6, 2), _digits(21.3, 1), _digits(6.84e-6, 2)
+    ('100', '20', '6.8e-06')
+    """
+    return f"{float(f'{value:.{count}g}'):g}"
 
 
 def _mean(row: dict[str, Any]) -> str:

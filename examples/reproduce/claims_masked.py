@@ -170,6 +170,6 @@ CLAIMS = [
         "of originals and foregrounds are of the same variant.",
         "Less than half, for both.",
         supervised_neighbours,
-        {"does not hold": "The control is trained for minutes and has not learnt to look past the blackened area."},
+        {"does not hold": "The control is small, saw whole images alone and has not learnt to look past the blackened area."},
     ),
 ]

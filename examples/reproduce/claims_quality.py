@@ -144,7 +144,7 @@ CLAIMS = [
         "Q-Score also predicts failures of supervised encoders.",
         f"{_INTERVAL} 0.5.",
         auroc("supervised"),
-        {"undecided": "The control is trained for minutes.", "does not hold": "The control is trained for minutes."},
+        dict.fromkeys(("undecided", "does not hold"), "The control is a small network of few epochs."),
     ),
     Claim(
         "q-compress",
