@@ -14,18 +14,21 @@ from examples.reproduce.results import STUDY
 from sslk.evaluation.run import STATE
 from sslk.results.run import RESULTS
 
+CURVES = "curves"  # in a study's folder, where `curves.py --out` may put its run
+CURVES_FILES = (f"{CURVES}.svg", f"{CURVES}.csv")
 _THEN = (1980, 1, 1, 0, 0, 0)  # the same results give the same bytes
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")  # of an absolute path
 
 
 def pack_results(folder: Path, file: Path) -> None:
-    """Write the results of all runs below a study's folder, and its state, into one zip.
+    """Write the results of all runs below a study's folder, its state and the curves of pre-training into one zip.
 
     Args:
         folder: of the study.
         file: the zip; it is replaced.
     """
-    found = sorted(path for name in (STUDY, STATE, RESULTS) for path in folder.rglob(name))
+    drawn = [path for name in CURVES_FILES if (path := folder / CURVES / name).is_file()]
+    found = sorted([*drawn, *(path for name in (STUDY, STATE, RESULTS) for path in folder.rglob(name))])
     temporary = file.with_suffix(".tmp")
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in found:

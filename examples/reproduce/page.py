@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from examples.reproduce import page_tables as tables
 from examples.reproduce.agree import agreement_table
-from examples.reproduce.archive import pack_results
+from examples.reproduce.archive import CURVES, CURVES_FILES, pack_results
 from examples.reproduce.arms_page import arms_section
 from examples.reproduce.claims import UNTESTABLE, judge_all
 from examples.reproduce.encoders import missing_methods
@@ -18,11 +19,11 @@ from examples.reproduce.page_tables import markdown
 from examples.reproduce.pictures import draw
 from examples.reproduce.results import Study, read_study
 from examples.reproduce.verdict import STATES, Verdict
+from sslk.results.run import RESULTS, Run
 
 NAME = "reproduction"
 RESULTS_FILE = "results.zip"
 _WORDS = dict(zip(STATES, ("hold", "do not hold", "are undecided", "were not tested"), strict=True))
-CURVES = ("curves.svg", "Linear-probe accuracy of every encoder over the epochs of its training; the numbers are in curves.csv.")
 
 
 def write_page(folder: Path, out: Path, compare: Path | None = None) -> Path:
@@ -30,7 +31,7 @@ def write_page(folder: Path, out: Path, compare: Path | None = None) -> Path:
 
     Args:
         folder: of the study; unfinished parts are left out and named.
-        out: where to; figures go to `out/reproduction/`, with curves.svg of `curves.py` shown where it lies there.
+        out: where to; figures go to `out/reproduction/`.
         compare: another study, of another seed, for the section on agreement.
 
     Returns:
@@ -39,12 +40,11 @@ def write_page(folder: Path, out: Path, compare: Path | None = None) -> Path:
     study = read_study(folder)
     verdicts = judge_all(study)
     pictures = draw(study, out / NAME)
-    if (out / NAME / CURVES[0]).is_file():
-        pictures["curves"] = (out / NAME / CURVES[0], CURVES[1])
     parts = [
         *_head(study, verdicts),
         _list(verdicts),
-        *_section("## Encoders", tables.encoders_table(study), _shown(pictures, "curves")),
+        *_section("## Encoders", tables.encoders_table(study)),
+        *_pretraining(folder, out / NAME),
         "## The claims one by one",
         *(part for paper in dict.fromkeys(verdict.claim.paper for verdict in verdicts) for part in _claims(verdicts, paper)),
         "### Not testable here",
@@ -85,6 +85,23 @@ def _head(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
             "new."
         )
     return lines
+
+
+def _pretraining(folder: Path, out: Path) -> list[str]:
+    """What `curves.py --out STUDY/curves` has found: the picture, and which trainings were still rising."""
+    source = folder / CURVES
+    if not (source / RESULTS).is_file():
+        return []
+    for name in CURVES_FILES:
+        shutil.copyfile(source / name, out / name)
+    how, *found = Run.load(source).findings
+    picture = f"![Probe accuracy over the epochs of pre-training, a line a method; the numbers are in {CURVES}.csv.]"
+    return [
+        "### Pre-training over its epochs",
+        f"{how} (The table above is of another probe, on all training images.)",
+        f"{picture}({NAME}/{CURVES}.svg)",
+        "\n".join(f"* {sentence}" for sentence in found),
+    ]
 
 
 def _list(verdicts: Sequence[Verdict]) -> str:

@@ -13,6 +13,7 @@ from examples.reproduce import study as command
 from examples.reproduce.archive import study_folder
 from examples.reproduce.config import StudyConfig
 from examples.reproduce.controls import supervised_control, untrained
+from examples.reproduce.curves_run import Curve, curves_run
 from examples.reproduce.elsewhere import present, write_splits
 from examples.reproduce.encoders import METHODS, controls, find_encoders, missing_methods
 from examples.reproduce.page import write_page
@@ -204,6 +205,8 @@ def test_the_page_shows_the_numbers_of_the_runs(tmp_path):
     whole = made.study((made.encoder(name="simclr-embedded"), runs), (made.encoder("untrained"), runs))
     made.save(whole, tmp_path / "run")
     made.save(made.study((made.encoder(name="simclr-embedded"), {"linear": made.probe(0.9)}), seed=1), tmp_path / "second")
+    hits = torch.arange(200) < 140
+    curves_run([Curve("byol", 10, {9: hits & (torch.arange(200) > 40), 10: hits})], 90).save(tmp_path / "run/curves")
     page = write_page(tmp_path / "run", tmp_path / "docs", tmp_path / "second").read_text()
     assert "71.2 [69.2, 73.2]" in page and "0.632 [0.612, 0.652]" in page and "0.420" in page
     assert "31.4 [30.4, 32.4]" in page and "+1.50 [+1.00, +2.00]" not in page and "| 69.50 | -0.50 [-1.00, +0.00] |" in page
@@ -215,6 +218,10 @@ def test_the_page_shows_the_numbers_of_the_runs(tmp_path):
         assert again == page and "/home/me/" not in (folder / "untrained/linear/results.json").read_text()
     verdicts = {v["key"]: v["state"] for v in json.loads((tmp_path / "docs/reproduction/verdicts.json").read_text())}
     assert verdicts["q-auroc"] == "holds" and verdicts["q-supervised"] == "not tested"
-    for name in ("compression", "cka", "failure"):
+    assert "* BYOL: 70.0 % [63.3, 75.9] after 10 of 10 epochs; still rising: +20.50 points [" in page
+    assert page.index("## Encoders") < page.index("reproduction/curves.svg") < page.index("## The claims one by one")
+    for name in ("docs", "again"):
+        assert (tmp_path / name / "reproduction/curves.csv").read_text().startswith("method,epoch,top1,low,high\nbyol,9,49.5,")
+    for name in ("compression", "cka", "failure", "curves"):
         assert (tmp_path / f"docs/reproduction/{name}.svg").stat().st_size > 1000
         assert f"reproduction/{name}.svg" in page
