@@ -28,7 +28,7 @@ def arms_section(study: Study) -> list[str]:
     weighed = [(found, run) for found in study.encoders if (run := run_of(study, found, "gradients")) is not None]
     parts = ["### Further training in three arms"] if trained or weighed else []
     if weighed:
-        parts += [_ABOUT_GRADIENTS, gradients_table(weighed)]
+        parts += [_ABOUT_GRADIENTS, gradients_table(weighed), _vanishing(weighed)]
     if trained:
         parts += [
             _about(study, [run for _, run in trained]),
@@ -120,7 +120,7 @@ def gradients_table(weighed: Sequence[tuple[EncoderResults, Run]]) -> str:
     """Shares at 1e-4 and the lambdas of equal size."""
     rows = []
     for found, run in weighed:
-        shares = {row["term"]: row for row in records(table(run, "Gradient over")) if abs(row["lambda"] - 1e-4) < 1e-9}
+        shares = _shares(run)
         terms = ("lambda1 term", "lambda2 term", "lasso term")
         cells = [_share(shares[term]) for term in terms]
         equal = [1e-2 / shares[term]["encoder [%]"] if shares[term]["encoder [%]"] else None for term in terms]
@@ -128,6 +128,23 @@ def gradients_table(weighed: Sequence[tuple[EncoderResults, Run]]) -> str:
     names = ("lambda1", "lambda2", "lasso")
     columns = ["encoder", *(f"{name} term [%]" for name in names), *(f"equal at {name}" for name in names)]
     return markdown(columns, rows)
+
+
+def _vanishing(weighed: Sequence[tuple[EncoderResults, Run]]) -> str:
+    """What the table says of the paper's weight."""
+    shares = [_shares(run) for _, run in weighed]
+    largest = max(share["lambda1 term"]["encoder high [%]"] for share in shares)
+    second = [share["lambda2 term"]["encoder [%]"] for share in shares]
+    vanishes = ": it vanishes there" if largest < 0.1 else ""
+    return (
+        f"At 1e-4 the first term, which alone lifts low Q-Scores, has at most {_digits(largest, 1)} % of the SSL loss's "
+        f"gradient{vanishes}. The second has {_digits(min(second), 2)} to {_digits(max(second), 2)} %."
+    )
+
+
+def _shares(run: Run) -> dict[str, dict[str, Any]]:
+    """The row of each term at the paper's weight."""
+    return {row["term"]: row for row in records(table(run, "Gradient over")) if abs(row["lambda"] - 1e-4) < 1e-9}
 
 
 def _further(study: Study, trained: Sequence[tuple[EncoderResults, Run]]) -> list[str]:

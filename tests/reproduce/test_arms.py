@@ -91,6 +91,7 @@ def test_section_shows_every_number_beside_the_papers():
     assert "| qscore less baseline | **mean** | +1.00 [-5.35, +7.35] |" in text  # Student over two encoders
     assert "| simclr | baseline | 0.1 |  |  |  | 59.25 |" in text
     assert "| simclr | 0.0003 [0.00027, 0.00033] | 6 [5.4, 6.6] | 0 [0, 0] | 30 | 0.002 |  |" in text
+    assert "has at most 0.0003 % of the SSL loss's gradient: it vanishes there. The second has 6 to 6 %." in text
     assert "41 trainings were read from the committed results" in text
     assert arms_section(study({}, {})) == []
 
