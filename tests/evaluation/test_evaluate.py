@@ -64,6 +64,26 @@ def test_a_second_run_does_what_is_missing_and_no_more(tmp_path, step):
     assert len(CALLS) == 6
 
 
+def test_what_needs_a_step_made_anew_is_done_again_also_after_an_interruption(tmp_path, step):
+    before = [step("a"), step("b", "a"), step("c", "b"), step("d", "a"), step("e")]
+    Evaluation(tmp_path / "out", before, {}).run()
+    state = json.loads((tmp_path / "out" / STATE).read_text())
+    CALLS.clear()
+    with pytest.raises(KeyboardInterrupt):
+        Evaluation(tmp_path / "out", [step("a", seed=1), step("b", "a", interrupt=True)], {}).run()
+    Evaluation(tmp_path / "out", [step("a", seed=1), *before[1:]], {}).run()
+    assert [call[-1] for call in CALLS] == ["a", "b", "b", "c", "d"]
+    for outcome in state["steps"].values():  # one that an older version has left: all are done
+        del outcome["place"]
+    (tmp_path / "out" / STATE).write_text(json.dumps(state))
+    CALLS.clear()
+    Evaluation(tmp_path / "out", before, {}).run()
+    assert CALLS == []
+    before[0].output.unlink()
+    Evaluation(tmp_path / "out", before, {}).run()
+    assert [call[-1] for call in CALLS] == ["a", "b", "c", "d"]
+
+
 def test_another_evaluation_in_the_folder_is_refused(tmp_path, step):
     Evaluation(tmp_path / "out", [step("a")], {"data": "cifar10"}).run()
     with pytest.raises(ValueError, match="data 'cifar10', not 'stl10': give another --out"):

@@ -25,12 +25,13 @@ _SPEED = {"workers", "batch_size", "device"}
 
 @dataclass
 class Outcome:
-    """How a step ended: its arguments then, seconds it took, and the error if it failed."""
+    """How a step ended: its arguments then, seconds it took, the error if it failed, and its place among all that ended well."""
 
     state: State
     arguments: dict[str, Any]
     seconds: float | None = None
     error: str | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ class Evaluation:
             self.outcomes = begun.steps
 
     def is_done(self, step: Step) -> bool:
-        """Whether the step ended well with these arguments and its output is still there."""
+        """Whether the step ended well with these arguments, after all that it needs, and its output is still there."""
         outcome = self.outcomes.get(step.name)
         if outcome is None or outcome.state != "done" or not step.output.exists():
             return False
+        if any(self.outcomes[name].place > outcome.place for name in step.needs if name in self.outcomes):
+            return False  # what it needs was made anew since, in this call or in one that was interrupted
         return _chosen(step, outcome.arguments) == _chosen(step, recorded(step))
 
     def run(
@@ -88,7 +91,6 @@ class Evaluation:
         Raises:
             ValueError: workers is below 1, or steps wait for each other.
         """
-        fresh: set[str] = set()
         left = dict(enumerate(self.steps))
         running: dict[Future[Ended], Step] = {}
         with runner(workers) as pool:
@@ -99,7 +101,7 @@ class Evaluation:
                     if len(running) == workers or not open_.isdisjoint(step.needs):
                         continue
                     del left[number]
-                    if self._begins(step, fresh):
+                    if self._begins(step):
                         if on_step:
                             on_step(number, step)
                         running[begin(pool, step, _named(progress, step.name) if workers == 1 else None)] = step
@@ -115,16 +117,16 @@ class Evaluation:
                         self._write_log(step, found.traceback)
                         self._remember(step, Outcome("failed", recorded(step), error=found.error))
                     else:
-                        fresh.add(step.name)
-                        self._remember(step, Outcome("done", recorded(step), found.seconds))
+                        place = 1 + max((outcome.place for outcome in self.outcomes.values()), default=0)
+                        self._remember(step, Outcome("done", recorded(step), found.seconds, place=place))
         return {step.name: self.outcomes[step.name].state for step in self.steps}
 
-    def _begins(self, step: Step, fresh: set[str]) -> bool:
+    def _begins(self, step: Step) -> bool:
         """Whether a step is to be carried out: not if it is done, nor if one that it needs is not."""
         broken = [name for name in step.needs if self.outcomes[name].state != "done"]
         if broken:
             self._remember(step, Outcome("left out", recorded(step), error=f"needs {', '.join(broken)}"))
-        return not broken and not (self.is_done(step) and fresh.isdisjoint(step.needs))
+        return not broken and not self.is_done(step)
 
     def log_of(self, step: Step) -> Path:
         """Where the traceback of a failed step is."""
