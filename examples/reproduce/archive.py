@@ -33,7 +33,7 @@ def pack_results(folder: Path, file: Path) -> None:
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in found:
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _THEN)
-            archive.writestr(entry, _told(path), zipfile.ZIP_DEFLATED)
+            archive.writestr(entry, path.read_bytes() if path.name in CURVES_FILES else _told(path), zipfile.ZIP_DEFLATED)
     temporary.replace(file)
 
 
