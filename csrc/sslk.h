@@ -3,6 +3,7 @@
 #pragma once
 
 #include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -36,6 +37,13 @@ template <typename... Parts>
       ::sslk::fail(__VA_ARGS__);   \
     }                              \
   } while (0)
+
+// The return code of torch's C functions as an exception; newer headers can tell what torch itself said.
+#ifdef STABLE_TORCH_ERROR_CODE_CHECK
+#define SSLK_TORCH_CHECK(call) STABLE_TORCH_ERROR_CODE_CHECK(call)
+#else
+#define SSLK_TORCH_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
 
 inline std::string shape_of(const Tensor& t) {
   std::ostringstream out;

@@ -16,7 +16,7 @@ namespace sslk {
 class OnDeviceOf {
  public:
   explicit OnDeviceOf(const Tensor& t) : index_(t.get_device_index()), guard_(index_) {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream_));
+    SSLK_TORCH_CHECK(aoti_torch_get_current_cuda_stream(index_, &stream_));
     STD_CUDA_CHECK(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index_));
   }
   cudaStream_t stream() const { return static_cast<cudaStream_t>(stream_); }

@@ -20,7 +20,7 @@ Tensor products_of(const Tensor& a, const Tensor& b) {
   }
   std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(bt),
                                     torch::stable::detail::from(ScalarType::Float)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::mm", "dtype", stack.data(), TORCH_ABI_VERSION));
+  SSLK_TORCH_CHECK(torch_call_dispatcher("aten::mm", "dtype", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 

@@ -14,7 +14,7 @@ namespace {
 std::tuple<Tensor, Tensor, Tensor> svd(const Tensor& a) {
   std::array<StableIValue, 3> stack{torch::stable::detail::from(a), torch::stable::detail::from(false),
                                     torch::stable::detail::from(std::nullopt)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linalg_svd", "", stack.data(), TORCH_ABI_VERSION));
+  SSLK_TORCH_CHECK(torch_call_dispatcher("aten::linalg_svd", "", stack.data(), TORCH_ABI_VERSION));
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1]),
           torch::stable::detail::to<Tensor>(stack[2])};
 }
@@ -59,7 +59,7 @@ Tensor core_of(const CentredBlock& z) {
       z.pack(0, m, first, count, data + m * row, col, ScalarType::Double, nullptr);
     }
     AtenTensorHandle factors, tau;
-    STABLE_TORCH_ERROR_CODE_CHECK(
+    SSLK_TORCH_CHECK(
         aoti_torch_cpu_geqrf(matrix_view(data, m + count, m, row, col, ScalarType::Double).get(), &factors, &tau));
     const Tensor packed(factors), unused(tau);
     const double* upper = static_cast<const double*>(packed.const_data_ptr());

@@ -26,12 +26,12 @@ class Machine : public DeviceMachine {
   template <typename C>
   void multiply(const Matrix<C>& out, const Matrix<C>& a, const Matrix<C>& b, bool accumulate) {
     const Tensor target = view(out);
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_addmm_out(target.get(), target.get(), view(a).get(), view(b).get(),
+    SSLK_TORCH_CHECK(aoti_torch_cuda_addmm_out(target.get(), target.get(), view(a).get(), view(b).get(),
                                                             accumulate ? 1.0 : 0.0, 1.0));
   }
   void qr(const Matrix<double>& a) {
     AtenTensorHandle factors, tau;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_geqrf(view(a).get(), &factors, &tau));
+    SSLK_TORCH_CHECK(aoti_torch_cuda_geqrf(view(a).get(), &factors, &tau));
     const Tensor packed(factors), unused(tau);
     Tensor target = view(a);
     torch::stable::copy_(target, packed);
@@ -39,7 +39,7 @@ class Machine : public DeviceMachine {
   Svd svd(const Matrix<double>& a) {
     std::array<StableIValue, 4> stack{torch::stable::detail::from(view(a)), torch::stable::detail::from(false),
                                       torch::stable::detail::from(std::nullopt)};
-    STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::linalg_svd", "", stack.data(), TORCH_ABI_VERSION));
+    SSLK_TORCH_CHECK(torch_call_dispatcher("aten::linalg_svd", "", stack.data(), TORCH_ABI_VERSION));
     const auto keep = [&](int k) {
       memory_.push_back(torch::stable::detail::to<Tensor>(stack[k]));
       return memory_.back();
