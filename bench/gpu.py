@@ -51,7 +51,7 @@ class Plan:
         self.environment = {
             # A container may set it; what torch computes in float32 here is to be float32.
             **{key: value for key, value in os.environ.items() if key != "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"},
-            "PYTHONPATH": str(BUILD / "lib"),
+            "PYTHONPATH": os.pathsep.join([str(BUILD / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "2",
