@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -181,35 +182,65 @@ def test_gradient(simt: ctypes.CDLL, d: int, dtype: torch.dtype, misalign: int) 
                 assert got[~finite].isnan().all()
 
 
+def emulated_loss(
+    simt: ctypes.CDLL, q: Tensor, columns: Tensor, alpha: Tensor | None = None, beta: Tensor | None = None
+) -> Tensor:
+    loss = torch.empty((), dtype=q.dtype)
+    simt.simt_penalty_loss(
+        ctypes.c_bool(q.dtype == torch.float64),
+        pointer(q),
+        ctypes.c_int64(q.numel()),
+        ctypes.c_double(0.3),
+        pointer(alpha),
+        pointer(columns),
+        ctypes.c_int64(columns.numel()),
+        ctypes.c_double(0.2),
+        pointer(beta),
+        pointer(loss),
+    )
+    return loss
+
+
+# By one block, the last of which is full, and by several.
+LOSS_SIZES = [(0, 33), (1, 1), (1, 33), (700, 33), (512, 2048), (16000, 384), (16000, 385), (3, 17000), (600_000, 7)]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("n", [0, 1, 700])
-def test_penalty_loss(simt: ctypes.CDLL, dtype: torch.dtype, n: int) -> None:
+@pytest.mark.parametrize(("n", "d"), LOSS_SIZES)
+def test_penalty_loss(simt: ctypes.CDLL, dtype: torch.dtype, n: int, d: int) -> None:
     generator = torch.Generator().manual_seed(n)
-    q, columns = torch.rand(n, generator=generator, dtype=dtype), torch.rand(33, generator=generator, dtype=dtype)
-    loss = torch.empty((), dtype=dtype)
-    weights = ctypes.c_double(0.3), ctypes.c_double(0.2)
+    q, columns = torch.rand(n, generator=generator, dtype=dtype), torch.rand(d, generator=generator, dtype=dtype)
+    alpha, beta = torch.tensor(0.9, dtype=dtype), torch.tensor(0.1, dtype=dtype)
+    for thresholds in ((None, None), (alpha, None), (None, beta), (alpha, beta)):
+        wide = [None if t is None else t.double() for t in thresholds]
+        low, high = wide
+        if n:
+            want = penalty_loss(q.double(), columns.double(), 0.3, 0.2, low, high)
+        else:
+            mean = columns.double().mean() if high is None else high
+            want = 0.2 * torch.where(columns.double() <= mean, 0.0, columns.double()).sum()
+        torch.testing.assert_close(emulated_loss(simt, q, columns, *thresholds).double(), want, rtol=1e-6, atol=0)
+    for at in {0, n // 2, n - 1} if n else ():
+        spoilt = q.clone()
+        spoilt[at] = float("nan")
+        assert emulated_loss(simt, spoilt, columns).isnan()
+        assert emulated_loss(simt, spoilt, columns, alpha, beta).isnan()
+    columns[d // 2] = float("nan")
+    assert emulated_loss(simt, q, columns).isnan()
 
-    def run() -> None:
-        simt.simt_penalty_loss(
-            ctypes.c_bool(dtype == torch.float64),
-            pointer(q),
-            ctypes.c_int64(n),
-            weights[0],
-            pointer(columns),
-            ctypes.c_int64(33),
-            weights[1],
-            pointer(loss),
-        )
 
-    run()
-    if n:
-        torch.testing.assert_close(loss, penalty_loss(q, columns, 0.3, 0.2, None, None))
-        q[n // 2] = float("nan")
-        run()
-        assert loss.isnan()
-    else:
-        high = torch.where(columns <= columns.mean(), 0.0, columns).sum()
-        torch.testing.assert_close(loss, 0.2 * high)
+@pytest.mark.parametrize(("n", "d"), [(700, 33), (18000, 40)])
+def test_penalty_loss_of_equal_values_and_of_sums_that_overflow(simt: ctypes.CDLL, n: int, d: int) -> None:
+    for value in (0.1, 0.3, 1.7, 2.0**1020):
+        q, columns = torch.full((n,), value, dtype=torch.float64), torch.full((d,), value, dtype=torch.float64)
+        assert emulated_loss(simt, q, columns) == 0  # none lies below or above the mean
+    generator = torch.Generator().manual_seed(n)
+    q, columns = torch.rand(n, generator=generator).double(), torch.rand(d, generator=generator).double()
+    columns[3:] = 0.0
+    columns[:3] *= 0.5
+    factor = 2.0**1022
+    want = emulated_loss(simt, q, columns) * factor
+    torch.testing.assert_close(emulated_loss(simt, q * factor, columns * factor), want, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("d", [64, 760, 2048])
@@ -260,6 +291,66 @@ def test_norms_and_sums_beyond_the_largest_number(simt: ctypes.CDLL, two_sided: 
         torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-12, atol=0)
         if normalize:
             torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("exponent", [-1000, 1018, 1021])
+def test_gradient_of_every_scale_of_float64(simt: ctypes.CDLL, exponent: int, two_sided: bool) -> None:
+    """With |h| and <|h|, grad> beyond the largest number; the gradient of h * f is that of h divided by f."""
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(4, 700, generator=generator, dtype=torch.float64).clamp(-2, 2)
+    h[1] = (torch.arange(700) % 13 < 7) * 1.5
+    h[2] = -h[1]
+    chosen = torch.arange(700) % 2 == 0
+    grad_q, grad_columns = torch.ones(4, dtype=torch.float64), torch.linspace(50, 150, 700, dtype=torch.float64)
+    for q, columns in ((True, False), (False, True), (True, True)):
+        found = []
+        for scale in (0, exponent):
+            scaled = torch.from_numpy(np.ldexp(h.numpy(), scale))
+            got = torch.full_like(h, 77.0)
+            flags = ctypes.c_double(0.5), ctypes.c_bool(True), ctypes.c_bool(two_sided)
+            simt.simt_gradient(
+                rows(scaled),
+                pointer(chosen),
+                *flags,
+                pointer(grad_q if q else None),
+                pointer(grad_columns if columns else None),
+                pointer(got),
+            )
+            found.append(got)
+        if exponent < 0:  # the floor of 1e-12 divides, and no part along the row is taken off
+            assert found[1].isfinite().all() and found[1].abs().max() > 1e9
+            continue
+        error = (torch.from_numpy(np.ldexp(found[1].numpy(), exponent)) - found[0]).abs()
+        assert (error <= 1e-10 * found[0].abs().max() + 2.0 ** (exponent - 1074)).all()
+
+
+@pytest.mark.parametrize("d", [5, 8300])
+def test_scores_of_deviations_beyond_the_largest_number(simt: ctypes.CDLL, d: int) -> None:
+    """A deviation of nearly twice the largest element is no number; divided by the norm of the row it is one."""
+    h = -torch.ones(3, d, dtype=torch.float64)
+    h[:, ::5] = 1.0
+    chosen = torch.ones(d, dtype=torch.bool)
+    flags = ctypes.c_double(1.0), ctypes.c_bool(True), ctypes.c_bool(False)
+    found = []
+    for factor in (1.0, 1.9 * 2.0**1022 * 2.0):
+        q, columns, scaled = torch.empty(3, dtype=torch.float64), torch.empty(d, dtype=torch.float64), h * factor
+        simt.simt_qscore(rows(scaled), pointer(chosen), *flags, pointer(q))
+        simt.simt_columns(rows(scaled), pointer(chosen), *flags, pointer(again := torch.empty_like(q)), pointer(columns))
+        assert torch.equal(q, again)
+        found.append((q, columns))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("n", [1, 9, 60, 4000])
+@pytest.mark.parametrize(("d", "dtype"), [(2049, torch.float32), (4100, torch.bfloat16)])
+def test_column_sums_of_few_and_of_many_rows_per_block(simt: ctypes.CDLL, n: int, d: int, dtype: torch.dtype) -> None:
+    """Blocks without a row, with one flush, and with several."""
+    h = torch.randn(n, 1, generator=torch.Generator().manual_seed(n)).expand(n, d).to(dtype).contiguous()
+    h[:, 7] *= 0.5
+    columns = torch.empty(d)
+    simt.simt_columns(rows(h), None, ctypes.c_double(0), ctypes.c_bool(False), ctypes.c_bool(False), None, pointer(columns))
+    torch.testing.assert_close(columns.double(), reference.column_l1(h.double(), False), rtol=1e-6, atol=0)
 
 
 def test_order_of_threads_does_not_change_a_bit(simt: ctypes.CDLL) -> None:

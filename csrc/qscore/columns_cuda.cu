@@ -1,6 +1,8 @@
 // sslk::column_l1 and qscore_penalty on CUDA.
+#include "cuda/machine.h"
 #include "qscore/args.h"
 #include "qscore/kernels.cuh"
+#include "qscore/penalty_loss.cuh"
 #include "rows/launch.cuh"
 #include "rows/sum_partials.cuh"
 
@@ -57,9 +59,10 @@ std::tuple<Tensor, Tensor, Tensor> qscore_penalty_cuda(const Tensor& h_in, const
   with_score_type(rows_of(h), [&](auto* typed) {
     using Score = std::remove_pointer_t<decltype(typed)>;
     const auto data = [](const auto& t) { return static_cast<const Score*>(t.const_data_ptr()); };
-    launch(device, penalty_loss_kernel<Score>, 1, Block::kMaxThreads, data(q), h.size(0), lambda1,
-           alpha ? data(*alpha) : nullptr, data(columns), h.size(1), lambda2, beta ? data(*beta) : nullptr,
-           static_cast<Score*>(loss.mutable_data_ptr()));
+    const PenaltyArgs<Score> args{data(q),       h.size(0), lambda1, alpha ? data(*alpha) : nullptr,
+                                  data(columns), h.size(1), lambda2, beta ? data(*beta) : nullptr};
+    DeviceMachine machine(h);
+    launch_penalty_loss(machine, args, static_cast<Score*>(loss.mutable_data_ptr()));
   });
   return {loss, q, columns};
 }

@@ -111,22 +111,22 @@ struct GradientOp {
       b = -w * selection.direction / static_cast<double>(d);
       p = grad * score_of(row, selection, true);
     }
-    const double inverse = inverse_norm(row), e = args.normalize ? inverse : 1.0;
-    if (!args.normalize || inverse >= 1.0 / kNormFloor) {
+    const UnitScale unit(row);
+    if (!args.normalize || unit.floor) {
       p = 0.0;
     } else if (kColumn) {
       Sum<double> dot{0.0};
 #pragma unroll 1
       for (int64_t j = team.rank; j < d; j += team.width()) {
-        dot.value += fabs(static_cast<double>(widen(x[j]))) * columns[j];
+        dot.value += unit.of_element(fabs(static_cast<double>(widen(x[j])))) * columns[j];
       }
-      p += team.reduce(dot).value * e;
+      p += team.reduce(dot).value;
     }
     const double threshold = args.eps * row.sigma;
 #pragma unroll 1
     for (int64_t j = team.rank; j < d; j += team.width()) {
       const double v = static_cast<double>(widen(x[j]));
-      double r = args.normalize ? b - v * e * p : b;
+      double r = args.normalize ? b - unit.of_element(v) * p : b;
       if (score) {
         const double c = row.deviation(x[j]);
         if (args.set[j] != 0 && is_active(c, threshold, args.two_sided)) {
@@ -136,7 +136,7 @@ struct GradientOp {
       if constexpr (kColumn) {
         r += static_cast<double>(columns[j]) * ((v > 0.0) - (v < 0.0));
       }
-      narrow(row.finite ? e * r : static_cast<double>(NAN), out + j);
+      narrow(!row.finite ? static_cast<double>(NAN) : args.normalize ? unit.of(r) : r, out + j);
     }
   }
 };

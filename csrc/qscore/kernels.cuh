@@ -14,22 +14,47 @@ struct ScoreArgs {
   void* q;  // [N] in the accumulation type
 };
 
-// A bit per item: is it in the set.
+// A bit per item: is it in the set. All loads are under way together, those of items that are no columns too.
 template <typename T, int kSlots>
 SSLK_DEVICE uint32_t set_bits(const uint8_t* set, const Layout<T, kSlots>& layout) {
-  uint32_t bits = 0;
+  uint8_t in[Layout<T, kSlots>::kItems];
+#pragma unroll
   for (int i = 0; i < layout.kItems; ++i) {
-    if (layout.valid >> i & 1) {
-      bits |= static_cast<uint32_t>(set[layout.column(i)] != 0) << i;
-    }
+    in[i] = set[layout.valid >> i & 1 ? layout.column(i) : 0];
   }
-  return bits;
+  uint32_t bits = 0;
+#pragma unroll
+  for (int i = 0; i < layout.kItems; ++i) {
+    bits |= static_cast<uint32_t>(in[i] != 0) << i;
+  }
+  return bits & layout.valid;
 }
+
+// What normalises a row, as two factors: their product, the inverse of the norm, has few digits or none where the norm
+// is beyond the largest number or close to it.
+struct UnitScale {
+  double first, second;
+  bool floor;  // it is the floor of the norm that divides
+
+  SSLK_DEVICE explicit UnitScale(const ExactRow& row) : floor(row.norm / row.scale <= kNormFloor) {
+    first = floor ? 1.0 / kNormFloor : row.scale;
+    second = floor ? 1.0 : 1.0 / row.norm;
+  }
+  // Of an element of the row, which the first factor brings close to 1, and of anything else.
+  SSLK_DEVICE double of_element(double x) const { return x * first * second; }
+  SSLK_DEVICE double of(double value) const { return value * second * first; }
+};
 
 // Q of equation (1): the mean deviation over the selection, 0 when it is empty, NaN for a row with NaN or infinity.
 SSLK_DEVICE double score_of(const ExactRow& row, const ExactSelection& selection, bool normalize) {
-  const double mean = selection.mean(row);
-  return !row.finite ? static_cast<double>(NAN) : normalize ? mean * inverse_norm(row) : mean;
+  if (!row.finite) {
+    return static_cast<double>(NAN);
+  }
+  const UnitScale unit(row);
+  if (normalize && !unit.floor && selection.count != 0) {
+    return selection.sum / selection.count * unit.second;  // the mean may be no number in the row's own units
+  }
+  return normalize ? unit.of(selection.mean(row)) : selection.mean(row);
 }
 
 // Q of a row, and the inverse of its norm, and |L_i| where it is counted; every thread of the team gets all of them.
@@ -123,6 +148,7 @@ struct ColumnsOp {
   struct State {
     uint32_t candidates;
     int unflushed;
+    bool stored;     // the totals hold something
     double* totals;  // [D] of the block
     float sums[kItems];
   };
@@ -133,17 +159,13 @@ struct ColumnsOp {
   SSLK_DEVICE void begin(Team& team, const Layout<T, kSlots>& layout, int64_t d, State* state) const {
     state->candidates = args.q == nullptr ? 0 : set_bits(args.set, layout);
     state->unflushed = 0;
+    state->stored = !Team::kWholeBlock;
 #pragma unroll
     for (int i = 0; i < layout.kItems; ++i) {
       state->sums[i] = 0.0f;
     }
     if constexpr (Team::kWholeBlock) {
       state->totals = block_totals(d);
-      for (int i = 0; i < layout.kItems; ++i) {
-        if (layout.valid >> i & 1) {
-          state->totals[layout.column(i)] = 0.0;
-        }
-      }
     } else {
       __shared__ double totals[Team::kMaxColumns];
       state->totals = totals;
@@ -162,13 +184,19 @@ struct ColumnsOp {
     } else if (args.normalize) {
       inverse = inverse_norm_of(team, row);
     }
-    // Two factors: the product fits in float32, the scale of a huge row may not.
     const double scale = args.normalize ? inverse : 1.0;
-    const float first = scale < 1e-15 ? 0x1p-64f : 1.0f;
-    const float second = static_cast<float>(scale < 1e-15 ? scale * 0x1p64 : scale);
+    if (scale < 1e-15) {  // the product with a huge row fits in float32, its scale may not: two factors
+      const float second = static_cast<float>(scale * 0x1p64);
 #pragma unroll
-    for (int i = 0; i < row.kItems; ++i) {
-      state->sums[i] += fabsf(row.values[i] * first) * second;
+      for (int i = 0; i < row.kItems; ++i) {
+        state->sums[i] += fabsf(row.values[i] * 0x1p-64f) * second;
+      }
+    } else {
+      const float factor = static_cast<float>(scale);
+#pragma unroll
+      for (int i = 0; i < row.kItems; ++i) {
+        state->sums[i] += fabsf(row.values[i]) * factor;
+      }
     }
   }
   template <typename Team, typename Layout, typename State>
@@ -177,9 +205,21 @@ struct ColumnsOp {
       flush(team, layout, state);
     }
   }
-  // Teams add in the order of their index: the same sum every time.
+  // Teams add in the order of their index: the same sum every time. A team that is the whole block stores the first
+  // time, which takes less memory traffic than adding to zeros.
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void flush(Team& team, const Layout& layout, State* state) const {
+    state->unflushed = 0;
+    if constexpr (Team::kWholeBlock) {
+      if (!state->stored) {
+        state->stored = true;
+        store_row(state->totals, layout, [&](int i, double* out) {
+          *out = state->sums[i];
+          state->sums[i] = 0.0f;
+        });
+        return;
+      }
+    }
     for (int turn = 0; turn < team.per_block(); ++turn) {
       if (turn == team.index) {
 #pragma unroll
@@ -194,7 +234,6 @@ struct ColumnsOp {
         __syncthreads();
       }
     }
-    state->unflushed = 0;
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void finish(Team& team, const Layout& layout, int64_t d, State* state) const {
@@ -216,77 +255,27 @@ struct ColumnsOp {
   }
   template <typename T, typename Team>
   SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
-    double inverse = 1.0;
-    if (args.q != nullptr) {
-      QScoreOp<false>{args}.template write<T>(team, i, exact_score(team, x, d, args, &inverse));
-    } else if (args.normalize) {
-      inverse = inverse_norm(exact_row(team, x, d));
+    ExactRow row{1.0, 0.0, 0.0, 0.0, 1.0, true};
+    if (args.q != nullptr || args.normalize) {
+      row = exact_row(team, x, d);
     }
-    const double scale = args.normalize ? inverse : 1.0;
+    if (args.q != nullptr) {
+      const ExactSelection selection = select_exact(team, x, d, row, args.set, args.eps, args.two_sided);
+      QScoreOp<false>{args}.template write<T>(team, i, score_of(row, selection, args.normalize));
+    }
+    const UnitScale unit(row);
     double* totals = block_totals(d);
     for (int64_t j = team.rank; j < d; j += team.width()) {  // a column has one owner: no barrier
-      totals[j] += fabs(static_cast<double>(widen(x[j]))) * scale;
+      const double magnitude = fabs(static_cast<double>(widen(x[j])));
+      totals[j] += args.normalize ? unit.of_element(magnitude) : magnitude;
     }
   }
 };
 
 template <>
 inline constexpr int kWorkingRegisters<ColumnsOp> = 64;
-
-// A sum, and the same of smaller numbers for where it overflows.
-struct Total {
-  double sum, small;
-  SSLK_DEVICE void merge(const Total& other) { sum += other.sum, small += other.small; }
-  SSLK_DEVICE double times(double factor) const {
-    return fabs(sum) == static_cast<double>(INFINITY) ? small * factor * 0x1p64 : sum * factor;
-  }
-};
-
-// Zeros do not merge as nothing here: all warps of the block must be there.
-struct Extremes {
-  double low, high;
-  SSLK_DEVICE void merge(const Extremes& other) {
-    low = other.low < low ? other.low : low, high = other.high > high ? other.high : high;
-  }
-};
-
-// Equations (2)-(3) from scores and norms, by one block:
-// -lambda1 * mean_i(1[q_i < alpha] q_i) + lambda2 * sum_k(1[c_k > beta] c_k).
-template <typename Score>
-__global__ void __launch_bounds__(Block::kMaxThreads)
-    penalty_loss_kernel(const Score* q, int64_t n, double lambda1, const Score* alpha, const Score* columns, int64_t d,
-                        double lambda2, const Score* beta, Score* loss) {
-  __shared__ typename Block::Scratch scratch;
-  Block team(scratch);
-  const auto sum = [&](const Score* v, int64_t size, auto term) {
-    Total total{0.0, 0.0};
-    for (int64_t k = threadIdx.x; k < size; k += blockDim.x) {
-      const double value = term(static_cast<double>(v[k]));
-      total.merge({value, value * 0x1p-64});
-    }
-    return team.reduce(total);
-  };
-  // Rounding does not take the mean out of the range of the values: none of equal ones lies above or below it.
-  const auto mean = [&](const Score* v, int64_t size) {
-    Extremes range{static_cast<double>(INFINITY), -static_cast<double>(INFINITY)};
-    for (int64_t k = threadIdx.x; k < size; k += blockDim.x) {
-      range.merge({static_cast<double>(v[k]), static_cast<double>(v[k])});
-    }
-    range = team.reduce(range);
-    const Total total = sum(v, size, [](double x) { return x; });
-    const double count = static_cast<double>(size);
-    const double value =
-        fabs(total.sum) == static_cast<double>(INFINITY) ? total.small / count * 0x1p64 : total.sum / count;
-    return value < range.low ? range.low : value > range.high ? range.high : value;
-  };
-  const double low = alpha ? static_cast<double>(*alpha) : n ? mean(q, n) : 0.0;
-  const double high = beta ? static_cast<double>(*beta) : mean(columns, d);
-  // Written so that a NaN score makes the loss NaN, not 0.
-  const Total low_scores = sum(q, n, [&](double x) { return x >= low ? 0.0 : x; });
-  const Total high_columns = sum(columns, d, [&](double x) { return x <= high ? 0.0 : x; });
-  if (threadIdx.x == 0) {
-    narrow((n ? low_scores.times(-lambda1 / static_cast<double>(n)) : 0.0) + high_columns.times(lambda2), loss);
-  }
-}
+// A team writes a sum per column, which is as many numbers as a row has.
+template <>
+inline constexpr int kRowsPerTeam<ColumnsOp> = 4;
 
 }  // namespace sslk

@@ -23,6 +23,10 @@ constexpr int64_t kTeamMultiple = 8;  // 16 bytes over the smallest element
 template <typename Op>
 constexpr int kWorkingRegisters = 46;
 
+// Rows that a team which is a whole block has at least, once every multiprocessor has a team.
+template <typename Op>
+constexpr int kRowsPerTeam = 1;
+
 // Blocks per multiprocessor that the compiler plans for: left to itself it stops at a step of the occupancy and spills
 // a few words to stay there. A thread holds the next row's slots, this row's items and the state.
 template <typename T, typename Team, int kSlots, typename Op>
@@ -101,9 +105,10 @@ inline int64_t slots_of(const Rows& h, int64_t element_size) {
 // Calls body(kernel, grid, threads) with the kernel for rows of this type and length.
 template <typename Op, typename Body>
 void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
-  const auto choose = [&](auto kernel, int64_t threads, int64_t width) {
+  const auto choose = [&](auto kernel, int64_t threads, int64_t width, int64_t rows_per_team = 1) {
     const int64_t blocks = static_cast<int64_t>(resident_blocks(kernel, threads)) * multiprocessors;
-    body(kernel, grid_size(h.n, threads / width, blocks), threads);
+    const int64_t teams = std::max((h.n + rows_per_team - 1) / rows_per_team, std::min<int64_t>(h.n, multiprocessors));
+    body(kernel, grid_size(teams, threads / width, blocks), threads);
   };
   const auto warps = [](int64_t threads) { return (threads + 31) / 32 * 32; };
   with_type(h.dtype, [&](auto type) {
@@ -131,7 +136,7 @@ void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
       }
       if (slots <= Wide::kMaxThreads * kMost) {
         const int64_t threads = warps((slots + kMost - 1) / kMost);
-        return choose(register_rows_kernel<T, Wide, kMost, Op>, threads, threads);
+        return choose(register_rows_kernel<T, Wide, kMost, Op>, threads, threads, kRowsPerTeam<Op>);
       }
     }
     const int64_t threads = std::min<int64_t>(warps(h.d), Block::kMaxThreads);

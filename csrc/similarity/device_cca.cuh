@@ -18,16 +18,18 @@ template <typename Machine>
 class DeviceCca {
  public:
   DeviceCca(Machine& machine, const std::vector<Rows>& representations, double rtol, double ridge)
-      : machine_(machine), count_(static_cast<int64_t>(representations.size())), n_(representations[0].n) {
+      : machine_(machine),
+        count_(static_cast<int64_t>(representations.size())),
+        n_(representations[0].n),
+        centred_(centred(machine, representations)) {
     ranks_ = machine.template allocate<int64_t>(count_);
     own_ = machine.template allocate<double>(count_);
     blocks_.offsets.push_back(0);
     for (int64_t v = 0; v < count_; ++v) {
-      centred_.push_back(centred(machine, representations[v]));
       blocks_.offsets.push_back(blocks_.width() + std::min(n_, d(v)));
       bases_.push_back(basis(v, rtol, ridge));
     }
-    squares_ = machine.template zeros<double>(count_ * count_ * kSumSlices);
+    squares_ = machine.template allocate<double>(count_ * count_ * kSumSlices);
     blocks_.compute(machine, n_, false, squares_, [&](int64_t first, int64_t rows, int64_t first_block) {
       double* panel = panel_.get(machine_, blocks_.panel_rows(n_) * blocks_.width());
       const Matrix<double> all = contiguous_matrix(panel, rows, blocks_.width());
@@ -40,7 +42,8 @@ class DeviceCca {
 
   template <typename Score>
   void write(Score* correlations, int64_t* ranks) {
-    machine_.launch(cca_kernel<Score>, 1, 256, static_cast<const double*>(squares_), static_cast<const double*>(own_),
+    machine_.launch(cca_kernel<Score>, (count_ * count_ + kWarps - 1) / kWarps, kWarps * 32,
+                    static_cast<const double*>(squares_), static_cast<const double*>(own_),
                     static_cast<const int64_t*>(ranks_), count_, correlations);
     machine_.copy(ranks, ranks_, count_);
   }
@@ -48,6 +51,10 @@ class DeviceCca {
  private:
   int64_t d(int64_t v) const { return centred_[v].x.d; }
   bool tall(int64_t v) const { return n_ > d(v); }
+
+  void pack_rows(int64_t v, int64_t first, int64_t rows, double* z) {
+    pack(machine_, std::vector<Packing<double>>{{centred_[v], {first, rows, 0, d(v), d(v)}, z, nullptr}});
+  }
 
   // Q [N, K], or where the matrix is tall W [D, K] with Q = Z W; columns past the rank are zero.
   Matrix<double> basis(int64_t v, double rtol, double ridge) {
@@ -66,7 +73,7 @@ class DeviceCca {
 
   Matrix<double> whole(int64_t v) {
     double* z = rows_.get(machine_, n_ * d(v));
-    pack(machine_, centred_[v], {0, n_, 0, d(v), d(v)}, z, nullptr);
+    pack_rows(v, 0, n_, z);
     return contiguous_matrix(z, n_, d(v));
   }
 
@@ -78,7 +85,7 @@ class DeviceCca {
     machine_.fill_zero(r, columns * columns);
     for (int64_t first = 0; first < n_; first += step) {
       const int64_t count = std::min(step, n_ - first);
-      pack(machine_, centred_[v], {first, count, 0, columns, columns}, r + columns * columns, nullptr);
+      pack_rows(v, first, count, r + columns * columns);
       machine_.qr(contiguous_matrix(r, columns + count, columns));
       machine_.launch(keep_upper_kernel, blocks_for(columns * columns), 256, r, columns);
     }
@@ -89,7 +96,7 @@ class DeviceCca {
   void fill(int64_t v, int64_t first, const Matrix<double>& out) {
     if (tall(v)) {
       double* z = rows_.get(machine_, out.rows * d(v));
-      pack(machine_, centred_[v], {first, out.rows, 0, d(v), d(v)}, z, nullptr);
+      pack_rows(v, first, out.rows, z);
       machine_.multiply(out, contiguous_matrix(z, out.rows, d(v)), bases_[v], false);
     } else {
       machine_.launch(copy_rows_kernel, blocks_for(out.rows * out.cols), 256,

@@ -51,7 +51,7 @@ def test_active_sets_and_scores_equal_the_oracle(isa, device, dtype, eps, two_si
             assert q.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
             close(q, oracle.scores(h, mask, eps, normalize, two_sided), SCORE_TOLERANCE[dtype])
             same, active = ops.qscore_counts(h, mask, eps, normalize, two_sided)
-            close(same, q.double(), SCORE_TOLERANCE[dtype])
+            close(same, q.cpu().double(), SCORE_TOLERANCE[dtype])
             assert active.dtype == torch.int32 and torch.equal(active.cpu(), expected.sum(1).int())
 
 

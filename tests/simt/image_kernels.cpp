@@ -12,14 +12,18 @@ namespace {
 
 constexpr int kMultiprocessors = 4;
 
+template <typename In, typename Out>
+void variants(const VariantsArgs& a) {
+  const int64_t blocks = (a.n * a.threads_per_sample<Out>() + 63) / 64;
+  SSLK_LAUNCH((masked_variants_kernel<In, Out>), blocks, 64, a);
+}
+
 template <typename In>
 void variants(Dtype out, const VariantsArgs& a) {
-  const int64_t quads = (a.height * a.width + kPixelsPerThread - 1) / kPixelsPerThread;
-  const int64_t blocks = (a.n * quads + 63) / 64;
   switch (out) {
-    case Dtype::f16: return SSLK_LAUNCH((masked_variants_kernel<In, f16>), blocks, 64, a);
-    case Dtype::bf16: return SSLK_LAUNCH((masked_variants_kernel<In, bf16>), blocks, 64, a);
-    default: return SSLK_LAUNCH((masked_variants_kernel<In, float>), blocks, 64, a);
+    case Dtype::f16: return variants<In, f16>(a);
+    case Dtype::bf16: return variants<In, bf16>(a);
+    default: return variants<In, float>(a);
   }
 }
 
@@ -28,10 +32,11 @@ struct Packed {
   std::vector<packed_t<T>> matrix;
   std::vector<float> unscale;
   std::vector<double> squares;
+  std::vector<float> lost;
 
-  Packed(int64_t n, int64_t d) : matrix(n * d), unscale(n), squares(n) {}
+  Packed(int64_t n, int64_t d) : matrix(n * d), unscale(n), squares(n), lost(n) {}
   void pack(const Rows& rows, const product_t<T>* shift) {
-    const PackOp op{shift, matrix.data(), unscale.data(), squares.data()};
+    const PackOp op{shift, matrix.data(), unscale.data(), squares.data(), lost.data()};
     with_row_kernel<PackOp>(rows, kMultiprocessors, [&](auto kernel, int64_t grid, int64_t block) {
       SSLK_LAUNCH(kernel, grid, block, rows, op);
     });
@@ -40,42 +45,48 @@ struct Packed {
 
 template <typename T>
 void assign(const Rows& x, const Rows& c, int64_t tile, int32_t* assignment, void* distance) {
-  std::vector<product_t<T>> shift(x.d, 0), products(tile * c.n);
-  Packed<T> centres(c.n, c.d), packed(tile, x.d);
+  const int64_t columns = padded(c.n, kProductMultiple), entries = padded(c.n, kTableMultiple);
+  std::vector<product_t<T>> shift(x.d, 0), products(tile * columns), half_squares(entries), factors(entries);
+  Packed<T> centres(columns, c.d), packed(tile, x.d);
   centres.pack(c, shift.data());
   SSLK_LAUNCH(centroid_mean_kernel<T>, (c.d + kMeanColumns - 1) / kMeanColumns, kMeanColumns * kMeanRows, c,
               static_cast<const float*>(centres.unscale.data()), shift.data());
   centres.pack(c, shift.data());
-  double largest;
-  SSLK_LAUNCH(largest_centroid_kernel, 1, Block::kMaxThreads, static_cast<const double*>(centres.squares.data()),
-              static_cast<const float*>(centres.unscale.data()), c.n, &largest);
+  Largest largest;
+  SSLK_LAUNCH(summarize_centroids_kernel<product_t<T>>, 1, Block::kMaxThreads,
+              static_cast<const double*>(centres.squares.data()), static_cast<const float*>(centres.lost.data()),
+              static_cast<const float*>(centres.unscale.data()), c.n, entries, half_squares.data(), factors.data(),
+              &largest);
   for (int64_t first = 0; first < x.n; first += tile) {
     Rows part = x;
     part.data = static_cast<const T*>(x.data) + first * x.stride;
     part.n = std::min(tile, x.n - first);
     packed.pack(part, shift.data());
     for (int64_t i = 0; i < part.n; ++i) {
-      for (int64_t k = 0; k < c.n; ++k) {
+      for (int64_t k = 0; k < columns; ++k) {
         product_t<T> sum = 0;
         for (int64_t j = 0; j < x.d; ++j) {
           sum += static_cast<product_t<T>>(widen(packed.matrix[i * x.d + j])) * widen(centres.matrix[k * x.d + j]);
         }
-        products[i * c.n + k] = sum;
+        products[i * columns + k] = sum;
       }
     }
     const AssignArgs args{x,
                           c,
                           first,
                           part.n,
+                          columns,
                           products.data(),
                           packed.unscale.data(),
                           packed.squares.data(),
-                          centres.unscale.data(),
-                          centres.squares.data(),
+                          packed.lost.data(),
+                          half_squares.data(),
+                          factors.data(),
                           &largest,
                           assignment,
                           distance};
-    SSLK_LAUNCH(assign_kernel<T>, (part.n + 7) / 8, 256, args);
+    constexpr int64_t kRowsPerBlock = kAssignThreads / 32;
+    SSLK_LAUNCH(assign_kernel<T>, (part.n + kRowsPerBlock - 1) / kRowsPerBlock, kAssignThreads, args);
   }
 }
 
@@ -89,7 +100,7 @@ void simt_variants(bool bytes, const Rows* images, int64_t channels, int64_t hei
   VariantsArgs a{};
   a.images = images->data, a.n = images->n, a.channels = channels, a.height = height, a.width = width;
   a.sample_stride = strides[0], a.channel_stride = strides[1], a.pixel_stride = strides[2];
-  a.foreground = foreground, a.radius = radius, a.out = out;
+  a.foreground = foreground, a.disc = true, a.radius = radius, a.out = out;
   a.channel_count = static_cast<int>(channels), a.variant_count = count;
   std::copy_n(mean, channels, a.mean);
   std::copy_n(std, channels, a.std);

@@ -3,8 +3,10 @@
 #include <vector>
 
 #include "activation/kernels.cuh"
+#include "machine.h"
 #include "qscore/gradient.cuh"
 #include "qscore/kernels.cuh"
+#include "qscore/penalty_loss.cuh"
 #include "rows/sum_partials.cuh"
 
 using namespace sslk;
@@ -26,10 +28,13 @@ void sum(const double* partials, int64_t grid, int64_t d, void* out) {
 }
 
 template <typename Score>
-void loss_of(const void* q, int64_t n, double lambda1, const void* columns, int64_t d, double lambda2, void* loss) {
-  const Score* none = nullptr;
-  SSLK_LAUNCH(penalty_loss_kernel<Score>, 1, Block::kMaxThreads, static_cast<const Score*>(q), n, lambda1, none,
-              static_cast<const Score*>(columns), d, lambda2, none, static_cast<Score*>(loss));
+void loss_of(const void* q, int64_t n, double lambda1, const void* alpha, const void* columns, int64_t d,
+             double lambda2, const void* beta, void* loss) {
+  const auto typed = [](const void* data) { return static_cast<const Score*>(data); };
+  simt::HostMachine machine;
+  launch_penalty_loss(machine,
+                      PenaltyArgs<Score>{typed(q), n, lambda1, typed(alpha), typed(columns), d, lambda2, typed(beta)},
+                      static_cast<Score*>(loss));
 }
 
 }  // namespace
@@ -59,10 +64,10 @@ void simt_columns(const Rows* h, const uint8_t* set, double eps, bool normalize,
   });
 }
 
-void simt_penalty_loss(bool is_double, const void* q, int64_t n, double lambda1, const void* columns, int64_t d,
-                       double lambda2, void* loss) {
-  is_double ? loss_of<double>(q, n, lambda1, columns, d, lambda2, loss)
-            : loss_of<float>(q, n, lambda1, columns, d, lambda2, loss);
+void simt_penalty_loss(bool is_double, const void* q, int64_t n, double lambda1, const void* alpha, const void* columns,
+                       int64_t d, double lambda2, const void* beta, void* loss) {
+  is_double ? loss_of<double>(q, n, lambda1, alpha, columns, d, lambda2, beta, loss)
+            : loss_of<float>(q, n, lambda1, alpha, columns, d, lambda2, beta, loss);
 }
 
 void simt_gradient(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, const void* grad_q,
