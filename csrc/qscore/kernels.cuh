@@ -33,24 +33,23 @@ SSLK_DEVICE double score_of(const ExactRow& row, const ExactSelection& selection
 }
 
 // Q of a row, and the inverse of its norm, and |L_i| where it is counted; every thread of the team gets all of them.
-template <bool kCounted = false, typename T, typename Team>
-SSLK_DEVICE double exact_score(Team& team, const T* x, int64_t d, const ScoreArgs& a, double* inverse,
-                               int* active = nullptr) {
-  const ExactRow row = exact_row(team, x, d);
+template <bool kCounted = false, typename Team, typename Row>
+SSLK_DEVICE double exact_score(Team& team, const Row& x, const ScoreArgs& a, double* inverse, int* active = nullptr) {
+  const ExactRow row = exact_row(team, x);
   *inverse = inverse_norm(row);
   if constexpr (kCounted) {
-    *active = count_exact(team, x, d, row, a.eps, a.two_sided);
+    *active = count_exact(team, x, row, a.eps, a.two_sided);
   }
-  return score_of(row, select_exact(team, x, d, row, a.set, a.eps, a.two_sided), a.normalize);
+  return score_of(row, select_exact(team, x, row, a.set, a.eps, a.two_sided), a.normalize);
 }
 
-// From registers where float32 can decide. With kCentre the values are not the row's own afterwards.
-template <bool kCentre, bool kCounted = false, typename T, typename Team, int kSlots>
-SSLK_DEVICE double score(Team& team, HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
+// In float32 where that can decide.
+template <bool kCounted = false, typename T, typename Team, int kSlots>
+SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
                          double* inverse, int* active = nullptr) {
   FastRow stats;
   Selection selection;
-  if (fast_row<kCentre>(team, row, &stats)) {
+  if (fast_row(team, row, &stats)) {
     select_fast<kCounted ? Also::all : Also::nothing>(team, row, stats, candidates, a.eps, a.two_sided, &selection);
     if (!selection.near) {
       if constexpr (kCounted) {
@@ -62,7 +61,7 @@ SSLK_DEVICE double score(Team& team, HeldRow<T, Team, kSlots>& row, uint32_t can
                                                   static_cast<float>(selection.count));
     }
   }
-  return exact_score<kCounted>(team, row.x, row.d, a, inverse, active);
+  return exact_score<kCounted>(team, row, a, inverse, active);
 }
 
 // Scores, and the numbers of highly activating features where they are counted.
@@ -90,10 +89,10 @@ struct QScoreOp {
     state->candidates = set_bits(args.set, layout);
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
     double inverse;
     int count = 0;
-    const double q = score<true, kCounted>(team, row, state->candidates, args, &inverse, &count);
+    const double q = score<kCounted>(team, row, state->candidates, args, &inverse, &count);
     write<T>(team, row.i, q, count);
   }
   template <typename Team, typename Layout, typename State>
@@ -104,10 +103,10 @@ struct QScoreOp {
   template <typename Team>
   SSLK_DEVICE void long_begin(Team&, int64_t) const {}
   template <typename T, typename Team>
-  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+  SSLK_DEVICE void long_row(Team& team, const MemoryRow<T>& x, int64_t i) const {
     double inverse;
     int count = 0;
-    const double q = exact_score<kCounted>(team, x, d, args, &inverse, &count);
+    const double q = exact_score<kCounted>(team, x, args, &inverse, &count);
     write<T>(team, i, q, count);
   }
 };
@@ -154,10 +153,10 @@ struct ColumnsOp {
     }
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
     double inverse = 1.0;
     if (args.q != nullptr) {
-      const double q = score<false>(team, row, state->candidates, args, &inverse);
+      const double q = score(team, row, state->candidates, args, &inverse);
       QScoreOp<false>{args}.template write<T>(team, row.i, q);
     } else if (args.normalize) {
       inverse = inverse_norm_of(team, row);
@@ -215,23 +214,21 @@ struct ColumnsOp {
     }
   }
   template <typename T, typename Team>
-  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+  SSLK_DEVICE void long_row(Team& team, const MemoryRow<T>& x, int64_t i) const {
     double inverse = 1.0;
     if (args.q != nullptr) {
-      QScoreOp<false>{args}.template write<T>(team, i, exact_score(team, x, d, args, &inverse));
+      QScoreOp<false>{args}.template write<T>(team, i, exact_score(team, x, args, &inverse));
     } else if (args.normalize) {
-      inverse = inverse_norm(exact_row(team, x, d));
+      inverse = inverse_norm(exact_row(team, x));
     }
     const double scale = args.normalize ? inverse : 1.0;
-    double* totals = block_totals(d);
-    for (int64_t j = team.rank; j < d; j += team.width()) {  // a column has one owner: no barrier
-      totals[j] += fabs(static_cast<double>(widen(x[j]))) * scale;
-    }
+    double* totals = block_totals(x.d);
+    x.each(team, [&](int64_t j, double v) { totals[j] += fabs(v) * scale; });  // a column has one owner: no barrier
   }
 };
 
-template <>
-inline constexpr int kWorkingRegisters<ColumnsOp> = 64;
+template <typename Team>
+constexpr int kWorkingRegisters<ColumnsOp, Team> = Team::kWholeBlock ? 60 : 64;
 
 // A sum, and the same of smaller numbers for where it overflows.
 struct Total {
