@@ -103,7 +103,7 @@ def nearest(x: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("d", "k"), [(1, 1), (3, 33), (100, 7), (1030, 40)])
+@pytest.mark.parametrize(("d", "k"), [(1, 1), (3, 33), (100, 7), (1030, 40), (40, 1101)])
 @pytest.mark.parametrize("offset", [0.0, 40.0])
 def test_kmeans_assign(simt: ctypes.CDLL, dtype: torch.dtype, d: int, k: int, offset: float) -> None:
     generator = torch.Generator().manual_seed(d)

@@ -27,11 +27,11 @@ struct StatelessOp {
 
 // This thread's active items in a row that float32 could decide; false otherwise. total is the team's.
 template <typename T, typename Team, int kSlots>
-SSLK_DEVICE bool active_bits(Team& team, HeldRow<T, Team, kSlots>& row, const ActivationArgs& a, uint32_t* bits,
+SSLK_DEVICE bool active_bits(Team& team, const HeldRow<T, Team, kSlots>& row, const ActivationArgs& a, uint32_t* bits,
                              int* total) {
   FastRow stats;
   Selection selection;
-  if (!fast_row<true>(team, row, &stats)) {
+  if (!fast_row(team, row, &stats)) {
     return false;
   }
   *bits = select_fast(team, row, stats, row.layout.valid, a.eps, a.two_sided, &selection);
@@ -44,23 +44,22 @@ struct MaskOp : StatelessOp {
   uint8_t* mask;  // [N, D]
 
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State*) const {
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State*) const {
     uint32_t bits;
     int total;
     if (active_bits(team, row, args, &bits, &total)) {
       store_row(mask + row.i * row.d, row.layout, [&](int i, uint8_t* out) { *out = bits >> i & 1; });
     } else {
-      long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
+      long_row(team, row, row.i);
     }
   }
-  template <typename T, typename Team>
-  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
-    const ExactRow row = exact_row(team, x, d);
+  template <typename Team, typename Row>
+  SSLK_DEVICE void long_row(Team& team, const Row& x, int64_t i) const {
+    const ExactRow row = exact_row(team, x);
     const double threshold = args.eps * row.sigma;
-#pragma unroll 1
-    for (int64_t j = team.rank; j < d; j += team.width()) {
-      mask[i * d + j] = row.finite && is_active(row.deviation(x[j]), threshold, args.two_sided);
-    }
+    uint8_t* out = mask + i * x.d;
+    x.each(team,
+           [&](int64_t j, double v) { out[j] = row.finite && is_active(row.deviation(v), threshold, args.two_sided); });
   }
 };
 
@@ -119,7 +118,7 @@ struct CountsOp {
     state->counted = 0;
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
     uint32_t bits;
     int total;
     if (active_bits(team, row, args, &bits, &total)) {
@@ -131,7 +130,7 @@ struct CountsOp {
         rows[row.i] = total;
       }
     } else {
-      long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
+      long_row(team, row, row.i);
     }
   }
   template <typename Team, typename Layout, typename State>
@@ -172,24 +171,26 @@ struct CountsOp {
 
   template <typename Team>
   SSLK_DEVICE void long_begin(Team&, int64_t) const {}
-  template <typename T, typename Team>
-  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
-    const ExactRow row = exact_row(team, x, d);
+  template <typename Team, typename Row>
+  SSLK_DEVICE void long_row(Team& team, const Row& x, int64_t i) const {
+    const ExactRow row = exact_row(team, x);
     const double threshold = args.eps * row.sigma;
     Sum<int> count{0};
-#pragma unroll 1
-    for (int64_t j = team.rank; j < d; j += team.width()) {
-      if (row.finite && is_active(row.deviation(x[j]), threshold, args.two_sided)) {
+    x.each(team, [&](int64_t j, double v) {
+      if (row.finite && is_active(row.deviation(v), threshold, args.two_sided)) {
         atomicAdd(features + j, 1ull);
         count.value += 1;
       }
-    }
+    });
     count = team.reduce(count);
     if (team.rank == 0) {
       rows[i] = count.value;
     }
   }
 };
+
+template <typename Team>
+constexpr int kWorkingRegisters<CountsOp, Team> = 52;
 
 struct MomentsOp : StatelessOp {
   void* mean;  // [N] each, in the accumulation type
@@ -206,24 +207,28 @@ struct MomentsOp : StatelessOp {
     }
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State*) const {
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State*) const {
     FastRow stats;
-    if (fast_row<true>(team, row, &stats)) {
+    if (fast_row(team, row, &stats)) {
       write<T>(team, row.i, stats.shift + stats.delta, stats.sigma, stats.norm);
     } else {
-      long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
+      long_row(team, row, row.i);
     }
   }
-  template <typename T, typename Team>
-  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
-    const ExactRow row = exact_row(team, x, d);
+  template <typename Team, typename Row>
+  SSLK_DEVICE void long_row(Team& team, const Row& x, int64_t i) const {
+    const ExactRow row = exact_row(team, x);
     if (row.finite) {
-      write<T>(team, i, (row.shift + row.delta) / row.scale, row.sigma / row.scale, row.norm / row.scale);
+      write<typename Row::Element>(team, i, (row.shift + row.delta) / row.scale, row.sigma / row.scale,
+                                   row.norm / row.scale);
     } else {
       const double nan = NAN;
-      write<T>(team, i, nan, nan, nan);
+      write<typename Row::Element>(team, i, nan, nan, nan);
     }
   }
 };
+
+template <typename Team>
+constexpr int kWorkingRegisters<MomentsOp, Team> = 56;
 
 }  // namespace sslk

@@ -14,12 +14,23 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-// Blocks of `threads` threads that fit on one multiprocessor.
+#include <map>
+#include <tuple>
+
+// Blocks of `threads` threads that fit on one multiprocessor of the current device. The driver is asked once: it takes
+// as long as a launch to answer.
 template <typename Kernel>
 int resident_blocks(Kernel kernel, int threads) {
-  int blocks = 0;
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, 0) == cudaSuccess && blocks ? blocks
-                                                                                                             : 1;
+  thread_local std::map<std::tuple<Kernel, int, int>, int> known;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) {
+    return 1;
+  }
+  int& blocks = known[{kernel, threads, device}];
+  if (blocks == 0 && cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, 0) != cudaSuccess) {
+    blocks = 0;
+  }
+  return blocks ? blocks : 1;
 }
 #endif
 

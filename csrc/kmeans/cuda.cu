@@ -10,11 +10,12 @@
 namespace sslk {
 namespace {
 
-constexpr int64_t kTileBytes = 64 << 20;  // of packed rows and products: about the L2 cache of a large card
+// Of packed rows and products: about the L2 cache of a large card. Rows of x that fit there too would be half as many
+// or fewer, and then a tile's products would not fill the card and its launches would take as long as its work.
+constexpr int64_t kTileBytes = 64 << 20;
 
-// a b' with sums in float32 (float64 for float64).
-Tensor products_of(const Tensor& a, const Tensor& b) {
-  const Tensor bt = torch::stable::transpose(b, 0, 1);
+// a bt with sums in float32 (float64 for float64).
+Tensor products_of(const Tensor& a, const Tensor& bt) {
   if (a.scalar_type() == ScalarType::Double) {
     return torch::stable::matmul(a, bt);
   }
@@ -25,17 +26,18 @@ Tensor products_of(const Tensor& a, const Tensor& b) {
 }
 
 struct PackedRows {
-  Tensor matrix, unscale, squares;
+  Tensor matrix, unscale, squares, lost;
 
   PackedRows(const Tensor& like, int64_t n, int64_t d)
       : matrix(torch::stable::new_empty(
             like, {n, d}, like.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Half)),
         unscale(torch::stable::new_empty(like, {n}, ScalarType::Float)),
-        squares(torch::stable::new_empty(like, {n}, ScalarType::Double)) {}
+        squares(torch::stable::new_empty(like, {n}, ScalarType::Double)),
+        lost(torch::stable::new_empty(like, {n}, ScalarType::Float)) {}
 
   void pack(const OnDeviceOf& device, const Rows& rows, const Tensor& shift) {
     const PackOp op{shift.const_data_ptr(), matrix.mutable_data_ptr(), static_cast<float*>(unscale.mutable_data_ptr()),
-                    static_cast<double*>(squares.mutable_data_ptr())};
+                    static_cast<double*>(squares.mutable_data_ptr()), static_cast<float*>(lost.mutable_data_ptr())};
     launch_rows(device, rows, op);
   }
 };
@@ -45,40 +47,52 @@ void assign(const OnDeviceOf& device, const Tensor& x, const Tensor& centroids, 
             const Tensor& distance) {
   const Rows rows = rows_of(x), centres = rows_of(centroids);
   const int64_t d = rows.d, k = centres.n;
-  PackedRows packed_centres(x, k, d);
+  const int64_t columns = padded(k, kProductMultiple), entries = padded(k, kTableMultiple);
+  PackedRows packed_centres(x, columns, d);
+  if (columns > k) {  // no product of theirs counts, but all are computed
+    torch::stable::zero_(packed_centres.matrix);
+  }
   const float* unscale = static_cast<const float*>(packed_centres.unscale.const_data_ptr());
-  const double* squares = static_cast<const double*>(packed_centres.squares.const_data_ptr());
   Tensor shift = torch::stable::new_zeros(x, {d}, accumulation_type(x.scalar_type()));
   packed_centres.pack(device, centres, shift);  // says which are finite
   launch(device, centroid_mean_kernel<T>, (d + kMeanColumns - 1) / kMeanColumns, kMeanColumns * kMeanRows, centres,
          unscale, static_cast<product_t<T>*>(shift.mutable_data_ptr()));
   packed_centres.pack(device, centres, shift);
-  Tensor largest = torch::stable::new_empty(x, {1}, ScalarType::Double);
-  launch(device, largest_centroid_kernel, 1, Block::kMaxThreads, squares, unscale, k,
-         static_cast<double*>(largest.mutable_data_ptr()));
+  Tensor summary = torch::stable::new_empty(x, {2, entries}, accumulation_type(x.scalar_type()));
+  Tensor largest = torch::stable::new_empty(x, {2}, ScalarType::Double);
+  product_t<T>* half_squares = static_cast<product_t<T>*>(summary.mutable_data_ptr());
+  launch(device, summarize_centroids_kernel<product_t<T>>, 1, Block::kMaxThreads,
+         static_cast<const double*>(packed_centres.squares.const_data_ptr()),
+         static_cast<const float*>(packed_centres.lost.const_data_ptr()), unscale, k, entries, half_squares,
+         half_squares + entries, static_cast<Largest*>(largest.mutable_data_ptr()));
 
-  const int64_t row_bytes = d * int64_t{sizeof(packed_t<T>)} + k * int64_t{sizeof(product_t<T>)};
+  const int64_t row_bytes = d * int64_t{sizeof(packed_t<T>)} + columns * int64_t{sizeof(product_t<T>)};
   const int64_t tile = std::min(rows.n, std::max<int64_t>(128, kTileBytes / row_bytes / 128 * 128));
   PackedRows packed(x, tile, d);
+  const Tensor transposed = torch::stable::transpose(packed_centres.matrix, 0, 1);
   for (int64_t first = 0; first < rows.n; first += tile) {
     Rows part = rows;
     part.data = static_cast<const T*>(rows.data) + first * rows.stride;
     part.n = std::min(tile, rows.n - first);
     packed.pack(device, part, shift);
-    const Tensor products = products_of(torch::stable::narrow(packed.matrix, 0, 0, part.n), packed_centres.matrix);
+    const Tensor products =
+        products_of(part.n == tile ? packed.matrix : torch::stable::narrow(packed.matrix, 0, 0, part.n), transposed);
     const AssignArgs args{rows,
                           centres,
                           first,
                           part.n,
+                          columns,
                           products.const_data_ptr(),
                           static_cast<const float*>(packed.unscale.const_data_ptr()),
                           static_cast<const double*>(packed.squares.const_data_ptr()),
-                          unscale,
-                          squares,
-                          static_cast<const double*>(largest.const_data_ptr()),
+                          static_cast<const float*>(packed.lost.const_data_ptr()),
+                          half_squares,
+                          half_squares + entries,
+                          static_cast<const Largest*>(largest.const_data_ptr()),
                           static_cast<int32_t*>(assignment.mutable_data_ptr()),
                           distance.mutable_data_ptr()};
-    launch(device, assign_kernel<T>, (part.n + 7) / 8, 256, args);
+    constexpr int64_t kRowsPerBlock = kAssignThreads / 32;
+    launch(device, assign_kernel<T>, (part.n + kRowsPerBlock - 1) / kRowsPerBlock, kAssignThreads, args);
   }
 }
 

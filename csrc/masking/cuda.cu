@@ -13,12 +13,16 @@ bool has_pixel_stride(const Tensor& images) {
   return images.size(2) <= 1 || images.stride(2) == images.size(3) * images.stride(3);
 }
 
+template <typename In, typename Out>
+void launch_variants(const OnDeviceOf& device, const VariantsArgs& args) {
+  launch(device, masked_variants_kernel<In, Out>, (args.n * args.threads_per_sample<Out>() + 255) / 256, 256, args);
+}
 template <typename In>
-void launch_variants(const OnDeviceOf& device, ScalarType out, int64_t blocks, const VariantsArgs& args) {
+void launch_variants(const OnDeviceOf& device, ScalarType out, const VariantsArgs& args) {
   switch (out) {
-    case ScalarType::Half: return launch(device, masked_variants_kernel<In, f16>, blocks, 256, args);
-    case ScalarType::BFloat16: return launch(device, masked_variants_kernel<In, bf16>, blocks, 256, args);
-    default: return launch(device, masked_variants_kernel<In, float>, blocks, 256, args);
+    case ScalarType::Half: return launch_variants<In, f16>(device, args);
+    case ScalarType::BFloat16: return launch_variants<In, bf16>(device, args);
+    default: return launch_variants<In, float>(device, args);
   }
 }
 
@@ -45,10 +49,9 @@ Tensor masked_variants_cuda(const Tensor& images_in, const std::optional<Tensor>
   args.n = images.size(0), args.channels = images.size(1), args.height = images.size(2), args.width = images.size(3);
   args.sample_stride = images.stride(0), args.channel_stride = images.stride(1), args.pixel_stride = images.stride(3);
   args.foreground = foreground ? static_cast<const uint8_t*>(foreground->const_data_ptr()) : nullptr;
+  args.disc = needs_disc(variants);
   args.radius = disc_radius(radius, args.height, args.width);
   args.out = out.mutable_data_ptr();
-  const int64_t quads = (args.height * args.width + kPixelsPerThread - 1) / kPixelsPerThread;
-  const int64_t blocks = (args.n * quads + 255) / 256;
   for (int64_t channel = 0; channel < args.channels; channel += kMaxChannels) {
     args.first_channel = static_cast<int>(channel);
     args.channel_count = static_cast<int>(std::min<int64_t>(kMaxChannels, args.channels - channel));
@@ -59,11 +62,11 @@ Tensor masked_variants_cuda(const Tensor& images_in, const std::optional<Tensor>
       args.variant_count = static_cast<int>(std::min<int64_t>(kMaxVariants, count - variant));
       std::copy_n(variants.begin() + variant, args.variant_count, args.variants);
       if (images.scalar_type() == ScalarType::Byte) {
-        launch_variants<uint8_t>(device, out.scalar_type(), blocks, args);
+        launch_variants<uint8_t>(device, out.scalar_type(), args);
       } else {
         with_type(kernel_dtype(images.scalar_type()), [&](auto type) {
           using In = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
-          launch_variants<In>(device, out.scalar_type(), blocks, args);
+          launch_variants<In>(device, out.scalar_type(), args);
         });
       }
     }

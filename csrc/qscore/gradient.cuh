@@ -5,6 +5,16 @@
 
 namespace sslk {
 
+// value * sign(x), of an x that is not 0.
+SSLK_DEVICE float with_sign_of(float x, float value) {
+  uint32_t sign, bits;
+  memcpy(&sign, &x, 4);
+  memcpy(&bits, &value, 4);
+  bits ^= sign & 0x80000000u;
+  memcpy(&value, &bits, 4);
+  return value;
+}
+
 // The gradient of one row is
 //   e * (w * in_k * dir_k + b + c_k * sign(x_k) - x_k * e * p),   e = 1 / max(norm, floor) or 1
 // with w = grad_q / |set|, b = -grad_q * direction / |set| / D, c = grad_column and p = <g, h>, the part along the row
@@ -34,13 +44,13 @@ struct GradientOp {
   }
 
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
-    FastRow stats{0.0f, 0.0f, 0.0f, 0.0f, 1.0f, 1.0f, 0.0f};
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
+    FastRow stats{0.0f, 0.0f, 0.0f, 1.0f, 1.0f, 0.0f};
     Selection selection{0.0f, 0, 0, false};
     uint32_t selected = 0;
     bool fast = true;
     if (grad_q != nullptr) {
-      fast = fast_row<false>(team, row, &stats);
+      fast = fast_row(team, row, &stats);
       if (fast) {
         selected = select_fast<Also::below>(team, row, stats, state->candidates, args.eps, args.two_sided, &selection);
         fast = !selection.near;
@@ -51,7 +61,7 @@ struct GradientOp {
       stats.inverse = static_cast<float>(inverse);
     }
     if (!fast) {
-      long_row(team, row.x, static_cast<int64_t>(row.d), row.i);
+      long_row(team, row, row.i);
       return;
     }
     const float e = args.normalize ? stats.inverse : 1.0f;
@@ -81,7 +91,9 @@ struct GradientOp {
         r += args.two_sided && x - stats.shift < stats.delta ? -w : w;
       }
       if constexpr (kColumn) {
-        r += x > 0.0f ? state->columns[i] : x < 0.0f ? -state->columns[i] : 0.0f;
+        if (x != 0.0f) {
+          r += with_sign_of(x, state->columns[i]);
+        }
       }
       narrow(r * e, out);
     });
@@ -93,22 +105,23 @@ struct GradientOp {
 
   template <typename Team>
   SSLK_DEVICE void long_begin(Team&, int64_t) const {}
-  template <typename T, typename Team>
-  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+  template <typename Team, typename Row>
+  SSLK_DEVICE void long_row(Team& team, const Row& x, int64_t i) const {
+    using T = typename Row::Element;
     using Score = accumulation_t<T>;
     const Score* columns = static_cast<const Score*>(grad_column);
-    T* out = static_cast<T*>(grad_h) + i * d;
+    T* out = static_cast<T*>(grad_h) + i * x.d;
     const bool score = grad_q != nullptr;
     ExactRow row{1.0, 0.0, 0.0, 0.0, 1.0, true};
     if (score || args.normalize) {
-      row = exact_row(team, x, d);
+      row = exact_row(team, x);
     }
     double w = 0.0, b = 0.0, p = 0.0;
     if (score) {
-      const ExactSelection selection = select_exact(team, x, d, row, args.set, args.eps, args.two_sided);
+      const ExactSelection selection = select_exact(team, x, row, args.set, args.eps, args.two_sided);
       const double grad = static_cast<const Score*>(grad_q)[i];
       w = selection.count ? grad / selection.count : 0.0;
-      b = -w * selection.direction / static_cast<double>(d);
+      b = -w * selection.direction / static_cast<double>(x.d);
       p = grad * score_of(row, selection, true);
     }
     const UnitScale unit(row);
@@ -116,19 +129,14 @@ struct GradientOp {
       p = 0.0;
     } else if (kColumn) {
       Sum<double> dot{0.0};
-#pragma unroll 1
-      for (int64_t j = team.rank; j < d; j += team.width()) {
-        dot.value += unit.of_element(fabs(static_cast<double>(widen(x[j])))) * columns[j];
-      }
+      x.each(team, [&](int64_t j, double v) { dot.value += unit.of_element(fabs(v)) * columns[j]; });
       p += team.reduce(dot).value;
     }
     const double threshold = args.eps * row.sigma;
-#pragma unroll 1
-    for (int64_t j = team.rank; j < d; j += team.width()) {
-      const double v = static_cast<double>(widen(x[j]));
+    x.each(team, [&](int64_t j, double v) {
       double r = args.normalize ? b - unit.of_element(v) * p : b;
       if (score) {
-        const double c = row.deviation(x[j]);
+        const double c = row.deviation(v);
         if (args.set[j] != 0 && is_active(c, threshold, args.two_sided)) {
           r += args.two_sided && c < 0.0 ? -w : w;
         }
@@ -137,11 +145,11 @@ struct GradientOp {
         r += static_cast<double>(columns[j]) * ((v > 0.0) - (v < 0.0));
       }
       narrow(!row.finite ? static_cast<double>(NAN) : args.normalize ? unit.of(r) : r, out + j);
-    }
+    });
   }
 };
 
-template <bool kColumn>
-constexpr int kWorkingRegisters<GradientOp<kColumn>> = 50;
+template <bool kColumn, typename Team>
+constexpr int kWorkingRegisters<GradientOp<kColumn>, Team> = kColumn ? 50 : 60;
 
 }  // namespace sslk

@@ -58,24 +58,23 @@ SSLK_DEVICE double score_of(const ExactRow& row, const ExactSelection& selection
 }
 
 // Q of a row, and the inverse of its norm, and |L_i| where it is counted; every thread of the team gets all of them.
-template <bool kCounted = false, typename T, typename Team>
-SSLK_DEVICE double exact_score(Team& team, const T* x, int64_t d, const ScoreArgs& a, double* inverse,
-                               int* active = nullptr) {
-  const ExactRow row = exact_row(team, x, d);
+template <bool kCounted = false, typename Team, typename Row>
+SSLK_DEVICE double exact_score(Team& team, const Row& x, const ScoreArgs& a, double* inverse, int* active = nullptr) {
+  const ExactRow row = exact_row(team, x);
   *inverse = inverse_norm(row);
   if constexpr (kCounted) {
-    *active = count_exact(team, x, d, row, a.eps, a.two_sided);
+    *active = count_exact(team, x, row, a.eps, a.two_sided);
   }
-  return score_of(row, select_exact(team, x, d, row, a.set, a.eps, a.two_sided), a.normalize);
+  return score_of(row, select_exact(team, x, row, a.set, a.eps, a.two_sided), a.normalize);
 }
 
-// From registers where float32 can decide. With kCentre the values are not the row's own afterwards.
-template <bool kCentre, bool kCounted = false, typename T, typename Team, int kSlots>
-SSLK_DEVICE double score(Team& team, HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
+// In float32 where that can decide.
+template <bool kCounted = false, typename T, typename Team, int kSlots>
+SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
                          double* inverse, int* active = nullptr) {
   FastRow stats;
   Selection selection;
-  if (fast_row<kCentre>(team, row, &stats)) {
+  if (fast_row(team, row, &stats)) {
     select_fast<kCounted ? Also::all : Also::nothing>(team, row, stats, candidates, a.eps, a.two_sided, &selection);
     if (!selection.near) {
       if constexpr (kCounted) {
@@ -87,7 +86,7 @@ SSLK_DEVICE double score(Team& team, HeldRow<T, Team, kSlots>& row, uint32_t can
                                                   static_cast<float>(selection.count));
     }
   }
-  return exact_score<kCounted>(team, row.x, row.d, a, inverse, active);
+  return exact_score<kCounted>(team, row, a, inverse, active);
 }
 
 // Scores, and the numbers of highly activating features where they are counted.
@@ -115,10 +114,10 @@ struct QScoreOp {
     state->candidates = set_bits(args.set, layout);
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
     double inverse;
     int count = 0;
-    const double q = score<true, kCounted>(team, row, state->candidates, args, &inverse, &count);
+    const double q = score<kCounted>(team, row, state->candidates, args, &inverse, &count);
     write<T>(team, row.i, q, count);
   }
   template <typename Team, typename Layout, typename State>
@@ -129,10 +128,10 @@ struct QScoreOp {
   template <typename Team>
   SSLK_DEVICE void long_begin(Team&, int64_t) const {}
   template <typename T, typename Team>
-  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+  SSLK_DEVICE void long_row(Team& team, const MemoryRow<T>& x, int64_t i) const {
     double inverse;
     int count = 0;
-    const double q = exact_score<kCounted>(team, x, d, args, &inverse, &count);
+    const double q = exact_score<kCounted>(team, x, args, &inverse, &count);
     write<T>(team, i, q, count);
   }
 };
@@ -176,10 +175,10 @@ struct ColumnsOp {
     }
   }
   template <typename T, typename Team, int kSlots, typename State>
-  SSLK_DEVICE void row(Team& team, HeldRow<T, Team, kSlots>& row, State* state) const {
+  SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
     double inverse = 1.0;
     if (args.q != nullptr) {
-      const double q = score<false>(team, row, state->candidates, args, &inverse);
+      const double q = score(team, row, state->candidates, args, &inverse);
       QScoreOp<false>{args}.template write<T>(team, row.i, q);
     } else if (args.normalize) {
       inverse = inverse_norm_of(team, row);
@@ -254,26 +253,25 @@ struct ColumnsOp {
     }
   }
   template <typename T, typename Team>
-  SSLK_DEVICE void long_row(Team& team, const T* x, int64_t d, int64_t i) const {
+  SSLK_DEVICE void long_row(Team& team, const MemoryRow<T>& x, int64_t i) const {
     ExactRow row{1.0, 0.0, 0.0, 0.0, 1.0, true};
     if (args.q != nullptr || args.normalize) {
-      row = exact_row(team, x, d);
+      row = exact_row(team, x);
     }
     if (args.q != nullptr) {
-      const ExactSelection selection = select_exact(team, x, d, row, args.set, args.eps, args.two_sided);
+      const ExactSelection selection = select_exact(team, x, row, args.set, args.eps, args.two_sided);
       QScoreOp<false>{args}.template write<T>(team, i, score_of(row, selection, args.normalize));
     }
     const UnitScale unit(row);
-    double* totals = block_totals(d);
-    for (int64_t j = team.rank; j < d; j += team.width()) {  // a column has one owner: no barrier
-      const double magnitude = fabs(static_cast<double>(widen(x[j])));
-      totals[j] += args.normalize ? unit.of_element(magnitude) : magnitude;
-    }
+    double* totals = block_totals(x.d);
+    x.each(team, [&](int64_t j, double v) {  // a column has one owner: no barrier
+      totals[j] += args.normalize ? unit.of_element(fabs(v)) : fabs(v);
+    });
   }
 };
 
-template <>
-inline constexpr int kWorkingRegisters<ColumnsOp> = 64;
+template <typename Team>
+constexpr int kWorkingRegisters<ColumnsOp, Team> = Team::kWholeBlock ? 60 : 64;
 // A team writes a sum per column, which is as many numbers as a row has.
 template <>
 inline constexpr int kRowsPerTeam<ColumnsOp> = 4;

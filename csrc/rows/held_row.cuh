@@ -31,24 +31,20 @@ struct Layout {
   SSLK_DEVICE uint32_t slot(int s) const { return valid >> s * kVec & kSlot; }
 };
 
+// Item u of a slot as float.
 template <typename T>
-SSLK_DEVICE void widen_slot(const uint4& slot, const T*, float* values) {
+SSLK_DEVICE float item_of(const uint4& slot, int u, const T*) {
   T elements[16 / sizeof(T)];
   memcpy(elements, &slot, 16);
-#pragma unroll
-  for (unsigned u = 0; u < 16 / sizeof(T); ++u) {
-    values[u] = widen(elements[u]);
-  }
+  return widen(elements[u]);
 }
-// A bfloat16 is the upper half of a float: one instruction per element.
-SSLK_DEVICE void widen_slot(const uint4& slot, const bf16*, float* values) {
+// A bfloat16 is the upper half of a float: one instruction.
+SSLK_DEVICE float item_of(const uint4& slot, int u, const bf16*) {
   const uint32_t words[4] = {slot.x, slot.y, slot.z, slot.w};
-#pragma unroll
-  for (int w = 0; w < 4; ++w) {
-    const uint32_t low = words[w] << 16, high = words[w] & 0xffff0000u;
-    memcpy(values + 2 * w, &low, 4);
-    memcpy(values + 2 * w + 1, &high, 4);
-  }
+  const uint32_t word = u % 2 ? words[u / 2] & 0xffff0000u : words[u / 2] << 16;
+  float value;
+  memcpy(&value, &word, 4);
+  return value;
 }
 
 template <typename T, int kSlots>
@@ -88,13 +84,11 @@ struct RawRow {
     }
   }
 
-  template <int kItems>
-  SSLK_DEVICE void widen_to(float (&values)[kItems]) const {
+  // Item i; 0 where the layout is not valid. Elements of 16 bits stay packed and are widened wherever they are used:
+  // registers are scarcer than instructions.
+  SSLK_DEVICE float operator[](int i) const {
     constexpr int kVec = 16 / sizeof(T);
-#pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      widen_slot(slots[s], static_cast<const T*>(nullptr), values + s * kVec);
-    }
+    return item_of(slots[i / kVec], i % kVec, static_cast<const T*>(nullptr));
   }
 };
 
@@ -129,15 +123,51 @@ SSLK_DEVICE void store_row(Out* out, const Layout<T, kSlots>& layout, Value valu
   }
 }
 
-// One row as an op sees it.
+// A row of memory.
+template <typename T>
+struct MemoryRow {
+  using Element = T;
+  const T* x;
+  int64_t d;
+
+  SSLK_DEVICE double first() const { return static_cast<double>(widen(x[0])); }
+  // Calls visit(column, element) for every element of this thread.
+  template <typename Team, typename Visit>
+  SSLK_DEVICE void each(const Team& team, Visit visit) const {
+#pragma unroll 1
+    for (int64_t j = team.rank; j < d; j += team.width()) {
+      visit(j, static_cast<double>(widen(x[j])));
+    }
+  }
+};
+
+// One row as an op sees it. What reads a MemoryRow reads this as well, from registers.
 template <typename T, typename Team, int kSlots>
 struct HeldRow {
+  using Element = T;
   static constexpr int kItems = Layout<T, kSlots>::kItems;
   const T* x;
   int64_t i;
   int d;
   Layout<T, kSlots> layout;
-  float values[kItems];  // 0 where the layout is not valid
+  RawRow<T, kSlots> values;
+
+  SSLK_DEVICE double first() const { return static_cast<double>(widen(x[0])); }
+  template <typename Visit>
+  SSLK_DEVICE void each(const Team&, Visit visit) const {
+#pragma unroll
+    for (int k = 0; k < kItems; ++k) {
+      if (layout.valid >> k & 1) {
+        const float item = values[k];
+        uint32_t bits;
+        memcpy(&bits, &item, 4);
+        recompute_from(bits);  // doubles kept from one visit to the next would fill the register file
+        float value;
+        memcpy(&value, &bits, 4);
+        visit(static_cast<int64_t>(layout.column(k)), static_cast<double>(value));
+      }
+    }
+  }
 };
 
 }  // namespace sslk

@@ -6,7 +6,7 @@
 //   after_row(team, layout, &state)      called by every thread of the block equally often: may hold barriers
 //   finish(team, layout, d, &state)
 // for rows in registers, and for double and for rows too long
-//   long_begin(team, d)                  long_row(team, x, d, i)
+//   long_begin(team, d)                  long_row(team, memory_row, i)
 #pragma once
 
 #include <algorithm>
@@ -20,7 +20,7 @@ constexpr int kThreadsPerLaneBlock = 256;
 constexpr int64_t kTeamMultiple = 8;  // 16 bytes over the smallest element
 
 // Registers that an op needs beyond what a thread holds between instructions.
-template <typename Op>
+template <typename Op, typename Team>
 constexpr int kWorkingRegisters = 46;
 
 // Rows that a team which is a whole block has at least, once every multiprocessor has a team.
@@ -28,12 +28,14 @@ template <typename Op>
 constexpr int kRowsPerTeam = 1;
 
 // Blocks per multiprocessor that the compiler plans for: left to itself it stops at a step of the occupancy and spills
-// a few words to stay there. A thread holds the next row's slots, this row's items and the state.
+// a few words to stay there. A thread holds the next row's slots, this row's and the state; to widen elements of 16
+// bits takes some more.
 template <typename T, typename Team, int kSlots, typename Op>
 constexpr int planned_blocks() {
   constexpr int kItems = Layout<T, kSlots>::kItems;
-  constexpr int kHeld = 4 * kSlots + kItems + static_cast<int>(sizeof(typename Op::template State<kItems>)) / 4;
-  return std::max(1, (1 << 16) / Team::kMaxThreads / (kHeld + kWorkingRegisters<Op>));
+  constexpr int kHeld = 2 * 4 * kSlots + static_cast<int>(sizeof(typename Op::template State<kItems>)) / 4;
+  constexpr int kWorking = sizeof(T) == 2 ? std::max(56, kWorkingRegisters<Op, Team>) : kWorkingRegisters<Op, Team>;
+  return std::max(1, (1 << 16) / Team::kMaxThreads / (kHeld + kWorking));
 }
 
 template <typename T, typename Team, int kSlots, typename Op>
@@ -62,7 +64,7 @@ __global__ void __launch_bounds__(Team::kMaxThreads, planned_blocks<T, Team, kSl
     recompute_from(row.layout.valid);
     recompute_from(row.layout.first);
     if (left > 0) {
-      raw.widen_to(row.values);
+      row.values = raw;
       const T* next = row.x + step * h.stride;
       if (--left > 0) {  // under way while this row is reduced
         raw.load(next, row.layout);
@@ -82,7 +84,7 @@ __global__ void __launch_bounds__(Block::kMaxThreads, 1) long_rows_kernel(Rows h
   Block team(scratch);
   op.long_begin(team, h.d);
   for (int64_t i = blockIdx.x; i < h.n; i += gridDim.x) {
-    op.long_row(team, row_at<T>(h, i), h.d, i);
+    op.long_row(team, MemoryRow<T>{row_at<T>(h, i), h.d}, i);
   }
 }
 
@@ -133,6 +135,15 @@ void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
       }
       if (slots <= 32 * 4 * k8) {
         return choose(register_rows_kernel<T, Lanes<32>, 4 * k8, Op>, kThreadsPerLaneBlock, 32);
+      }
+      // A long row of a block that fills the multiprocessor alone leaves it idle at every barrier: half the threads
+      // with twice the items leave room for a second block, for ops that keep little.
+      using Half = BlockOf<256>;
+      if constexpr (!kNarrow && planned_blocks<T, Half, 4 * k8, Op>() >= 2) {
+        if (slots > Half::kMaxThreads * k8 && slots <= Half::kMaxThreads * 4 * k8) {
+          const int64_t threads = warps((slots + 4 * k8 - 1) / (4 * k8));
+          return choose(register_rows_kernel<T, Half, 4 * k8, Op>, threads, threads);
+        }
       }
       if (slots <= Wide::kMaxThreads * kMost) {
         const int64_t threads = warps((slots + kMost - 1) / kMost);

@@ -4,7 +4,8 @@
 // threshold (the CPU decides those in whole numbers):
 //   FastRow   float32, two passes over the row in registers. An element within the rounding error of the threshold
 //             sends the row to the other path, as do scales whose squares leave float32, and NaN.
-//   ExactRow  double, reading memory again, scaled by a power of two: any finite row of any length.
+//   ExactRow  double, from registers or memory, scaled by a power of two where double needs it: any finite row of any
+//             length.
 #pragma once
 
 #include "rows/held_row.cuh"
@@ -25,8 +26,7 @@ SSLK_DEVICE const T* row_at(const Rows& h, int64_t i) {
 
 struct FastRow {
   float shift;
-  float delta;   // mean - shift
-  float offset;  // what values have to be less by to be deviations from the shift
+  float delta;  // mean - shift
   float sigma;
   float norm;
   float inverse;  // 1 / norm
@@ -38,24 +38,25 @@ struct Moments {
   SSLK_DEVICE void merge(const Moments& other) { sum += other.sum, squares += other.squares; }
 };
 
-template <bool kPartial, int kItems>
-SSLK_DEVICE Moments moments_about(float shift, const float (&x)[kItems], uint32_t valid) {
+// The sums over this thread's items of their differences from `shift`.
+template <bool kPartial, typename T, typename Team, int kSlots>
+SSLK_DEVICE Moments moments_about(float shift, const HeldRow<T, Team, kSlots>& row) {
   constexpr int kSums = 4;
   float s[kSums], q[kSums];
 #pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const float c = !kPartial || (valid >> i & 1) ? x[i] - shift : 0.0f;
+  for (int i = 0; i < row.kItems; ++i) {
+    const float c = !kPartial || (row.layout.valid >> i & 1) ? row.values[i] - shift : 0.0f;
     s[i % kSums] = i < kSums ? c : s[i % kSums] + c;
     q[i % kSums] = i < kSums ? c * c : q[i % kSums] + c * c;
   }
   return {(s[0] + s[1]) + (s[2] + s[3]), (q[0] + q[1]) + (q[2] + q[3])};
 }
 
-// False when the row needs ExactRow. With kCentre the values become deviations from the shift.
-template <bool kCentre, typename T, typename Team, int kSlots>
-SSLK_DEVICE bool fast_row(Team& team, HeldRow<T, Team, kSlots>& row, FastRow* out) {
+// False when the row needs ExactRow.
+template <typename T, typename Team, int kSlots>
+SSLK_DEVICE bool fast_row(Team& team, const HeldRow<T, Team, kSlots>& row, FastRow* out) {
   const float per_column = 1.0f / static_cast<float>(row.d);
-  Moments m = team.reduce(moments_about<false>(0.0f, row.values, row.layout.valid));  // items that are not valid are 0
+  Moments m = team.reduce(moments_about<false>(0.0f, row));  // items that are not valid are 0
   const float mean = m.sum * per_column;
   float mean_square = m.squares * per_column;
   // Squares that overflow, underflow or are NaN need double.
@@ -67,18 +68,11 @@ SSLK_DEVICE bool fast_row(Team& team, HeldRow<T, Team, kSlots>& row, FastRow* ou
   if (variance >= mean * mean) {
     const float root = fast_inverse_sqrt(variance), inverse = fast_inverse_sqrt(m.squares);
     const float sigma = variance * root;
-    *out = {0.0f, mean, 0.0f, sigma, m.squares * inverse, inverse, kErrorAboutZero * sigma};
+    *out = {0.0f, mean, sigma, m.squares * inverse, inverse, kErrorAboutZero * sigma};
     return true;
   }
-  const float offset = kCentre ? 0.0f : mean;
-  if constexpr (kCentre) {
-#pragma unroll
-    for (int i = 0; i < row.kItems; ++i) {
-      row.values[i] -= mean;
-    }
-  }
-  m = team.reduce(row.layout.valid == row.layout.kAll ? moments_about<false>(offset, row.values, row.layout.valid)
-                                                      : moments_about<true>(offset, row.values, row.layout.valid));
+  m = team.reduce(row.layout.valid == row.layout.kAll ? moments_about<false>(mean, row)
+                                                      : moments_about<true>(mean, row));
   mean_square = m.squares * per_column;
   const float delta = m.sum * per_column;
   if (!(mean_square > 1e-20f && delta * delta <= 0.01f * mean_square)) {
@@ -87,7 +81,7 @@ SSLK_DEVICE bool fast_row(Team& team, HeldRow<T, Team, kSlots>& row, FastRow* ou
   const float own = mean_square - delta * delta, sigma = own * fast_inverse_sqrt(own);
   const float square = m.squares + static_cast<float>(row.d) * mean * (2.0f * delta + mean);
   const float inverse = fast_inverse_sqrt(square);
-  *out = {mean, delta, offset, sigma, square * inverse, inverse, kErrorAboutMean * (sigma + fabsf(delta))};
+  *out = {mean, delta, sigma, square * inverse, inverse, kErrorAboutMean * (sigma + fabsf(delta))};
   // The norm of a row that nearly cancels its shift would lose digits; so would a row that is its mean plus dust.
   return square > 1e-3f * m.squares && sigma > 1e-5f * fabsf(mean);
 }
@@ -111,40 +105,86 @@ struct PackedSelection {
   SSLK_DEVICE void merge(const PackedSelection& other) { sum += other.sum, counts += other.counts; }
 };
 
+constexpr int kLook = 4;  // items that are looked at together
+
+// The two elements of a pair as floats. The upper bfloat16 of a word keeps the lower one as its last digits: it may
+// seem to be further from 0 than it is, by less than a unit.
+#ifndef SSLK_SIMT
+SSLK_DEVICE void halves_of(const __nv_bfloat162& pair, float* even, float* odd) {
+  uint32_t word;
+  memcpy(&word, &pair, 4);
+  memcpy(odd, &word, 4);
+  word <<= 16;
+  memcpy(even, &word, 4);
+}
+SSLK_DEVICE void halves_of(const __half2& pair, float* even, float* odd) {
+  *even = __low2float(pair), *odd = __high2float(pair);
+}
+#endif
+
+// Is one of kLook items from `i` on outside [low, high]? More than are may be said to be, none less.
+template <bool kTwoSided, typename T, int kSlots>
+SSLK_DEVICE bool any_outside(const RawRow<T, kSlots>& values, int i, float low, float high) {
+#ifndef SSLK_SIMT
+  if constexpr (sizeof(T) == 2) {  // two elements by one comparison
+    using Pair = std::conditional_t<std::is_same_v<T, bf16>, __nv_bfloat162, __half2>;
+    const uint4& slot = values.slots[i / 8];
+    const uint32_t words[2] = {i % 8 ? slot.z : slot.x, i % 8 ? slot.w : slot.y};
+    Pair pairs[2];
+    memcpy(pairs, words, sizeof(pairs));
+    float even, odd;
+    halves_of(__hmax2(pairs[0], pairs[1]), &even, &odd);
+    bool any = (even > high) | (odd > high);
+    if constexpr (kTwoSided) {
+      halves_of(__hmin2(pairs[0], pairs[1]), &even, &odd);
+      any = any | (even < low) | (odd < low);
+    }
+    return any;
+  }
+#endif
+  bool any = false;
+#pragma unroll
+  for (int u = 0; u < kLook; ++u) {
+    any = any | (values[i + u] > high) | (kTwoSided && values[i + u] < low);
+  }
+  return any;
+}
+
 template <Also kAlso, bool kTwoSided, typename T, typename Team, int kSlots>
 SSLK_DEVICE uint32_t select_items(Team& team, const HeldRow<T, Team, kSlots>& row, const FastRow& stats,
                                   uint32_t candidates, float eps, Selection* total) {
   const float error = (1.0f + eps) * stats.unit;
   const float threshold = eps * stats.sigma + (kTwoSided ? 0.0f : stats.delta);
   const float low = threshold - error, high = threshold + error;
+  // The same bound on the items themselves, wider by more than its roundings: most items are not near it.
+  const float centre = stats.shift + (kTwoSided ? stats.delta : 0.0f);
+  const float reach = low - 1e-6f * (fabsf(stats.shift) + fabsf(stats.delta) + fabsf(low));
   recompute_from(candidates);
   const uint32_t considered = kAlso == Also::all ? row.layout.valid : candidates;
-  uint32_t active = 0;
-  float sum[2] = {}, smallest = INFINITY;
+  uint32_t active = 0, below = 0;
+  float sum = 0.0f, smallest = INFINITY;
 #pragma unroll
-  for (int i = 0; i < row.kItems; ++i) {
-    const float c = row.values[i] - stats.offset;
-    const float y = kTwoSided ? fabsf(c - stats.delta) : c;
-    if ((considered >> i & 1) && y > low) {
-      active |= 1u << i;
-      sum[i % 2] += kAlso != Also::all || (candidates >> i & 1) ? y : 0.0f;
-      smallest = fminf(smallest, y);
+  for (int first = 0; first < row.kItems; first += kLook) {
+    if (any_outside<kTwoSided>(row.values, first, centre - reach, centre + reach)) {
+#pragma unroll
+      for (int i = first; i < first + kLook; ++i) {
+        const float c = row.values[i] - stats.shift;
+        const float y = kTwoSided ? fabsf(c - stats.delta) : c;
+        if ((considered >> i & 1) && y > low) {
+          active |= 1u << i;
+          sum += kAlso != Also::all || (candidates >> i & 1) ? y : 0.0f;
+          smallest = fminf(smallest, y);
+          if constexpr (kAlso == Also::below && kTwoSided) {
+            below += c < stats.delta;
+          }
+        }
+      }
     }
   }
   const uint32_t selected = active & candidates;
-  uint32_t also = 0;
-  if constexpr (kAlso == Also::all) {
-    also = __popc(active);
-  } else if constexpr (kAlso == Also::below && kTwoSided) {
-    uint32_t below = 0;
-#pragma unroll
-    for (int i = 0; i < row.kItems; ++i) {
-      below |= static_cast<uint32_t>(row.values[i] - stats.offset < stats.delta) << i;
-    }
-    also = __popc(selected & below);
-  }
-  const PackedSelection packed = team.reduce(
-      PackedSelection{smallest <= high ? NAN : sum[0] + sum[1], static_cast<uint32_t>(__popc(selected)) | also << 16});
+  const uint32_t also = kAlso == Also::all ? __popc(active) : below;
+  const PackedSelection packed =
+      team.reduce(PackedSelection{smallest <= high ? NAN : sum, static_cast<uint32_t>(__popc(selected)) | also << 16});
   const int count = static_cast<int>(packed.counts & 0xffff);
   *total = {kTwoSided ? packed.sum : packed.sum - static_cast<float>(count) * stats.delta, count,
             static_cast<int>(packed.counts >> 16), packed.sum != packed.sum};
@@ -168,10 +208,7 @@ struct ExactRow {
   double norm;   // of the scaled row: that of the row itself may be larger than any number
   bool finite;
 
-  template <typename T>
-  SSLK_DEVICE double deviation(T x) const {
-    return static_cast<double>(widen(x)) * scale - shift - delta;
-  }
+  SSLK_DEVICE double deviation(double x) const { return x * scale - shift - delta; }
 };
 
 struct Magnitude {
@@ -188,44 +225,43 @@ struct ExactMoments {
   SSLK_DEVICE void merge(const ExactMoments& other) { sum += other.sum, squares += other.squares; }
 };
 
-template <typename T, typename Team>
-SSLK_DEVICE ExactRow exact_row(Team& team, const T* x, int64_t d) {
-  Magnitude size{0.0, 0};
-#pragma unroll 1
-  for (int64_t j = team.rank; j < d; j += team.width()) {
-    const double magnitude = fabs(static_cast<double>(widen(x[j])));
-    size.largest = fmax(size.largest, magnitude);
-    size.not_finite += !(magnitude <= 1.7976931348623157e308);
+// Of a MemoryRow or a HeldRow.
+template <typename Team, typename Row>
+SSLK_DEVICE ExactRow exact_row(Team& team, const Row& x) {
+  const double d = static_cast<double>(x.d);
+  ExactRow row{1.0, 0.0, 0.0, 0.0, 0.0, true};
+  if constexpr (std::is_same_v<typename Row::Element, double>) {  // the squares of others never leave double
+    Magnitude size{0.0, 0};
+    x.each(team, [&](int64_t, double v) {
+      size.largest = fmax(size.largest, fabs(v));
+      size.not_finite += !(fabs(v) <= 1.7976931348623157e308);
+    });
+    size = team.reduce(size);
+    row.finite = size.not_finite == 0;
+    if (row.finite && size.largest != 0.0 && (size.largest > 0x1p300 || size.largest < 0x1p-300)) {
+      const int exponent = ilogb(size.largest);
+      row.scale = scalbn(1.0, exponent < -1000 ? 1000 : -exponent);
+    }
   }
-  size = team.reduce(size);
-  ExactRow row{1.0, 0.0, 0.0, 0.0, 0.0, size.not_finite == 0};
-  if (!row.finite || size.largest == 0.0) {
-    row.norm = row.finite ? 0.0 : static_cast<double>(NAN);
-    return row;
-  }
-  if (size.largest > 0x1p300 || size.largest < 0x1p-300) {
-    const int exponent = ilogb(size.largest);
-    row.scale = scalbn(1.0, exponent < -1000 ? 1000 : -exponent);
-  }
-  row.shift = static_cast<double>(widen(x[0])) * row.scale;
+  row.shift = x.first() * row.scale;
   Sum<double> sum{0.0};
-#pragma unroll 1
-  for (int64_t j = team.rank; j < d; j += team.width()) {
-    sum.value += row.deviation(x[j]);  // delta is still 0
+  x.each(team, [&](int64_t, double v) { sum.value += row.deviation(v); });  // delta is still 0
+  row.delta = team.reduce(sum).value / d;
+  row.finite = row.finite && fabs(row.delta) < INFINITY;
+  if (!row.finite) {
+    return {1.0, 0.0, 0.0, 0.0, static_cast<double>(NAN), false};
   }
-  row.delta = team.reduce(sum).value / static_cast<double>(d);
   ExactMoments m{0.0, 0.0};
-#pragma unroll 1
-  for (int64_t j = team.rank; j < d; j += team.width()) {
-    const double c = row.deviation(x[j]);
+  x.each(team, [&](int64_t, double v) {
+    const double c = row.deviation(v);
     m.sum += c;
     m.squares += c * c;
-  }
+  });
   m = team.reduce(m);
-  row.delta += m.sum / static_cast<double>(d);
-  row.sigma = sqrt(m.squares / static_cast<double>(d));
+  row.delta += m.sum / d;
+  row.sigma = sqrt(m.squares / d);
   const double mean = row.shift + row.delta;
-  row.norm = sqrt(m.squares + static_cast<double>(d) * mean * mean);
+  row.norm = sqrt(m.squares + d * mean * mean);
   return row;
 }
 
@@ -243,32 +279,29 @@ SSLK_DEVICE bool is_active(double deviation, double threshold, bool two_sided) {
   return (two_sided ? fabs(deviation) : deviation) > threshold;
 }
 
-template <typename T, typename Team>
-SSLK_DEVICE ExactSelection select_exact(Team& team, const T* x, int64_t d, const ExactRow& row, const uint8_t* set,
-                                        double eps, bool two_sided) {
+template <typename Team, typename Row>
+SSLK_DEVICE ExactSelection select_exact(Team& team, const Row& x, const ExactRow& row, const uint8_t* set, double eps,
+                                        bool two_sided) {
   const double threshold = eps * row.sigma;
   ExactSelection selection{0.0, 0, 0};
-#pragma unroll 1
-  for (int64_t j = team.rank; j < d; j += team.width()) {
-    const double c = row.deviation(x[j]);
-    if (set[j] != 0 && is_active(c, threshold, two_sided)) {
+  x.each(team, [&](int64_t j, double v) {
+    const double c = row.deviation(v);
+    if (is_active(c, threshold, two_sided) && set[j] != 0) {
       selection.sum += two_sided ? fabs(c) : c;
       selection.count += 1;
       selection.direction += c < 0.0 ? -1 : 1;
     }
-  }
+  });
   return team.reduce(selection);
 }
 
 // The number of features that activate highly, of a finite row.
-template <typename T, typename Team>
-SSLK_DEVICE int count_exact(Team& team, const T* x, int64_t d, const ExactRow& row, double eps, bool two_sided) {
+template <typename Team, typename Row>
+SSLK_DEVICE int count_exact(Team& team, const Row& x, const ExactRow& row, double eps, bool two_sided) {
   const double threshold = eps * row.sigma;
   Sum<int> count{0};
-#pragma unroll 1
-  for (int64_t j = team.rank; j < d; j += team.width()) {
-    count.value += row.finite && is_active(row.deviation(x[j]), threshold, two_sided);
-  }
+  x.each(team,
+         [&](int64_t, double v) { count.value += row.finite && is_active(row.deviation(v), threshold, two_sided); });
   return team.reduce(count).value;
 }
 
@@ -289,7 +322,7 @@ SSLK_DEVICE double inverse_norm_of(Team& team, const HeldRow<T, Team, kSlots>& r
   const float squares = team.reduce(Sum<float>{(q[0] + q[1]) + (q[2] + q[3])}).value;
   return squares > 1e-20f * static_cast<float>(row.d) && squares < 1e30f
              ? inverse_norm(static_cast<double>(sqrtf(squares)))
-             : inverse_norm(exact_row(team, row.x, row.d));
+             : inverse_norm(exact_row(team, row));
 }
 
 }  // namespace sslk
