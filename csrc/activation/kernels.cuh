@@ -190,7 +190,7 @@ struct CountsOp {
 };
 
 template <typename Team>
-constexpr int kWorkingRegisters<CountsOp, Team> = 52;
+constexpr int kWorkingRegisters<CountsOp, Team> = 58;
 
 struct MomentsOp : StatelessOp {
   void* mean;  // [N] each, in the accumulation type
