@@ -16,16 +16,16 @@ struct ScoreArgs {
 
 // A bit per item: is it in the set. All loads are under way together, those of items that are no columns too.
 template <typename T, int kSlots>
-SSLK_DEVICE uint32_t set_bits(const uint8_t* set, const Layout<T, kSlots>& layout) {
+SSLK_DEVICE Bits<Layout<T, kSlots>::kItems> set_bits(const uint8_t* set, const Layout<T, kSlots>& layout) {
   uint8_t in[Layout<T, kSlots>::kItems];
 #pragma unroll
   for (int i = 0; i < layout.kItems; ++i) {
     in[i] = set[layout.valid >> i & 1 ? layout.column(i) : 0];
   }
-  uint32_t bits = 0;
+  Bits<Layout<T, kSlots>::kItems> bits = 0;
 #pragma unroll
   for (int i = 0; i < layout.kItems; ++i) {
-    bits |= static_cast<uint32_t>(in[i] != 0) << i;
+    bits |= static_cast<Bits<Layout<T, kSlots>::kItems>>(in[i] != 0) << i;
   }
   return bits & layout.valid;
 }
@@ -70,8 +70,8 @@ SSLK_DEVICE double exact_score(Team& team, const Row& x, const ScoreArgs& a, dou
 
 // In float32 where that can decide.
 template <bool kCounted = false, typename T, typename Team, int kSlots>
-SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
-                         double* inverse, int* active = nullptr) {
+SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, Bits<Layout<T, kSlots>::kItems> candidates,
+                         const ScoreArgs& a, double* inverse, int* active = nullptr) {
   FastRow stats;
   Selection selection;
   if (fast_row(team, row, &stats)) {
@@ -97,7 +97,7 @@ struct QScoreOp {
 
   template <int kItems>
   struct State {
-    uint32_t candidates;
+    Bits<kItems> candidates;
   };
 
   template <typename T, typename Team>
@@ -136,40 +136,47 @@ struct QScoreOp {
   }
 };
 
-// Scores (where q is given) and the sums of |x| * scale over the rows of each block.
+// The sums of |x| * scale over the rows of each block, and the rows' scores, if kScored.
+template <bool kScored>
 struct ColumnsOp {
   static constexpr int kRowsPerFlush = 128;  // bounds the rounding error of float sums
 
-  ScoreArgs args;    // without q only columns are summed, and the set is not read
-  double* partials;  // [grid, D]
+  ScoreArgs args;  // q and the set are not used if not kScored
+  int64_t d = 0;
+  double* partials = nullptr;  // [grid, D]
 
   template <int kItems>
   struct State {
-    uint32_t candidates;
-    int unflushed;
-    bool stored;     // the totals hold something
-    double* totals;  // [D] of the block
+    Bits<kItems> candidates;
+    int rows;  // added so far
     float sums[kItems];
   };
 
-  SSLK_DEVICE double* block_totals(int64_t d) const { return partials + blockIdx.x * d; }
+  // [D] of the block: in shared memory where several teams meet.
+  template <typename Team>
+  SSLK_DEVICE double* totals() const {
+    if constexpr (Team::kWholeBlock) {
+      return partials + blockIdx.x * d;
+    } else {
+      __shared__ double shared[Team::kMaxColumns];
+      return shared;
+    }
+  }
 
   template <typename Team, typename T, int kSlots, typename State>
   SSLK_DEVICE void begin(Team& team, const Layout<T, kSlots>& layout, int64_t d, State* state) const {
-    state->candidates = args.q == nullptr ? 0 : set_bits(args.set, layout);
-    state->unflushed = 0;
-    state->stored = !Team::kWholeBlock;
+    state->candidates = 0;
+    if constexpr (kScored) {
+      state->candidates = set_bits(args.set, layout);
+    }
+    state->rows = 0;
 #pragma unroll
     for (int i = 0; i < layout.kItems; ++i) {
       state->sums[i] = 0.0f;
     }
-    if constexpr (Team::kWholeBlock) {
-      state->totals = block_totals(d);
-    } else {
-      __shared__ double totals[Team::kMaxColumns];
-      state->totals = totals;
+    if constexpr (!Team::kWholeBlock) {
       for (int j = threadIdx.x; j < d; j += blockDim.x) {
-        totals[j] = 0.0;
+        totals<Team>()[j] = 0.0;
       }
       __syncthreads();
     }
@@ -177,7 +184,7 @@ struct ColumnsOp {
   template <typename T, typename Team, int kSlots, typename State>
   SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
     double inverse = 1.0;
-    if (args.q != nullptr) {
+    if constexpr (kScored) {
       const double q = score(team, row, state->candidates, args, &inverse);
       QScoreOp<false>{args}.template write<T>(team, row.i, q);
     } else if (args.normalize) {
@@ -200,7 +207,7 @@ struct ColumnsOp {
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void after_row(Team& team, const Layout& layout, State* state) const {
-    if (++state->unflushed == kRowsPerFlush) {
+    if (++state->rows % kRowsPerFlush == 0) {
       flush(team, layout, state);
     }
   }
@@ -208,11 +215,9 @@ struct ColumnsOp {
   // time, which takes less memory traffic than adding to zeros.
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void flush(Team& team, const Layout& layout, State* state) const {
-    state->unflushed = 0;
     if constexpr (Team::kWholeBlock) {
-      if (!state->stored) {
-        state->stored = true;
-        store_row(state->totals, layout, [&](int i, double* out) {
+      if (state->rows <= kRowsPerFlush) {
+        store_row(totals<Team>(), layout, [&](int i, double* out) {
           *out = state->sums[i];
           state->sums[i] = 0.0f;
         });
@@ -224,7 +229,7 @@ struct ColumnsOp {
 #pragma unroll
         for (int i = 0; i < layout.kItems; ++i) {
           if (layout.valid >> i & 1) {
-            state->totals[layout.column(i)] += state->sums[i];
+            totals<Team>()[layout.column(i)] += state->sums[i];
           }
           state->sums[i] = 0.0f;
         }
@@ -236,44 +241,49 @@ struct ColumnsOp {
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void finish(Team& team, const Layout& layout, int64_t d, State* state) const {
-    flush(team, layout, state);
+    if (state->rows == 0 || state->rows % kRowsPerFlush != 0) {
+      flush(team, layout, state);
+    }
     if constexpr (!Team::kWholeBlock) {
-      double* out = block_totals(d);
+      double* out = partials + blockIdx.x * d;
       for (int j = threadIdx.x; j < d; j += blockDim.x) {
-        out[j] = state->totals[j];
+        out[j] = totals<Team>()[j];
       }
     }
   }
 
   template <typename Team>
   SSLK_DEVICE void long_begin(Team& team, int64_t d) const {
-    double* totals = block_totals(d);
     for (int64_t j = team.rank; j < d; j += team.width()) {
-      totals[j] = 0.0;
+      totals<Team>()[j] = 0.0;
     }
   }
   template <typename T, typename Team>
   SSLK_DEVICE void long_row(Team& team, const MemoryRow<T>& x, int64_t i) const {
     ExactRow row{1.0, 0.0, 0.0, 0.0, 1.0, true};
-    if (args.q != nullptr || args.normalize) {
+    if (kScored || args.normalize) {
       row = exact_row(team, x);
     }
-    if (args.q != nullptr) {
+    if constexpr (kScored) {
       const ExactSelection selection = select_exact(team, x, row, args.set, args.eps, args.two_sided);
       QScoreOp<false>{args}.template write<T>(team, i, score_of(row, selection, args.normalize));
     }
     const UnitScale unit(row);
-    double* totals = block_totals(x.d);
+    double* sums = totals<Team>();
     x.each(team, [&](int64_t j, double v) {  // a column has one owner: no barrier
-      totals[j] += args.normalize ? unit.of_element(fabs(v)) : fabs(v);
+      sums[j] += args.normalize ? unit.of_element(fabs(v)) : fabs(v);
     });
   }
 };
 
-template <typename Team>
-constexpr int kWorkingRegisters<ColumnsOp, Team> = Team::kWholeBlock ? 60 : 64;
+template <bool kScored, typename Team, int kItems>
+constexpr int kWorkingRegisters<ColumnsOp<kScored>, Team, kItems> = kItems <= 8 ? 70
+                                                                    : kScored   ? 60
+                                                                                : 46;
 // A team writes a sum per column, which is as many numbers as a row has.
-template <>
-inline constexpr int kRowsPerTeam<ColumnsOp> = 4;
+template <bool kScored>
+constexpr int kRowsPerTeam<ColumnsOp<kScored>> = 4;
+template <bool kCounted>
+constexpr int kMostItems<QScoreOp<kCounted>, 2> = 64;
 
 }  // namespace sslk
