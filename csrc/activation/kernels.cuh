@@ -27,8 +27,8 @@ struct StatelessOp {
 
 // This thread's active items in a row that float32 could decide; false otherwise. total is the team's.
 template <typename T, typename Team, int kSlots>
-SSLK_DEVICE bool active_bits(Team& team, const HeldRow<T, Team, kSlots>& row, const ActivationArgs& a,
-                             Bits<Layout<T, kSlots>::kItems>* bits, int* total) {
+SSLK_DEVICE bool active_bits(Team& team, const HeldRow<T, Team, kSlots>& row, const ActivationArgs& a, uint32_t* bits,
+                             int* total) {
   FastRow stats;
   Selection selection;
   if (!fast_row(team, row, &stats)) {
@@ -45,7 +45,7 @@ struct MaskOp : StatelessOp {
 
   template <typename T, typename Team, int kSlots, typename State>
   SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State*) const {
-    Bits<Layout<T, kSlots>::kItems> bits;
+    uint32_t bits;
     int total;
     if (active_bits(team, row, args, &bits, &total)) {
       store_row(mask + row.i * row.d, row.layout, [&](int i, uint8_t* out) { *out = bits >> i & 1; });
@@ -65,7 +65,7 @@ struct MaskOp : StatelessOp {
 
 // A counter per item, bit by bit: word k holds bit k of all of them. To add a bit to each is an addition with carry.
 struct BitCounters {
-  static constexpr int kBits = 11, kFew = 4;
+  static constexpr int kBits = 12, kFew = 4;
   static constexpr int kMost = (1 << kBits) - 1;
   uint32_t words[kBits];
 
@@ -189,8 +189,8 @@ struct CountsOp {
   }
 };
 
-template <typename Team, int kItems>
-constexpr int kWorkingRegisters<CountsOp, Team, kItems> = kItems <= 8 ? 58 : 50;
+template <typename Team>
+constexpr int kWorkingRegisters<CountsOp, Team> = 58;
 
 struct MomentsOp : StatelessOp {
   void* mean;  // [N] each, in the accumulation type
@@ -228,11 +228,7 @@ struct MomentsOp : StatelessOp {
   }
 };
 
-template <typename Team, int kItems>
-constexpr int kWorkingRegisters<MomentsOp, Team, kItems> = 56;
-template <>
-inline constexpr int kMostItems<MomentsOp, 2> = 64;
-template <>
-inline constexpr int kMostItems<MaskOp, 2> = 64;
+template <typename Team>
+constexpr int kWorkingRegisters<MomentsOp, Team> = 56;
 
 }  // namespace sslk

@@ -57,16 +57,6 @@ SSLK_DEVICE void narrow(float x, bf16* out) { *out = __float2bfloat16_rn(x); }
 // Makes the compiler forget what it knows of a value, so that what follows from it is computed where it is used:
 // hoisted out of the row loop, the predicates and addresses of every item would fill the register file.
 SSLK_DEVICE void recompute_from(uint32_t& value) { asm volatile("" : "+r"(value)); }
-#ifdef SSLK_SIMT
-SSLK_DEVICE void recompute_from(uint64_t& value) { asm volatile("" : "+r"(value)); }
-#else
-SSLK_DEVICE void recompute_from(uint64_t& value) { asm volatile("" : "+l"(value)); }
-#endif
-
-SSLK_DEVICE int count_bits(uint32_t bits) { return __popc(bits); }
-SSLK_DEVICE int count_bits(uint64_t bits) {
-  return __popc(static_cast<uint32_t>(bits)) + __popc(static_cast<uint32_t>(bits >> 32));
-}
 
 // 1 / sqrt(x) and x / y within two units of the last place, for positive normal numbers.
 #ifdef SSLK_SIMT

@@ -149,7 +149,7 @@ struct GradientOp {
   }
 };
 
-template <bool kColumn, typename Team, int kItems>
-constexpr int kWorkingRegisters<GradientOp<kColumn>, Team, kItems> = kColumn ? 50 : 60;
+template <bool kColumn, typename Team>
+constexpr int kWorkingRegisters<GradientOp<kColumn>, Team> = kColumn ? 50 : 60;
 
 }  // namespace sslk

@@ -16,16 +16,16 @@ struct ScoreArgs {
 
 // A bit per item: is it in the set. All loads are under way together, those of items that are no columns too.
 template <typename T, int kSlots>
-SSLK_DEVICE Bits<Layout<T, kSlots>::kItems> set_bits(const uint8_t* set, const Layout<T, kSlots>& layout) {
+SSLK_DEVICE uint32_t set_bits(const uint8_t* set, const Layout<T, kSlots>& layout) {
   uint8_t in[Layout<T, kSlots>::kItems];
 #pragma unroll
   for (int i = 0; i < layout.kItems; ++i) {
     in[i] = set[layout.valid >> i & 1 ? layout.column(i) : 0];
   }
-  Bits<Layout<T, kSlots>::kItems> bits = 0;
+  uint32_t bits = 0;
 #pragma unroll
   for (int i = 0; i < layout.kItems; ++i) {
-    bits |= static_cast<Bits<Layout<T, kSlots>::kItems>>(in[i] != 0) << i;
+    bits |= static_cast<uint32_t>(in[i] != 0) << i;
   }
   return bits & layout.valid;
 }
@@ -70,8 +70,8 @@ SSLK_DEVICE double exact_score(Team& team, const Row& x, const ScoreArgs& a, dou
 
 // In float32 where that can decide.
 template <bool kCounted = false, typename T, typename Team, int kSlots>
-SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, Bits<Layout<T, kSlots>::kItems> candidates,
-                         const ScoreArgs& a, double* inverse, int* active = nullptr) {
+SSLK_DEVICE double score(Team& team, const HeldRow<T, Team, kSlots>& row, uint32_t candidates, const ScoreArgs& a,
+                         double* inverse, int* active = nullptr) {
   FastRow stats;
   Selection selection;
   if (fast_row(team, row, &stats)) {
@@ -97,7 +97,7 @@ struct QScoreOp {
 
   template <int kItems>
   struct State {
-    Bits<kItems> candidates;
+    uint32_t candidates;
   };
 
   template <typename T, typename Team>
@@ -136,47 +136,40 @@ struct QScoreOp {
   }
 };
 
-// The sums of |x| * scale over the rows of each block, and the rows' scores, if kScored.
-template <bool kScored>
+// Scores (where q is given) and the sums of |x| * scale over the rows of each block.
 struct ColumnsOp {
   static constexpr int kRowsPerFlush = 128;  // bounds the rounding error of float sums
 
-  ScoreArgs args;  // q and the set are not used if not kScored
-  int64_t d = 0;
-  double* partials = nullptr;  // [grid, D]
+  ScoreArgs args;    // without q only columns are summed, and the set is not read
+  double* partials;  // [grid, D]
 
   template <int kItems>
   struct State {
-    Bits<kItems> candidates;
-    int rows;  // added so far
+    uint32_t candidates;
+    int unflushed;
+    bool stored;     // the totals hold something
+    double* totals;  // [D] of the block
     float sums[kItems];
   };
 
-  // [D] of the block: in shared memory where several teams meet.
-  template <typename Team>
-  SSLK_DEVICE double* totals() const {
-    if constexpr (Team::kWholeBlock) {
-      return partials + blockIdx.x * d;
-    } else {
-      __shared__ double shared[Team::kMaxColumns];
-      return shared;
-    }
-  }
+  SSLK_DEVICE double* block_totals(int64_t d) const { return partials + blockIdx.x * d; }
 
   template <typename Team, typename T, int kSlots, typename State>
   SSLK_DEVICE void begin(Team& team, const Layout<T, kSlots>& layout, int64_t d, State* state) const {
-    state->candidates = 0;
-    if constexpr (kScored) {
-      state->candidates = set_bits(args.set, layout);
-    }
-    state->rows = 0;
+    state->candidates = args.q == nullptr ? 0 : set_bits(args.set, layout);
+    state->unflushed = 0;
+    state->stored = !Team::kWholeBlock;
 #pragma unroll
     for (int i = 0; i < layout.kItems; ++i) {
       state->sums[i] = 0.0f;
     }
-    if constexpr (!Team::kWholeBlock) {
+    if constexpr (Team::kWholeBlock) {
+      state->totals = block_totals(d);
+    } else {
+      __shared__ double totals[Team::kMaxColumns];
+      state->totals = totals;
       for (int j = threadIdx.x; j < d; j += blockDim.x) {
-        totals<Team>()[j] = 0.0;
+        totals[j] = 0.0;
       }
       __syncthreads();
     }
@@ -184,7 +177,7 @@ struct ColumnsOp {
   template <typename T, typename Team, int kSlots, typename State>
   SSLK_DEVICE void row(Team& team, const HeldRow<T, Team, kSlots>& row, State* state) const {
     double inverse = 1.0;
-    if constexpr (kScored) {
+    if (args.q != nullptr) {
       const double q = score(team, row, state->candidates, args, &inverse);
       QScoreOp<false>{args}.template write<T>(team, row.i, q);
     } else if (args.normalize) {
@@ -207,7 +200,7 @@ struct ColumnsOp {
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void after_row(Team& team, const Layout& layout, State* state) const {
-    if (++state->rows % kRowsPerFlush == 0) {
+    if (++state->unflushed == kRowsPerFlush) {
       flush(team, layout, state);
     }
   }
@@ -215,9 +208,11 @@ struct ColumnsOp {
   // time, which takes less memory traffic than adding to zeros.
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void flush(Team& team, const Layout& layout, State* state) const {
+    state->unflushed = 0;
     if constexpr (Team::kWholeBlock) {
-      if (state->rows <= kRowsPerFlush) {
-        store_row(totals<Team>(), layout, [&](int i, double* out) {
+      if (!state->stored) {
+        state->stored = true;
+        store_row(state->totals, layout, [&](int i, double* out) {
           *out = state->sums[i];
           state->sums[i] = 0.0f;
         });
@@ -229,7 +224,7 @@ struct ColumnsOp {
 #pragma unroll
         for (int i = 0; i < layout.kItems; ++i) {
           if (layout.valid >> i & 1) {
-            totals<Team>()[layout.column(i)] += state->sums[i];
+            state->totals[layout.column(i)] += state->sums[i];
           }
           state->sums[i] = 0.0f;
         }
@@ -241,49 +236,44 @@ struct ColumnsOp {
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void finish(Team& team, const Layout& layout, int64_t d, State* state) const {
-    if (state->rows == 0 || state->rows % kRowsPerFlush != 0) {
-      flush(team, layout, state);
-    }
+    flush(team, layout, state);
     if constexpr (!Team::kWholeBlock) {
-      double* out = partials + blockIdx.x * d;
+      double* out = block_totals(d);
       for (int j = threadIdx.x; j < d; j += blockDim.x) {
-        out[j] = totals<Team>()[j];
+        out[j] = state->totals[j];
       }
     }
   }
 
   template <typename Team>
   SSLK_DEVICE void long_begin(Team& team, int64_t d) const {
+    double* totals = block_totals(d);
     for (int64_t j = team.rank; j < d; j += team.width()) {
-      totals<Team>()[j] = 0.0;
+      totals[j] = 0.0;
     }
   }
   template <typename T, typename Team>
   SSLK_DEVICE void long_row(Team& team, const MemoryRow<T>& x, int64_t i) const {
     ExactRow row{1.0, 0.0, 0.0, 0.0, 1.0, true};
-    if (kScored || args.normalize) {
+    if (args.q != nullptr || args.normalize) {
       row = exact_row(team, x);
     }
-    if constexpr (kScored) {
+    if (args.q != nullptr) {
       const ExactSelection selection = select_exact(team, x, row, args.set, args.eps, args.two_sided);
       QScoreOp<false>{args}.template write<T>(team, i, score_of(row, selection, args.normalize));
     }
     const UnitScale unit(row);
-    double* sums = totals<Team>();
+    double* totals = block_totals(x.d);
     x.each(team, [&](int64_t j, double v) {  // a column has one owner: no barrier
-      sums[j] += args.normalize ? unit.of_element(fabs(v)) : fabs(v);
+      totals[j] += args.normalize ? unit.of_element(fabs(v)) : fabs(v);
     });
   }
 };
 
-template <bool kScored, typename Team, int kItems>
-constexpr int kWorkingRegisters<ColumnsOp<kScored>, Team, kItems> = kItems <= 8 ? 70
-                                                                    : kScored   ? 60
-                                                                                : 46;
+template <typename Team>
+constexpr int kWorkingRegisters<ColumnsOp, Team> = Team::kWholeBlock ? 60 : 64;
 // A team writes a sum per column, which is as many numbers as a row has.
-template <bool kScored>
-constexpr int kRowsPerTeam<ColumnsOp<kScored>> = 4;
-template <bool kCounted>
-constexpr int kMostItems<QScoreOp<kCounted>, 2> = 64;
+template <>
+inline constexpr int kRowsPerTeam<ColumnsOp> = 4;
 
 }  // namespace sslk

@@ -2,28 +2,21 @@
 // and end inside one. A thread holds slots rank, rank + width, ...: interior ones are moved by one 16-byte access.
 #pragma once
 
-#include <type_traits>
-
 #include "rows/team.cuh"
 
 namespace sslk {
-
-// A bit per item.
-template <int kItems>
-using Bits = std::conditional_t<(kItems > 32), uint64_t, uint32_t>;
 
 // Which columns the items of this thread are. The same for every row of a team (see register_rows_kernel).
 template <typename T, int kSlots>
 struct Layout {
   static constexpr int kVec = 16 / sizeof(T);
   static constexpr int kItems = kSlots * kVec;
-  using Mask = Bits<kItems>;
-  static constexpr Mask kAll = static_cast<Mask>(~Mask{0}) >> (8 * sizeof(Mask) - kItems);
+  static constexpr uint32_t kAll = kItems == 32 ? 0xffffffffu : (1u << kItems % 32) - 1;
   static constexpr uint32_t kSlot = (1u << kVec) - 1;
 
   uint32_t first;  // column of the first item, two's complement: negative where the row starts inside the slot
   int step;        // columns between slots
-  Mask valid;      // is it a column of the row
+  uint32_t valid;  // a bit per item: is it a column of the row
 
   SSLK_DEVICE void set(const T* x, int d, int rank, int width) {
     const int lead = static_cast<int>(reinterpret_cast<uintptr_t>(x) % 16 / sizeof(T));
@@ -31,11 +24,11 @@ struct Layout {
     valid = 0;
     first = static_cast<uint32_t>(rank * kVec - lead);
     for (int i = 0; i < kItems; ++i) {
-      valid |= static_cast<Mask>(column(i) >= 0 && column(i) < d) << i;
+      valid |= static_cast<uint32_t>(column(i) >= 0 && column(i) < d) << i;
     }
   }
   SSLK_DEVICE int column(int item) const { return static_cast<int>(first) + item / kVec * step + item % kVec; }
-  SSLK_DEVICE uint32_t slot(int s) const { return static_cast<uint32_t>(valid >> s * kVec) & kSlot; }
+  SSLK_DEVICE uint32_t slot(int s) const { return valid >> s * kVec & kSlot; }
 };
 
 // Item u of a slot as float.
@@ -91,18 +84,6 @@ struct RawRow {
     }
   }
 
-  // The same as far as the compiler cannot see: nothing that follows from an item is kept for the next pass over them.
-  SSLK_DEVICE RawRow again() const {
-    RawRow copy = *this;
-#pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      recompute_from(copy.slots[s].x);
-      recompute_from(copy.slots[s].y);
-      recompute_from(copy.slots[s].z);
-      recompute_from(copy.slots[s].w);
-    }
-    return copy;
-  }
   // Item i; 0 where the layout is not valid. Elements of 16 bits stay packed and are widened wherever they are used:
   // registers are scarcer than instructions.
   SSLK_DEVICE float operator[](int i) const {

@@ -20,13 +20,8 @@ constexpr int kThreadsPerLaneBlock = 256;
 constexpr int64_t kTeamMultiple = 8;  // 16 bytes over the smallest element
 
 // Registers that an op needs beyond what a thread holds between instructions.
-template <typename Op, typename Team, int kItems>
+template <typename Op, typename Team>
 constexpr int kWorkingRegisters = 46;
-
-// Items of a row that a thread holds at most, by the size of an element. Many share the work per row best, and elements
-// of 16 bits have half the time for it; an op that keeps a number per item has no registers for many.
-template <typename Op, int kElementSize>
-constexpr int kMostItems = sizeof(typename Op::template State<32>) > 64 ? 16 : 32;
 
 // Rows that a team which is a whole block has at least, once every multiprocessor has a team.
 template <typename Op>
@@ -39,7 +34,7 @@ template <typename T, typename Team, int kSlots, typename Op>
 constexpr int planned_blocks() {
   constexpr int kItems = Layout<T, kSlots>::kItems;
   constexpr int kHeld = 2 * 4 * kSlots + static_cast<int>(sizeof(typename Op::template State<kItems>)) / 4;
-  constexpr int kWorking = std::max(sizeof(T) == 2 ? 56 : 0, kWorkingRegisters<Op, Team, kItems>);
+  constexpr int kWorking = sizeof(T) == 2 ? std::max(56, kWorkingRegisters<Op, Team>) : kWorkingRegisters<Op, Team>;
   return std::max(1, (1 << 16) / Team::kMaxThreads / (kHeld + kWorking));
 }
 
@@ -57,12 +52,12 @@ __global__ void __launch_bounds__(Team::kMaxThreads, planned_blocks<T, Team, kSl
   row.i = base + team.index;
   row.x = row_at<T>(h, row.i);
   row.layout.set(row.x, row.d, team.rank, team.width());
+  typename Op::template State<Layout<T, kSlots>::kItems> state;
+  op.begin(team, row.layout, h.d, &state);
   RawRow<T, kSlots> raw;
   if (row.i < h.n) {
     raw.load(row.x, row.layout);
   }
-  typename Op::template State<Layout<T, kSlots>::kItems> state;
-  op.begin(team, row.layout, h.d, &state);
   // Rows of the team and of the block's first team: a grid that has so many rows to share is large enough for int.
   int left = static_cast<int>((h.n - row.i + step - 1) / step);
   for (int turns = static_cast<int>((h.n - base + step - 1) / step); turns > 0; --turns) {
@@ -121,26 +116,35 @@ void with_row_kernel(const Rows& h, int multiprocessors, Body body) {
   with_type(h.dtype, [&](auto type) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(type)>>;
     if constexpr (sizeof(T) < sizeof(double)) {
-      constexpr int k8 = sizeof(T) / 2;                  // slots that hold 8 items
-      constexpr int kItems = kMostItems<Op, sizeof(T)>;  // of a thread in a block, and at most 32 in a warp
-      constexpr int kMost = kItems / 8 * k8, kShared = std::min(kItems, 32) / 8 * k8;
+      // Few threads with many items share the work per row best; the most an op keeps in registers are 32. Elements of
+      // 16 bits have half the time for it.
+      constexpr int k8 = sizeof(T) / 2;  // slots that hold 8 items
+      constexpr bool kNarrow = sizeof(T) == 2;
+      using Middle = std::conditional_t<kNarrow, Lanes<16>, Lanes<32>>;
+      using Wide = std::conditional_t<kNarrow, BlockOf<256>, Block>;
+      constexpr int kMost = kNarrow ? 4 * k8 : 2 * k8;  // slots of a thread in either
       const int64_t slots = slots_of(h, sizeof(T));
       if (slots <= 8 * k8) {
         return choose(register_rows_kernel<T, Lanes<8>, k8, Op>, kThreadsPerLaneBlock, 8);
       }
-      if constexpr (kItems >= 32) {
-        if (slots <= 8 * kShared) {
-          return choose(register_rows_kernel<T, Lanes<8>, kShared, Op>, kThreadsPerLaneBlock, 8);
+      if (slots <= 8 * 4 * k8) {
+        return choose(register_rows_kernel<T, Lanes<8>, 4 * k8, Op>, kThreadsPerLaneBlock, 8);
+      }
+      if (slots <= Middle::kLanes * kMost) {
+        return choose(register_rows_kernel<T, Middle, kMost, Op>, kThreadsPerLaneBlock, Middle::kLanes);
+      }
+      if (slots <= 32 * 4 * k8) {
+        return choose(register_rows_kernel<T, Lanes<32>, 4 * k8, Op>, kThreadsPerLaneBlock, 32);
+      }
+      // A long row of a block that fills the multiprocessor alone leaves it idle at every barrier: half the threads
+      // with twice the items leave room for a second block, for ops that keep little.
+      using Half = BlockOf<256>;
+      if constexpr (!kNarrow && planned_blocks<T, Half, 4 * k8, Op>() >= 2) {
+        if (slots > Half::kMaxThreads * k8 && slots <= Half::kMaxThreads * 4 * k8) {
+          const int64_t threads = warps((slots + 4 * k8 - 1) / (4 * k8));
+          return choose(register_rows_kernel<T, Half, 4 * k8, Op>, threads, threads);
         }
       }
-      if (slots <= 16 * kShared) {
-        return choose(register_rows_kernel<T, Lanes<16>, kShared, Op>, kThreadsPerLaneBlock, 16);
-      }
-      if (slots <= 32 * kShared) {
-        return choose(register_rows_kernel<T, Lanes<32>, kShared, Op>, kThreadsPerLaneBlock, 32);
-      }
-      // A block that fills a multiprocessor alone leaves it idle at every barrier: few threads leave room for a second.
-      using Wide = BlockOf<kItems == 16 ? 512 : 256>;
       if (slots <= Wide::kMaxThreads * kMost) {
         const int64_t threads = warps((slots + kMost - 1) / kMost);
         return choose(register_rows_kernel<T, Wide, kMost, Op>, threads, threads, kRowsPerTeam<Op>);

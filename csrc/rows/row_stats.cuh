@@ -14,10 +14,9 @@ namespace sslk {
 
 constexpr double kNormFloor = 1e-12;  // as torch.nn.functional.normalize
 // Bounds on the error of FastRow's threshold. A sum of squares or of magnitudes is within 33 * 2^-24 = 2.0e-6 of
-// itself: at most 16 additions in a row per accumulator, 2 to join the four, 5 across the warp, 7 across warps (8 and
-// 15 where a thread has half as many items), 3 roundings of the term. About the mean, half of that reaches sigma. About
-// 0, where the mean is at most sigma, 2.42 times that and the mean is off by 1.42 times of it. The rest covers the
-// roots and products at the end.
+// itself: at most 8 additions in a row per accumulator, 2 to join the four, 5 across the warp and 15 across warps, 3
+// roundings of the term. About the mean, half of that reaches sigma. About 0, where the mean is at most sigma, 2.42
+// times that and the mean is off by 1.42 times of it. The rest covers the roots and products at the end.
 constexpr float kErrorAboutMean = 4e-6f, kErrorAboutZero = 6e-6f;
 
 template <typename T>
@@ -43,11 +42,10 @@ struct Moments {
 template <bool kPartial, typename T, typename Team, int kSlots>
 SSLK_DEVICE Moments moments_about(float shift, const HeldRow<T, Team, kSlots>& row) {
   constexpr int kSums = 4;
-  const RawRow<T, kSlots> values = row.values.again();
   float s[kSums], q[kSums];
 #pragma unroll
   for (int i = 0; i < row.kItems; ++i) {
-    const float c = !kPartial || (row.layout.valid >> i & 1) ? values[i] - shift : 0.0f;
+    const float c = !kPartial || (row.layout.valid >> i & 1) ? row.values[i] - shift : 0.0f;
     s[i % kSums] = i < kSums ? c : s[i % kSums] + c;
     q[i % kSums] = i < kSums ? c * c : q[i % kSums] + c * c;
   }
@@ -153,11 +151,8 @@ SSLK_DEVICE bool any_outside(const RawRow<T, kSlots>& values, int i, float low, 
 }
 
 template <Also kAlso, bool kTwoSided, typename T, typename Team, int kSlots>
-SSLK_DEVICE Bits<Layout<T, kSlots>::kItems> select_items(Team& team, const HeldRow<T, Team, kSlots>& row,
-                                                         const FastRow& stats,
-                                                         Bits<Layout<T, kSlots>::kItems> candidates, float eps,
-                                                         Selection* total) {
-  using Mask = Bits<Layout<T, kSlots>::kItems>;
+SSLK_DEVICE uint32_t select_items(Team& team, const HeldRow<T, Team, kSlots>& row, const FastRow& stats,
+                                  uint32_t candidates, float eps, Selection* total) {
   const float error = (1.0f + eps) * stats.unit;
   const float threshold = eps * stats.sigma + (kTwoSided ? 0.0f : stats.delta);
   const float low = threshold - error, high = threshold + error;
@@ -165,20 +160,18 @@ SSLK_DEVICE Bits<Layout<T, kSlots>::kItems> select_items(Team& team, const HeldR
   const float centre = stats.shift + (kTwoSided ? stats.delta : 0.0f);
   const float reach = low - 1e-6f * (fabsf(stats.shift) + fabsf(stats.delta) + fabsf(low));
   recompute_from(candidates);
-  const RawRow<T, kSlots> values = row.values.again();
-  const Mask considered = kAlso == Also::all ? row.layout.valid : candidates;
-  Mask active = 0;
-  uint32_t below = 0;
+  const uint32_t considered = kAlso == Also::all ? row.layout.valid : candidates;
+  uint32_t active = 0, below = 0;
   float sum = 0.0f, smallest = INFINITY;
 #pragma unroll
   for (int first = 0; first < row.kItems; first += kLook) {
-    if (any_outside<kTwoSided>(values, first, centre - reach, centre + reach)) {
+    if (any_outside<kTwoSided>(row.values, first, centre - reach, centre + reach)) {
 #pragma unroll
       for (int i = first; i < first + kLook; ++i) {
-        const float c = values[i] - stats.shift;
+        const float c = row.values[i] - stats.shift;
         const float y = kTwoSided ? fabsf(c - stats.delta) : c;
         if ((considered >> i & 1) && y > low) {
-          active |= Mask{1} << i;
+          active |= 1u << i;
           sum += kAlso != Also::all || (candidates >> i & 1) ? y : 0.0f;
           smallest = fminf(smallest, y);
           if constexpr (kAlso == Also::below && kTwoSided) {
@@ -188,10 +181,10 @@ SSLK_DEVICE Bits<Layout<T, kSlots>::kItems> select_items(Team& team, const HeldR
       }
     }
   }
-  const Mask selected = active & candidates;
-  const uint32_t also = kAlso == Also::all ? count_bits(active) : below;
-  const PackedSelection packed = team.reduce(
-      PackedSelection{smallest <= high ? NAN : sum, static_cast<uint32_t>(count_bits(selected)) | also << 16});
+  const uint32_t selected = active & candidates;
+  const uint32_t also = kAlso == Also::all ? __popc(active) : below;
+  const PackedSelection packed =
+      team.reduce(PackedSelection{smallest <= high ? NAN : sum, static_cast<uint32_t>(__popc(selected)) | also << 16});
   const int count = static_cast<int>(packed.counts & 0xffff);
   *total = {kTwoSided ? packed.sum : packed.sum - static_cast<float>(count) * stats.delta, count,
             static_cast<int>(packed.counts >> 16), packed.sum != packed.sum};
@@ -200,10 +193,8 @@ SSLK_DEVICE Bits<Layout<T, kSlots>::kItems> select_items(Team& team, const HeldR
 
 // Bits of this thread's items among `candidates` that activate highly, and the sums over the whole team.
 template <Also kAlso = Also::nothing, typename T, typename Team, int kSlots>
-SSLK_DEVICE Bits<Layout<T, kSlots>::kItems> select_fast(Team& team, const HeldRow<T, Team, kSlots>& row,
-                                                        const FastRow& stats,
-                                                        Bits<Layout<T, kSlots>::kItems> candidates, double eps,
-                                                        bool two_sided, Selection* total) {
+SSLK_DEVICE uint32_t select_fast(Team& team, const HeldRow<T, Team, kSlots>& row, const FastRow& stats,
+                                 uint32_t candidates, double eps, bool two_sided, Selection* total) {
   const float e = static_cast<float>(eps);
   return two_sided ? select_items<kAlso, true>(team, row, stats, candidates, e, total)
                    : select_items<kAlso, false>(team, row, stats, candidates, e, total);

@@ -86,9 +86,6 @@ struct BlockOf {
   SSLK_DEVICE V reduce(const V& v) {
     static_assert(sizeof(V) <= sizeof(scratch->words[0][0]));
     const V own = reduce_lanes<32>(0xffffffffu, v);
-    if (blockDim.x == 32) {
-      return own;
-    }
     int (*slots)[4] = scratch->words[phase];
     phase ^= 1;
     if (rank % 32 == 0) {

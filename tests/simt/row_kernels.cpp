@@ -27,17 +27,6 @@ void sum(const double* partials, int64_t grid, int64_t d, void* out) {
               d, 1.0, static_cast<Score*>(out));
 }
 
-template <bool kScored>
-void columns_of(const Rows& h, const ScoreArgs& args, void* columns) {
-  ColumnsOp<kScored> op{args, h.d};
-  with_row_kernel<ColumnsOp<kScored>>(h, kMultiprocessors, [&](auto kernel, int64_t grid, int64_t block) {
-    std::vector<double> partials(grid * h.d, NAN);
-    op.partials = partials.data();
-    SSLK_LAUNCH(kernel, grid, block, h, op);
-    h.dtype == Dtype::f64 ? sum<double>(op.partials, grid, h.d, columns) : sum<float>(op.partials, grid, h.d, columns);
-  });
-}
-
 template <typename Score>
 void loss_of(const void* q, int64_t n, double lambda1, const void* alpha, const void* columns, int64_t d,
              double lambda2, const void* beta, void* loss) {
@@ -65,8 +54,14 @@ void simt_qscore_counts(const Rows* h, const uint8_t* set, double eps, bool norm
 
 void simt_columns(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, void* q,
                   void* columns) {
-  const ScoreArgs args{set, eps, normalize, two_sided, q};
-  q == nullptr ? columns_of<false>(*h, args, columns) : columns_of<true>(*h, args, columns);
+  ColumnsOp op{{set, eps, normalize, two_sided, q}, nullptr};
+  with_row_kernel<ColumnsOp>(*h, kMultiprocessors, [&](auto kernel, int64_t grid, int64_t block) {
+    std::vector<double> partials(grid * h->d, NAN);
+    op.partials = partials.data();
+    SSLK_LAUNCH(kernel, grid, block, *h, op);
+    h->dtype == Dtype::f64 ? sum<double>(op.partials, grid, h->d, columns)
+                           : sum<float>(op.partials, grid, h->d, columns);
+  });
 }
 
 void simt_penalty_loss(bool is_double, const void* q, int64_t n, double lambda1, const void* alpha, const void* columns,
