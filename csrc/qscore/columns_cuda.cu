@@ -15,9 +15,10 @@ void with_score_type(const Rows& h, Body body) {
   h.dtype == Dtype::f64 ? body(static_cast<double*>(nullptr)) : body(static_cast<float*>(nullptr));
 }
 
-// Sums columns, and scores rows when op.args.q is given. Blocks write partial sums that a second kernel adds in order.
-Tensor sum_columns(const OnDeviceOf& device, const Tensor& h, ColumnsOp op) {
+// Sums columns, and scores rows when args.q is given. Blocks write partial sums that a second kernel adds in order.
+Tensor sum_columns(const OnDeviceOf& device, const Tensor& h, const ScoreArgs& args) {
   const Rows rows = rows_of(h);
+  ColumnsOp op{args, rows.d};
   Tensor out = torch::stable::new_empty(h, {rows.d}, accumulation_type(h.scalar_type()));
   with_row_kernel<ColumnsOp>(rows, device.multiprocessors(), [&](auto kernel, int64_t grid, int64_t block) {
     Tensor partials = torch::stable::new_empty(h, {grid, rows.d}, ScalarType::Double);
@@ -38,7 +39,7 @@ Tensor column_l1_cuda(const Tensor& h_in, bool normalize) {
     return torch::stable::new_zeros(h_in, {h_in.size(1)}, accumulation_type(h_in.scalar_type()));
   }
   const OnDeviceOf device(h_in);
-  return sum_columns(device, with_adjacent_columns(h_in), {{nullptr, 0.0, normalize, false, nullptr}, nullptr});
+  return sum_columns(device, with_adjacent_columns(h_in), {nullptr, 0.0, normalize, false, nullptr});
 }
 
 std::tuple<Tensor, Tensor, Tensor> qscore_penalty_cuda(const Tensor& h_in, const Tensor& discriminative, double lambda1,
@@ -53,8 +54,7 @@ std::tuple<Tensor, Tensor, Tensor> qscore_penalty_cuda(const Tensor& h_in, const
   }
   const OnDeviceOf device(h_in);
   const Tensor h = with_adjacent_columns(h_in), set = torch::stable::contiguous(discriminative);
-  const Tensor columns =
-      sum_columns(device, h, {{mask_data(set), eps, normalize, two_sided, q.mutable_data_ptr()}, nullptr});
+  const Tensor columns = sum_columns(device, h, {mask_data(set), eps, normalize, two_sided, q.mutable_data_ptr()});
   Tensor loss = torch::stable::new_empty(h, {}, type);
   with_score_type(rows_of(h), [&](auto* typed) {
     using Score = std::remove_pointer_t<decltype(typed)>;

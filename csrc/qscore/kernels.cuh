@@ -140,36 +140,39 @@ struct QScoreOp {
 struct ColumnsOp {
   static constexpr int kRowsPerFlush = 128;  // bounds the rounding error of float sums
 
-  ScoreArgs args;    // without q only columns are summed, and the set is not read
-  double* partials;  // [grid, D]
+  ScoreArgs args;  // without q only columns are summed, and the set is not read
+  int64_t d = 0;
+  double* partials = nullptr;  // [grid, D]
 
   template <int kItems>
   struct State {
     uint32_t candidates;
-    int unflushed;
-    bool stored;     // the totals hold something
-    double* totals;  // [D] of the block
+    int rows;  // added so far
     float sums[kItems];
   };
 
-  SSLK_DEVICE double* block_totals(int64_t d) const { return partials + blockIdx.x * d; }
+  // [D] of the block: in shared memory where several teams meet.
+  template <typename Team>
+  SSLK_DEVICE double* totals() const {
+    if constexpr (Team::kWholeBlock) {
+      return partials + blockIdx.x * d;
+    } else {
+      __shared__ double shared[Team::kMaxColumns];
+      return shared;
+    }
+  }
 
   template <typename Team, typename T, int kSlots, typename State>
   SSLK_DEVICE void begin(Team& team, const Layout<T, kSlots>& layout, int64_t d, State* state) const {
     state->candidates = args.q == nullptr ? 0 : set_bits(args.set, layout);
-    state->unflushed = 0;
-    state->stored = !Team::kWholeBlock;
+    state->rows = 0;
 #pragma unroll
     for (int i = 0; i < layout.kItems; ++i) {
       state->sums[i] = 0.0f;
     }
-    if constexpr (Team::kWholeBlock) {
-      state->totals = block_totals(d);
-    } else {
-      __shared__ double totals[Team::kMaxColumns];
-      state->totals = totals;
+    if constexpr (!Team::kWholeBlock) {
       for (int j = threadIdx.x; j < d; j += blockDim.x) {
-        totals[j] = 0.0;
+        totals<Team>()[j] = 0.0;
       }
       __syncthreads();
     }
@@ -200,7 +203,7 @@ struct ColumnsOp {
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void after_row(Team& team, const Layout& layout, State* state) const {
-    if (++state->unflushed == kRowsPerFlush) {
+    if (++state->rows % kRowsPerFlush == 0) {
       flush(team, layout, state);
     }
   }
@@ -208,11 +211,9 @@ struct ColumnsOp {
   // time, which takes less memory traffic than adding to zeros.
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void flush(Team& team, const Layout& layout, State* state) const {
-    state->unflushed = 0;
     if constexpr (Team::kWholeBlock) {
-      if (!state->stored) {
-        state->stored = true;
-        store_row(state->totals, layout, [&](int i, double* out) {
+      if (state->rows <= kRowsPerFlush) {
+        store_row(totals<Team>(), layout, [&](int i, double* out) {
           *out = state->sums[i];
           state->sums[i] = 0.0f;
         });
@@ -224,7 +225,7 @@ struct ColumnsOp {
 #pragma unroll
         for (int i = 0; i < layout.kItems; ++i) {
           if (layout.valid >> i & 1) {
-            state->totals[layout.column(i)] += state->sums[i];
+            totals<Team>()[layout.column(i)] += state->sums[i];
           }
           state->sums[i] = 0.0f;
         }
@@ -236,20 +237,21 @@ struct ColumnsOp {
   }
   template <typename Team, typename Layout, typename State>
   SSLK_DEVICE void finish(Team& team, const Layout& layout, int64_t d, State* state) const {
-    flush(team, layout, state);
+    if (state->rows == 0 || state->rows % kRowsPerFlush != 0) {
+      flush(team, layout, state);
+    }
     if constexpr (!Team::kWholeBlock) {
-      double* out = block_totals(d);
+      double* out = partials + blockIdx.x * d;
       for (int j = threadIdx.x; j < d; j += blockDim.x) {
-        out[j] = state->totals[j];
+        out[j] = totals<Team>()[j];
       }
     }
   }
 
   template <typename Team>
   SSLK_DEVICE void long_begin(Team& team, int64_t d) const {
-    double* totals = block_totals(d);
     for (int64_t j = team.rank; j < d; j += team.width()) {
-      totals[j] = 0.0;
+      totals<Team>()[j] = 0.0;
     }
   }
   template <typename T, typename Team>
@@ -263,9 +265,9 @@ struct ColumnsOp {
       QScoreOp<false>{args}.template write<T>(team, i, score_of(row, selection, args.normalize));
     }
     const UnitScale unit(row);
-    double* totals = block_totals(x.d);
+    double* sums = totals<Team>();
     x.each(team, [&](int64_t j, double v) {  // a column has one owner: no barrier
-      totals[j] += args.normalize ? unit.of_element(fabs(v)) : fabs(v);
+      sums[j] += args.normalize ? unit.of_element(fabs(v)) : fabs(v);
     });
   }
 };

@@ -54,7 +54,7 @@ void simt_qscore_counts(const Rows* h, const uint8_t* set, double eps, bool norm
 
 void simt_columns(const Rows* h, const uint8_t* set, double eps, bool normalize, bool two_sided, void* q,
                   void* columns) {
-  ColumnsOp op{{set, eps, normalize, two_sided, q}, nullptr};
+  ColumnsOp op{{set, eps, normalize, two_sided, q}, h->d};
   with_row_kernel<ColumnsOp>(*h, kMultiprocessors, [&](auto kernel, int64_t grid, int64_t block) {
     std::vector<double> partials(grid * h->d, NAN);
     op.partials = partials.data();
