@@ -253,13 +253,18 @@ def path(found: Ways, node: int) -> list[int]:
     return out
 
 
-def variant(size: int, length: int) -> tuple[str, int, int]:
-    """Team, 16-byte slots of a thread and threads of a block for aligned rows: `with_row_kernel` of rows/row_kernel.cuh."""
+def variant(size: int, length: int, halved: bool) -> tuple[str, int, int]:
+    """Team, 16-byte slots of a thread and threads of a block for aligned rows: `with_row_kernel` of rows/row_kernel.cuh.
+
+    `halved`: long rows are shared by half the threads with twice the items.
+    """
     eight, slots = size // 2, math.ceil(length * size / 16)
     middle, wide = (("Lanes<16>", 4 * eight), "BlockOf<256>") if size == 2 else (("Lanes<32>", 2 * eight), "BlockOf<512>")
     for team, held in (("Lanes<8>", eight), ("Lanes<8>", 4 * eight), middle, ("Lanes<32>", 4 * eight)):
         if slots <= int(team[6:-1]) * held:
             return team, held, 256
+    if halved and slots > 256 * eight:
+        wide, middle = "BlockOf<256>", ("", 4 * eight)
     threads = math.ceil(slots / middle[1])
     return wide, middle[1], math.ceil(threads / 32) * 32
 
@@ -279,7 +284,8 @@ def expectations(found: list[Kernel], code: dict[str, Code], device: Device) -> 
     for op in ops:
         for dtype, size in DTYPES.items():
             for length in LENGTHS:
-                team, slots, threads = variant(size, length)
+                halved = f"register_rows_kernel<{dtype}, BlockOf<256>, {2 * size}, {op}>" in by_name
+                team, slots, threads = variant(size, length, halved and size == 4)
                 name = f"register_rows_kernel<{dtype}, {team}, {slots}, {op}>"
                 kernel = by_name[name]
                 if name not in loops:

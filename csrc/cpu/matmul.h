@@ -21,8 +21,7 @@ inline Tensor matrix_view(const void* data, int64_t rows, int64_t cols, int64_t 
 // one that was told their number (torch.set_num_threads) may wait for ever for a team that a parallel region does not
 // give.
 inline void multiply(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate = false, double alpha = 1.0) {
-  SSLK_TORCH_CHECK(
-      aoti_torch_cpu_addmm_out(out.get(), out.get(), a.get(), b.get(), accumulate ? 1.0 : 0.0, alpha));
+  SSLK_TORCH_CHECK(aoti_torch_cpu_addmm_out(out.get(), out.get(), a.get(), b.get(), accumulate ? 1.0 : 0.0, alpha));
 }
 
 }  // namespace sslk

@@ -214,6 +214,7 @@ SSLK_INLINE double inverse_norm_of(const T* x, int64_t d) {
 // `penalty` [padded(d)] is 0 in the set and -inf outside, so that one addition applies the set.
 struct Selection {
   double mean;        // of deviations (absolute ones when two-sided), in the row's own units; 0 of none
+  double scaled;      // the same of the scaled row (exact): in its own units it may be larger than any number
   int64_t count;      // features selected
   int64_t active;     // highly activating features, in the set or not; only counted where asked for
   int64_t direction;  // features above minus features below the mean: count, unless two-sided
@@ -260,7 +261,7 @@ template <bool kTwoSided, typename T>
 __attribute__((noinline)) void select_exact(const ExactRow& row, const T* x, int64_t d, const float* penalty,
                                             double eps, Selection* out) {
   const ActiveCut cut = active_cut<kTwoSided>(row, x, d, eps);
-  *out = {0.0, 0, 0, 0, 0.0, cut};
+  *out = {0.0, 0.0, 0, 0, 0, 0.0, cut};
   vdouble sum{};
   vlong count{}, below{}, active{};
   int64_t j = 0;
@@ -285,7 +286,8 @@ __attribute__((noinline)) void select_exact(const ExactRow& row, const T* x, int
     negative += in && v < cut.lower;
   }
   out->direction = out->count - 2 * negative;
-  out->mean = out->count == 0 ? 0.0 : total / out->count / row.scale;
+  out->scaled = out->count == 0 ? 0.0 : total / out->count;
+  out->mean = out->scaled / row.scale;
 }
 
 // A row with its selection, whichever path it took.
@@ -323,7 +325,13 @@ SSLK_INLINE ScoredRow score_row(const T* x, const T* next, int64_t d, const floa
 
 // Q of equation (1): the mean deviation over the selection, 0 when it is empty, NaN for a row with NaN or infinity.
 SSLK_INLINE double score_of(const ScoredRow& row, bool normalize) {
-  return !row.finite ? __builtin_nan("") : normalize ? row.selection.mean * row.inverse : row.selection.mean;
+  if (!row.finite) {
+    return __builtin_nan("");
+  }
+  if (normalize && !row.fast && !is_below_floor(row.inverse)) {
+    return row.selection.scaled / row.exact_row.norm;
+  }
+  return normalize ? row.selection.mean * row.inverse : row.selection.mean;
 }
 
 }  // namespace SSLK_ISA

@@ -27,7 +27,7 @@ class Machine : public DeviceMachine {
   void multiply(const Matrix<C>& out, const Matrix<C>& a, const Matrix<C>& b, bool accumulate) {
     const Tensor target = view(out);
     SSLK_TORCH_CHECK(aoti_torch_cuda_addmm_out(target.get(), target.get(), view(a).get(), view(b).get(),
-                                                            accumulate ? 1.0 : 0.0, 1.0));
+                                               accumulate ? 1.0 : 0.0, 1.0));
   }
   void qr(const Matrix<double>& a) {
     AtenTensorHandle factors, tau;

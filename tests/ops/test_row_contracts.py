@@ -242,6 +242,16 @@ def test_gradient_of_column_norms_near_the_largest_number(device, isa, dtype):
     assert ((found - expected).abs() <= 0.02 * expected.abs().max()).all()  # of numbers near the smallest of the type
 
 
+@pytest.mark.parametrize("d", [60, 1500])
+def test_scores_of_deviations_beyond_the_largest_number(device, isa, d):
+    """A deviation of nearly twice the largest element is no number; divided by the norm of the row it is one."""
+    h = -torch.ones(3, d, dtype=torch.float64, device=device)
+    h[:, ::5] = 1.0
+    chosen = torch.ones(d, dtype=torch.bool, device=device)
+    expected, found = (torch.ops.sslk.qscore(h * factor, chosen, 1.0) for factor in (1.0, 1.9 * 2.0**1023))
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+
+
 @pytest.mark.parametrize("two_sided", [False, True])
 def test_norms_and_sums_beyond_the_largest_number(device, isa, two_sided):
     """639 elements near it: |h| and their sum are no float64 any more, the score and every share of |h| are."""
