@@ -294,6 +294,20 @@ def test_norms_and_sums_beyond_the_largest_number(simt: ctypes.CDLL, two_sided: 
 
 
 @pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("offset", [-5.0, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_thresholds_of_either_sign(simt: ctypes.CDLL, dtype: torch.dtype, offset: float, two_sided: bool) -> None:
+    """Rows of a few neighbouring numbers on either side of 0: the threshold is between two of them."""
+    for d in (61, 512, 1003):
+        steps = torch.randint(-3, 4, (16, d), generator=torch.Generator().manual_seed(d))
+        h = (offset * (1 + steps * torch.finfo(dtype).eps)).to(dtype)
+        for eps in (0.0, 0.3, 0.8, 1.2):
+            mask = torch.empty(16, d, dtype=torch.bool)
+            simt.simt_mask(rows(h), ctypes.c_double(eps), ctypes.c_bool(two_sided), pointer(mask))
+            assert torch.equal(mask, reference.activating_mask(h.double(), eps, two_sided))
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize("exponent", [-1000, 1018, 1021])
 def test_gradient_of_every_scale_of_float64(simt: ctypes.CDLL, exponent: int, two_sided: bool) -> None:
     """With |h| and <|h|, grad> beyond the largest number; the gradient of h * f is that of h divided by f."""

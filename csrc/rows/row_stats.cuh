@@ -107,26 +107,22 @@ struct PackedSelection {
 
 constexpr int kLook = 4;  // items that are looked at together
 
-// The two elements of a pair as floats. The upper bfloat16 of a word keeps the lower one as its last digits: it may
-// seem to be further from 0 than it is, by less than a unit.
-#ifndef SSLK_SIMT
+// The two elements of a pair as floats.
 SSLK_DEVICE void halves_of(const __nv_bfloat162& pair, float* even, float* odd) {
   uint32_t word;
   memcpy(&word, &pair, 4);
-  memcpy(odd, &word, 4);
-  word <<= 16;
-  memcpy(even, &word, 4);
+  const uint32_t low = word << 16, high = word & 0xffff0000u;
+  memcpy(even, &low, 4);
+  memcpy(odd, &high, 4);
 }
 SSLK_DEVICE void halves_of(const __half2& pair, float* even, float* odd) {
   *even = __low2float(pair), *odd = __high2float(pair);
 }
-#endif
 
-// Is one of kLook items from `i` on outside [low, high]? More than are may be said to be, none less.
+// Is one of kLook items from `i` on outside [low, high]?
 template <bool kTwoSided, typename T, int kSlots>
 SSLK_DEVICE bool any_outside(const RawRow<T, kSlots>& values, int i, float low, float high) {
-#ifndef SSLK_SIMT
-  if constexpr (sizeof(T) == 2) {  // two elements by one comparison
+  if constexpr (sizeof(T) == 2) {  // the largest and the least of two elements each by one instruction
     using Pair = std::conditional_t<std::is_same_v<T, bf16>, __nv_bfloat162, __half2>;
     const uint4& slot = values.slots[i / 8];
     const uint32_t words[2] = {i % 8 ? slot.z : slot.x, i % 8 ? slot.w : slot.y};
@@ -141,7 +137,6 @@ SSLK_DEVICE bool any_outside(const RawRow<T, kSlots>& values, int i, float low, 
     }
     return any;
   }
-#endif
   bool any = false;
 #pragma unroll
   for (int u = 0; u < kLook; ++u) {

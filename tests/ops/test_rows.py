@@ -35,6 +35,23 @@ SCORE_TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-
 
 
 @pytest.mark.parametrize("two_sided", [False, True])
+@pytest.mark.parametrize("offset", [-5.0, -0.7, 0.7, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_thresholds_of_either_sign(isa, device, dtype, offset, two_sided):
+    """Rows of a few neighbouring numbers on either side of 0: the threshold is between two of them."""
+    for d in (61, 512, 1003):
+        steps = torch.randint(-3, 4, (16, d), generator=torch.Generator().manual_seed(d))
+        h = (offset * (1 + steps * torch.finfo(dtype).eps)).to(dtype).to(device)
+        mask = discriminative_mask(d, device)
+        for eps in (0.0, 0.3, 0.8, 1.2):
+            expected = oracle.active_set(h, eps, two_sided)
+            assert expected.any()
+            assert torch.equal(ops.activating_mask(h, eps, two_sided).cpu(), expected)
+            assert torch.equal(ops.activation_counts(h, eps, two_sided)[1].cpu(), expected.sum(1).int())
+            assert torch.equal(ops.qscore_counts(h, mask, eps, True, two_sided)[1].cpu(), expected.sum(1).int())
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
 @pytest.mark.parametrize("eps", [0.0, 1.0, 2.5, 4.0])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_active_sets_and_scores_equal_the_oracle(isa, device, dtype, eps, two_sided):

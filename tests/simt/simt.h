@@ -290,6 +290,17 @@ struct __half {
 inline float __half2float(__half x) { return static_cast<float>(x.value); }
 inline __half __float2half_rn(float x) { return {static_cast<_Float16>(x)}; }
 inline __half __double2half(double x) { return {static_cast<_Float16>(x)}; }
+struct __half2 {
+  __half x, y;
+};
+inline float __low2float(__half2 pair) { return __half2float(pair.x); }
+inline float __high2float(__half2 pair) { return __half2float(pair.y); }
+inline __half2 __hmax2(__half2 a, __half2 b) {
+  return {a.x.value > b.x.value ? a.x : b.x, a.y.value > b.y.value ? a.y : b.y};
+}
+inline __half2 __hmin2(__half2 a, __half2 b) {
+  return {a.x.value < b.x.value ? a.x : b.x, a.y.value < b.y.value ? a.y : b.y};
+}
 
 struct __nv_bfloat16 {
   uint16_t bits;
@@ -302,6 +313,17 @@ inline __nv_bfloat16 __float2bfloat16_rn(float x) {
   }
   return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
 }
+struct __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+inline __nv_bfloat16 larger(__nv_bfloat16 a, __nv_bfloat16 b) {
+  return __bfloat162float(a) > __bfloat162float(b) ? a : b;
+}
+inline __nv_bfloat16 smaller(__nv_bfloat16 a, __nv_bfloat16 b) {
+  return __bfloat162float(a) < __bfloat162float(b) ? a : b;
+}
+inline __nv_bfloat162 __hmax2(__nv_bfloat162 a, __nv_bfloat162 b) { return {larger(a.x, b.x), larger(a.y, b.y)}; }
+inline __nv_bfloat162 __hmin2(__nv_bfloat162 a, __nv_bfloat162 b) { return {smaller(a.x, b.x), smaller(a.y, b.y)}; }
 // Rounded once: by way of a float that keeps in its last bit whether anything was cut off.
 inline __nv_bfloat16 __double2bfloat16(double x) {
   float y = static_cast<float>(x);
