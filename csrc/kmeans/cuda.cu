@@ -64,7 +64,7 @@ void assign(const OnDeviceOf& device, const Tensor& x, const Tensor& centroids, 
   launch(device, summarize_centroids_kernel<product_t<T>>, 1, Block::kMaxThreads,
          static_cast<const double*>(packed_centres.squares.const_data_ptr()),
          static_cast<const float*>(packed_centres.lost.const_data_ptr()), unscale, k, entries, half_squares,
-         half_squares + entries, static_cast<Largest*>(largest.mutable_data_ptr()));
+         half_squares + entries, static_cast<CentroidNorms*>(largest.mutable_data_ptr()));
 
   const int64_t row_bytes = d * int64_t{sizeof(packed_t<T>)} + columns * int64_t{sizeof(product_t<T>)};
   const int64_t tile = std::min(rows.n, std::max<int64_t>(128, kTileBytes / row_bytes / 128 * 128));
@@ -88,7 +88,7 @@ void assign(const OnDeviceOf& device, const Tensor& x, const Tensor& centroids, 
                           static_cast<const float*>(packed.lost.const_data_ptr()),
                           half_squares,
                           half_squares + entries,
-                          static_cast<const Largest*>(largest.const_data_ptr()),
+                          static_cast<const CentroidNorms*>(largest.const_data_ptr()),
                           static_cast<int32_t*>(assignment.mutable_data_ptr()),
                           distance.mutable_data_ptr()};
     constexpr int64_t kRowsPerBlock = kAssignThreads / 32;

@@ -175,9 +175,9 @@ constexpr int64_t kProductMultiple = 8, kTableMultiple = 512;
 constexpr int64_t padded(int64_t k, int64_t multiple) { return (k + multiple - 1) / multiple * multiple; }
 
 // The norms of the largest centroid that products rank and of the most that packing cuts off one.
-struct Largest {
+struct CentroidNorms {
   double norm, lost;
-  SSLK_DEVICE void merge(const Largest& other) { norm = fmax(norm, other.norm), lost = fmax(lost, other.lost); }
+  SSLK_DEVICE void merge(const CentroidNorms& other) { norm = fmax(norm, other.norm), lost = fmax(lost, other.lost); }
 };
 
 // What scores need of the centroids, in the product type, and what bounds their errors. The norm is infinite if a
@@ -188,10 +188,10 @@ __global__ void __launch_bounds__(Block::kMaxThreads)
                                int64_t entries,  // K or more
                                P* half_squares,  // [entries] |c|^2 / 2
                                P* factors,       // [entries] unscale; NaN for what must not be chosen
-                               Largest* largest) {
+                               CentroidNorms* largest) {
   __shared__ Block::Scratch scratch;
   Block team(scratch);
-  Largest most{0.0, 0.0};
+  CentroidNorms most{0.0, 0.0};
   for (int64_t i = team.rank; i < entries; i += team.width()) {
     const float factor = i < k ? unscale[i] : NAN;
     factors[i] = factor;
@@ -220,7 +220,7 @@ struct AssignArgs {
   const float* x_lost;
   const void* half_squares;  // [a multiple of kTableMultiple], factors too: see summarize_centroids_kernel
   const void* factors;
-  const Largest* largest;
+  const CentroidNorms* largest;
   int32_t* assignment;  // [N]
   void* distance;       // [N] in the accumulation type
 };

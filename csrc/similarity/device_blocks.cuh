@@ -10,7 +10,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "similarity/kernels.cuh"
+#include "similarity/centred.cuh"
+#include "similarity/product_sums.cuh"
 
 namespace sslk {
 

@@ -5,6 +5,7 @@
 // All in double. The ranks stay on the device: columns past the rank are zeros.
 #pragma once
 
+#include "similarity/cca_kernels.cuh"
 #include "similarity/device_blocks.cuh"
 
 namespace sslk {

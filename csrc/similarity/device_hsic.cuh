@@ -2,6 +2,7 @@
 // for the device.
 #pragma once
 
+#include "similarity/cka_kernels.cuh"
 #include "similarity/device_blocks.cuh"
 
 namespace sslk {

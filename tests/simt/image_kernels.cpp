@@ -52,7 +52,7 @@ void assign(const Rows& x, const Rows& c, int64_t tile, int32_t* assignment, voi
   SSLK_LAUNCH(centroid_mean_kernel<T>, (c.d + kMeanColumns - 1) / kMeanColumns, kMeanColumns * kMeanRows, c,
               static_cast<const float*>(centres.unscale.data()), shift.data());
   centres.pack(c, shift.data());
-  Largest largest;
+  CentroidNorms largest;
   SSLK_LAUNCH(summarize_centroids_kernel<product_t<T>>, 1, Block::kMaxThreads,
               static_cast<const double*>(centres.squares.data()), static_cast<const float*>(centres.lost.data()),
               static_cast<const float*>(centres.unscale.data()), c.n, entries, half_squares.data(), factors.data(),
