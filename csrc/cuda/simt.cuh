@@ -17,8 +17,8 @@
 #include <map>
 #include <tuple>
 
-// Blocks of `threads` threads that fit on one multiprocessor of the current device. The driver is asked once: it takes
-// as long as a launch to answer.
+// Blocks of `threads` threads that fit on one multiprocessor of the current device. The driver is asked once per
+// kernel and size, not at every call.
 template <typename Kernel>
 int resident_blocks(Kernel kernel, int threads) {
   thread_local std::map<std::tuple<Kernel, int, int>, int> known;
