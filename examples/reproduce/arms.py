@@ -50,6 +50,7 @@ class ArmsConfig:
         trial_epochs: of each.
         seeds: final trainings of every arm; 0 leaves the arms out.
         variants: further arms: paper, the three at the paper's own setting; open, what the paper leaves open.
+        variants_of: names of the encoders that have them.
         encoders: names of the encoders that are trained further; by default, of each method, the one that has its name.
         precision: of the trainings.
         batches: on which the penalties' gradients are measured; 0 leaves them out.
@@ -63,6 +64,7 @@ class ArmsConfig:
     trial_epochs: int = 4
     seeds: int = 5
     variants: list[str] = field(default_factory=list)
+    variants_of: list[str] = field(default_factory=lambda: ["simclr"])
     encoders: list[str] = field(default_factory=list)
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     batches: int = 16
@@ -91,12 +93,13 @@ def arms_steps(encoders: Sequence[StudyEncoder], data: Sequence[Path], out: Path
         steps.append(Step("data/arms-validation", write_subset, {**drawn, **judging}, judges))
     for encoder in trained:
         named = encoder.model if encoder.weights is None else f"{encoder.model}@{encoder.weights}"
+        own_arms = config.variants if encoder.name in config.variants_of else []
         given = {
             "method": encoder.method,
             "model": named,
             "options": options_of(encoder),
             "data": str(images),
-            "config": config,
+            "config": replace(config, variants=own_arms),
             "seed": seed,
         }
         folder = out / encoder.name

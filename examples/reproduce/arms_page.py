@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from examples.reproduce.arms import READ
-from examples.reproduce.arms_results import AUROC, MEAN_Q, TOP1, difference, run_of
+from examples.reproduce.arms_results import AUROC, MEAN_Q, TOP1, beside, difference, paper_difference, paper_row, run_of
 from examples.reproduce.page_tables import markdown
 from examples.reproduce.results import EncoderResults, Study, records, table
 from examples.reproduce.verdict import paired
-from sslk.report.paper import paper_table
 from sslk.results.run import Run
 from sslk.training.config import ARMS
-from sslk.training.studies import PAPER_NAMES
 
 _PAIRS = (("qscore", "baseline"), ("qscore", "lasso"), ("lasso", "baseline"))
 
@@ -35,6 +33,7 @@ def arms_section(study: Study) -> list[str]:
             table_a1(trained),
             _ABOUT_DIFFERENCES,
             differences_table(study, trained, _PAIRS),
+            *_beside_the_paper(study, trained),
             "What every arm chose, and what its best trial reached on the validation images:",
             choices_table(trained),
             *_further(study, trained),
@@ -50,6 +49,13 @@ _ABOUT_GRADIENTS = (
 _ABOUT_DIFFERENCES = (
     "Differences in pairs, same seed and same test images, with intervals over seeds and images together; the last row is the "
     "mean over the encoders with Student's interval over them:"
+)
+
+_ABOUT_FURTHER = (
+    "Further arms, with choices of their own by as many trials: what the paper leaves open (`qscore-quarter`: alpha is the lower "
+    "quartile of the batch's scores; `qscore-raw`: the penalty on the projector's input as it is, not normalised; "
+    "`qscore-again`: S is found again every epoch; `qscore-eps4`: S is found at the paper's eps = 4), and the paper's own "
+    "setting without a choice (`paper-`: learning rate 1e-5, lambdas 1e-4):"
 )
 
 
@@ -68,12 +74,11 @@ def _about(study: Study, runs: Sequence[Run]) -> str:
 
 def table_a1(trained: Sequence[tuple[EncoderResults, Run]]) -> str:
     """Top-1 of every arm beside the paper's."""
-    paper = {row["model"]: row for row in _paper()}
     rows = []
     for found, run in trained:
         mine = {row["arm"]: row for row in records(table(run, "Arms"))}
         cells = [_mean(mine[arm]) if arm in mine else "" for arm in ("before", *ARMS)]
-        theirs = paper.get(PAPER_NAMES[found.encoder.method], {})
+        theirs = paper_row(found)
         rows.append([found.encoder.name, *cells, *(theirs.get(arm, "") for arm in ARMS)])
     return markdown(["encoder", "before", *ARMS, *(f"paper: {arm}" for arm in ARMS)], rows)
 
@@ -93,9 +98,24 @@ def differences_table(study: Study, trained: Sequence[tuple[EncoderResults, Run]
             if any(cells):
                 rows.append([f"{pair[0]} less {pair[1]}", found.encoder.name, *cells])
         means = [paired(values[name]).text(digits) if values[name] else "" for name, digits in quantities]
-        if len(trained) > 1 and any(means):
+        if max(len(found) for found in values.values()) > 1:
             rows.append([f"{pair[0]} less {pair[1]}", "**mean**", *means])
     return markdown(["arms", "encoder", "probe top-1 [points]", "mean Q", "Q-Score AUROC"], rows)
+
+
+def _beside_the_paper(study: Study, trained: Sequence[tuple[EncoderResults, Run]]) -> list[str]:
+    """Whether the intervals leave room for differences as large as the paper's."""
+    said = []
+    for other in ("baseline", "lasso"):
+        places = []
+        for found, _ in trained:
+            measured, theirs = difference(study, found, "qscore", other, TOP1), paper_difference(found, "qscore", other)
+            if measured is not None and theirs is not None:
+                places.append(beside(measured.interval, theirs))
+        counts = [f"{place} the interval of {places.count(place)}" for place in ("above", "inside", "below") if place in places]
+        if counts:
+            said.append(f"less {other} lies {', '.join(counts)} of {len(places)} encoders")
+    return [f"In top-1, the paper's difference qscore {'; qscore '.join(said)}."] if said else []
 
 
 def choices_table(trained: Sequence[tuple[EncoderResults, Run]]) -> str:
@@ -154,7 +174,7 @@ def _further(study: Study, trained: Sequence[tuple[EncoderResults, Run]]) -> lis
     pairs += [("paper-qscore", f"paper-{other}") for other in ("baseline", "lasso") if "paper-qscore" in names]
     if not pairs:
         return []
-    return ["Further arms: what the paper leaves open, and its own setting:", differences_table(study, trained, pairs)]
+    return [_ABOUT_FURTHER, differences_table(study, trained, pairs)]
 
 
 def _share(row: dict[str, Any]) -> str:
@@ -173,8 +193,3 @@ def _digits(value: float, count: int) -> str:
 
 def _mean(row: dict[str, Any]) -> str:
     return f"{row['probe top-1 [%]']:.2f} ± {row['top-1 deviation']:.2f}"
-
-
-def _paper() -> list[dict[str, Any]]:
-    found = paper_table("tableA1")
-    return [] if found is None else [row for row in records(found) if row["dataset"] == "CIFAR-10"]

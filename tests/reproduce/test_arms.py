@@ -92,6 +92,7 @@ def test_section_shows_every_number_beside_the_papers():
     assert "| simclr | baseline | 0.1 |  |  |  | 59.25 |" in text
     assert "| simclr | 0.0003 [0.00027, 0.00033] | 6 [5.4, 6.6] | 0 [0, 0] | 30 | 0.002 |  |" in text
     assert "has at most 0.0003 % of the SSL loss's gradient: it vanishes there. The second has 6 to 6 %." in text
+    assert "difference qscore less baseline lies inside the interval of 2 of 2 encoders; qscore less lasso lies inside" in text
     assert "41 trainings were read from the committed results" in text
     assert arms_section(study({}, {})) == []
 
@@ -112,6 +113,9 @@ def test_steps_are_of_one_encoder_of_each_method_and_need_their_images(tmp_path)
     assert [step.name for step in few] == ["data/arms", "byol/gradients"]
     other = arms_steps(encoders, data, tmp_path, ArmsConfig(batches=0, encoders=["simclr512"]), 3)
     assert [step.name for step in other] == ["data/arms", "data/arms-validation", "simclr512/arms"]
+    chosen = ArmsConfig(batches=0, variants=["open"])  # of SimCLR alone, by default
+    further = {step.name: step.arguments["config"].variants for step in arms_steps(encoders, data, tmp_path, chosen, 3)[2:]}
+    assert further.pop("simclr/arms") == ["open"] and len(further) == 7 and not any(further.values())
     assert arms_steps(encoders, data, tmp_path, ArmsConfig(seeds=0, batches=0), 3) == []
 
 
