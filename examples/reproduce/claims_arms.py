@@ -80,7 +80,8 @@ CLAIMS = [
         "The same interval of the AUROC's change lies below 0.",
         arms(AUROC, "baseline", sign=-1),
         {
-            "undecided": _SHORT,
+            "undecided": "The AUROC can fall where lambda1 is large and the mean Q rises most, but no accuracy rises with it: "
+            "there the score was bent, and no sample repaired.",
             "does not hold": _SHORT,
             "holds": "A smaller AUROC alone does not show repair: the accuracy must rise with it (the claim above on "
             "top-1), or the regulariser only blurred the score.",
