@@ -63,7 +63,7 @@ class ArmsConfig:
     trials: int = 6
     trial_epochs: int = 4
     seeds: int = 5
-    variants: list[str] = field(default_factory=list)
+    variants: list[str] = field(default_factory=lambda: ["open", "paper"])
     variants_of: list[str] = field(default_factory=lambda: ["simclr"])
     encoders: list[str] = field(default_factory=list)
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"

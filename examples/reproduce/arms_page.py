@@ -62,7 +62,9 @@ _ABOUT_FURTHER = (
 def _about(study: Study, runs: Sequence[Run]) -> str:
     config = study.config.arms
     read = sum(int(run.summary.get(READ) or 0) for run in runs)
-    kept = f" {read} trainings were read from the committed results, `--arms.retrain` does them again." if read else ""
+    kept = (
+        f" {read} trainings and evaluations were read from the committed ones, `--arms.retrain` does them again." if read else ""
+    )
     return (
         f"Each arm goes on from encoder and heads for {config.epochs} epochs of {config.images:,} training images (LARS, batches "
         f"of 256), {config.seeds} seeds; learning rate and lambdas were chosen for each arm by {config.trials} trials of "

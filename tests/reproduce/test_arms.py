@@ -93,7 +93,7 @@ def test_section_shows_every_number_beside_the_papers():
     assert "| simclr | 0.0003 [0.00027, 0.00033] | 6 [5.4, 6.6] | 0 [0, 0] | 30 | 0.002 |  |" in text
     assert "has at most 0.0003 % of the SSL loss's gradient: it vanishes there. The second has 6 to 6 %." in text
     assert "difference qscore less baseline lies inside the interval of 2 of 2 encoders; qscore less lasso lies inside" in text
-    assert "41 trainings were read from the committed results" in text
+    assert "41 trainings and evaluations were read from the committed ones" in text
     assert arms_section(study({}, {})) == []
 
 
