@@ -59,7 +59,7 @@ def paper_difference(found: EncoderResults, arm: str, reference: str) -> float |
 def beside(interval: Interval, value: float) -> Literal["above", "below", "inside"]:
     """Where a value lies from an interval.
 
-    >>> beside(Interval(0.0, -0.2, 0.3), 1.48), beside(Interval(0.0, -0.2, 0.3), 0.1)
-    ('above', 'inside')
+    >>> [beside(Interval(0.0, -0.2, 0.3), value) for value in (1.48, 0.1, -0.5)]
+    ['above', 'inside', 'below']
     """
     return "above" if value > interval.high else "below" if value < interval.low else "inside"

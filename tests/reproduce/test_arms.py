@@ -76,6 +76,12 @@ def test_claims_are_judged_by_the_interval_over_seeds_and_images(key):
     assert decide(next(claim for claim in CLAIMS if claim.key == key), study({})).state == "not tested"
 
 
+def test_evidence_says_where_the_papers_difference_lies():
+    found = study({"arms": made({("qscore", "baseline", TOP1): (0.5, 0.1, 0.9), ("qscore", "lasso", TOP1): (5.0, 4.0, 6.0)})})
+    said = [claim.judge(found)[0].evidence for claim in CLAIMS if claim.key in ("q-top1", "q-lasso")]
+    assert said[0].endswith("5 seeds; the paper's +1.48 lies above") and said[1].endswith("the paper's +2.98 lies below")
+
+
 def test_section_shows_every_number_beside_the_papers():
     differences = {
         ("qscore", "baseline", TOP1): (1.5, 1.0, 2.0),
