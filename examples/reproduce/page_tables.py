@@ -76,7 +76,8 @@ def sets_table(study: Study) -> str:
         s = found.runs["failure"].summary
         share = s["empty_share"]
         empty = plain(share, *accuracy_interval(round(share * images), images), 1, 100)
-        rows.append([found.encoder.name, f"{s['eps']:g}", s["discriminative"], f"{s['mean_active']:.1f}", empty])
+        active = with_bounds(found, "failure", "mean_active", 1, 2)
+        rows.append([found.encoder.name, f"{s['eps']:g}", s["discriminative"], active, empty])
     return markdown(["encoder", "eps", "\\|S\\|", "mean \\|L_i\\|", "empty sets [%]"], rows) if rows else ""
 
 

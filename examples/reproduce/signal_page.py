@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from examples.reproduce.page_tables import markdown, plain
 from examples.reproduce.signal_findings import closing, in_short
 from examples.reproduce.signal_pictures import Picture, draw
-from examples.reproduce.signal_results import GIVEN, Asked, bounds, read_epochs, read_signals
+from examples.reproduce.signal_results import GIVEN, Asked, Bounds, bounds, read_epochs, read_signals
+from sslk.probes.outputs import accuracy_interval
 from sslk.quality.failure import QSCORE, labels_of
 from sslk.quality.studies.signal_tables import NESTED
 
@@ -87,16 +88,21 @@ def _encoders(asked: Sequence[Asked]) -> str:
             item.kind,
             item.training,
             f"{item.number('features'):.0f}",
-            f"{100 * item.number('accuracy'):.1f}",
+            _share(item, "accuracy"),
             f"{item.number('eps'):g}",
             f"{item.number('discriminative'):.0f}",
-            f"{item.number('mean_active'):.1f}",
-            f"{100 * item.number('empty_share'):.1f}",
+            Bounds(*(item.number(f"mean_active{end}") for end in ("", "_low", "_high"))).text(2),
+            _share(item, "empty_share"),
         ]
         for item in asked
     ]
     columns = ["encoder", "kind", "training", "D", "answers that are right [%]", "eps", "\\|S\\|", "mean \\|L_i\\|"]
     return markdown([*columns, "empty sets [%]"], rows)
+
+
+def _share(item: Asked, name: str) -> str:
+    share, images = item.number(name), round(item.number("samples"))
+    return plain(share, *accuracy_interval(round(share * images), images), 1, 100)
 
 
 def _areas(asked: Sequence[Asked]) -> str:
@@ -142,9 +148,3 @@ def _shown(pictures: dict[str, Picture], name: str) -> str:
         return ""
     file, alt = pictures[name]
     return f"![{alt}]({NAME}/{file})"
-
-
-def markdown(columns: list[str], rows: list[list[Any]]) -> str:
-    """A table in Markdown."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])

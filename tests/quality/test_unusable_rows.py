@@ -30,13 +30,13 @@ def broken(x, value=torch.nan):
 
 
 def the_equation(x, eps, mask):
-    """Percentages of activation, mean |L_i|, scores and the share of empty sets in float64, over all rows given."""
+    """Percentages of activation, |L_i|, scores and the share of empty sets in float64, over all rows given."""
     h = x.double().numpy()
     deviation = h - h.mean(1, keepdims=True)
     active = deviation > eps * h.std(1, keepdims=True)
     chosen = active & mask.numpy()
     score = np.where(chosen, deviation, 0).sum(1) / np.maximum(chosen.sum(1), 1)
-    return 100 * active.mean(0), active.sum(1).mean(), score / np.linalg.norm(h, axis=1), (chosen.sum(1) == 0).mean()
+    return 100 * active.mean(0), active.sum(1), score / np.linalg.norm(h, axis=1), (chosen.sum(1) == 0).mean()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -51,13 +51,17 @@ def test_discovery_and_scores_are_those_of_the_other_rows(tmp_path, eps, stored,
     percent, active, score, empty = the_equation(clean[keep], found.eps, found.mask)
     assert found.eps == sslk.discover(clean[keep], eps).eps and (found.num_samples, found.nonfinite) == (397, 3)
     np.testing.assert_allclose(found.activation_percent, percent, rtol=1e-12)
-    assert found.mean_active == pytest.approx(active, rel=1e-12)
+    assert found.mean_active == pytest.approx(active.mean(), rel=1e-12)
     assert found.empty_share == pytest.approx(empty) or (stored and eps == 1.5)
     with pytest.warns(UserWarning, match="3 of 400 rows are not finite .*: their score is NaN"):
         scores = sslk.qscore(given, found)
     assert scores.scores.isnan().nonzero().flatten().tolist() == BAD and scores.nonfinite == 3
     np.testing.assert_allclose(scores.scores[keep], score, rtol=1e-5)
-    assert scores.mean_active == pytest.approx(active) and scores.empty_share == pytest.approx(empty)
+    assert scores.active[BAD].tolist() == [0, 0, 0] and scores.active.dtype == torch.int32
+    mean, low, high, *_ = scores.mean_active_interval()
+    assert scores.active[keep].tolist() == active.tolist() and scores.mean_active == mean == active.mean()
+    assert low < mean < high and (high - low) / 2 == pytest.approx(1.96 * active.std() / len(keep) ** 0.5, rel=0.15)
+    assert scores.empty_share == pytest.approx(empty)
     found.save(tmp_path / "set")
     assert DiscriminativeFeatures.load(tmp_path / "set").nonfinite == 3
 

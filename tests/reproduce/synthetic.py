@@ -39,6 +39,8 @@ def failure(auroc=0.6, half=0.02, auprc=0.8, accuracy=0.7):
         "eps": 2.5,
         "discriminative": 100,
         "mean_active": 5.0,
+        "mean_active_low": 4.9,
+        "mean_active_high": 5.1,
         "empty_share": 0.03,
     }
     columns = ["score", "AUROC", "AUROC low", "AUROC high", "AUPRC", "AUPRC low", "AUPRC high"]

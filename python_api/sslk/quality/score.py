@@ -18,6 +18,7 @@ from sslk.progress import Progress
 from sslk.quality.batches import Features, feature_batches, opened
 from sslk.quality.belonging import check_set
 from sslk.quality.discriminative import DiscriminativeFeatures, warn_if_unreachable
+from sslk.statistics.bootstrap import Interval, mean_interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,19 +27,31 @@ class QScores:
 
     Attributes:
         scores: `[N]`, float32 (float64 for float64 features); 0 for empty sets, NaN for non-finite rows.
+        active: `[N]`, int32, `|L_i|`, highly activating features of every sample; 0 for non-finite rows.
         eps: threshold in standard deviations.
-        mean_active: mean `|L_i|`, highly activating features per sample.
         num_discriminative: `|S|`.
         empty_share: share of samples whose `L_i` holds no discriminative feature.
         nonfinite: samples that hold NaN or infinity; means and shares are over the others.
     """
 
     scores: Tensor
+    active: Tensor
     eps: float
-    mean_active: float
     num_discriminative: int
     empty_share: float
     nonfinite: int = 0
+
+    @property
+    def mean_active(self) -> float:
+        """Mean `|L_i|`, highly activating features per sample."""
+        return float(self._counted().mean())
+
+    def mean_active_interval(self, resamples: int = 1000, seed: int = 0) -> Interval:
+        """`mean_active` with its 95 % bootstrap interval over the samples."""
+        return mean_interval(self._counted(), resamples, seed)
+
+    def _counted(self) -> Tensor:
+        return self.active[~self.scores.isnan()].double()
 
     def described(self) -> dict[str, int | float]:
         """What they are as a whole, by name."""
@@ -157,7 +170,6 @@ def qscore(
         mask, eps, two_sided = resolve_set(discriminative, source.shape[1], eps, two_sided)
         warn_if_unreachable(eps, source.shape[1])
         scores, active = ssl_kernels.qscore_counts(source, mask.to(source.device), eps, normalize, two_sided)
-        counted = int(active[~scores.isnan()].sum())
     else:
         if two_sided is None and isinstance(discriminative, Tensor):
             two_sided = source.spec.signed
@@ -167,11 +179,11 @@ def qscore(
         warn_if_unreachable(eps, source.num_features)
         on = require_device(device or "cpu")
         on_device = mask.to(on)
-        scores, counted, done = torch.empty(len(source), dtype=torch.float32), 0, 0
+        scores, active = torch.empty(len(source), dtype=torch.float32), torch.empty(len(source), dtype=torch.int32)
+        done = 0
         for batch in feature_batches(source, on):
-            part, per_row = ssl_kernels.qscore_counts(batch, on_device, eps, normalize, two_sided)
-            scores[done : done + len(part)] = part
-            counted += int(per_row[~part.isnan()].sum())
+            part, counts = ssl_kernels.qscore_counts(batch, on_device, eps, normalize, two_sided)
+            scores[done : done + len(part)], active[done : done + len(part)] = part, counts
             done += len(part)
             if progress is not None:
                 progress(done, len(source), "scoring")
@@ -179,8 +191,8 @@ def qscore(
     finite = len(scores) - missing
     if missing and not finite:
         raise ValueError(f"features must hold a row that is finite, got NaN or infinity in all {missing}.")
-    mean, empty = (value / finite if finite else math.nan for value in (counted, int((scores == 0).sum())))
-    found = QScores(scores, eps, mean, int(mask.sum()), empty, missing)
+    empty = int((scores == 0).sum()) / finite if finite else math.nan
+    found = QScores(scores, active, eps, int(mask.sum()), empty, missing)
     for sentence in found.said():
         warnings.warn(sentence, stacklevel=2)
     return found

@@ -158,12 +158,15 @@ def _summary(results: dict[Answers, FailurePrediction], scores: QScores, found: 
     if "neighbours" in results:
         r_auroc = results["neighbours"].intervals[QSCORE].auroc
         summary |= {"r_auroc": r_auroc.value, "r_auroc_low": r_auroc.low, "r_auroc_high": r_auroc.high}
+    active = scores.mean_active_interval()
     return {
         **summary,
         "accuracy": result.accuracy,
         "samples": len(result.correct),
         "eps": scores.eps,
-        "mean_active": scores.mean_active,
+        "mean_active": active.value,
+        "mean_active_low": active.low,
+        "mean_active_high": active.high,
         "discriminative": scores.num_discriminative,
         "empty_share": scores.empty_share,
         "empty_share_train": None if math.isnan(found.empty_share) else found.empty_share,

@@ -124,6 +124,7 @@ def summary_of(found: Signal) -> dict[str, Value]:
     numbers: dict[str, Value] = {}
     for name, interval in (
         ("auroc", found.areas.of(QSCORE)),
+        ("mean_active", found.scores.mean_active_interval()),
         ("norm_auroc", found.areas.of(NORM)),
         ("confidence_auroc", found.areas.of(CONFIDENCE)),
         ("correlation", found.partial.values[()][QSCORE]),
@@ -141,7 +142,6 @@ def summary_of(found: Signal) -> dict[str, Value]:
         "features": found.found.num_features,
         "eps": scores.eps,
         "discriminative": scores.num_discriminative,
-        "mean_active": scores.mean_active,
         "empty_share": scores.empty_share,
     }
 
