@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from sslk.evaluation.plan import Step
 from sslk.evaluation.run import Evaluation
+from sslk.results.atomic import write_atomically
 
 
 def write(out, needs=(), seconds=0.0, progress=None):
@@ -27,6 +30,11 @@ def fail(out, progress=None):
 
 def killed(out, progress=None):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def asleep(out, progress=None):
+    write_atomically(Path(out), str(os.getpid()).encode())
+    time.sleep(300)
 
 
 def step(folder, name, call=write, needs=(), **arguments):
@@ -84,3 +92,36 @@ def test_what_cannot_be_carried_out_is_refused(tmp_path):
         Evaluation(tmp_path, waiting, {}).run()
     with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         Evaluation(tmp_path, [], {}).run(workers=0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_processes_end_with_a_parent_that_is_killed(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from tests.evaluation.test_processes import Evaluation, asleep, step\n"
+        "if __name__ == '__main__':\n"
+        f"    folder = Path({str(tmp_path)!r})\n"
+        "    Evaluation(folder, [step(folder, 'a', asleep), step(folder, 'b', asleep)], {}).run(workers=2)\n"
+    )
+    parent = subprocess.Popen([sys.executable, script], env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    wait_until(lambda: all((tmp_path / name).exists() for name in "ab"))
+    processes = [int((tmp_path / name).read_text()) for name in "ab"]
+    assert len(set(processes)) == 2 and all(map(runs, processes))
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(map(runs, processes)))
+
+
+def runs(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(happened):
+    end = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
