@@ -32,7 +32,7 @@ def cost_section(folder: Path, study: Study) -> list[str]:
     where = "" if run is None else f" ({run.provenance['machine']}, torch {run.provenance['torch']})"
     text = (
         f"{total:.2f} hours of processes that each take one step at a time{where}: with `--workers 2`, two run at once. Times "
-        "are of the wall, and other work may have shared the machine."
+        "are of the wall, other work may have shared the machine, and a step that was interrupted has that of its last go."
     )
     failed = [name for name, outcome in outcomes.items() if outcome["state"] != "done"]
     more = [f"Steps not done: {', '.join(failed)}."] if failed else []
