@@ -6,6 +6,9 @@ SETUP := $(VENV)/.setup-done
 # The development build compiles CUDA only where a GPU is; `make wheel` and plain pip do wherever nvcc is.
 SSLK_CUDA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo 1 || echo 0)
 
+# So many processes share the tests, a file each at a time.
+PROCESSES ?= 2
+
 .PHONY: setup demo test fuzz lint bench sanitize docs wheel sdist clean
 
 setup: $(SETUP)
@@ -21,8 +24,9 @@ $(SETUP): pyproject.toml constraints.txt setup.py $(shell find csrc -type f)
 demo: $(SETUP)
 	$(VENV)/bin/sslk demo
 
+# One thread a process, but where a test sets more.
 test: $(SETUP)
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
 # The fuzzer of the ops, or of the files that are read (FUZZ=files), on random cases of its own; each failure is printed with
 # the seed and case that reproduce it.
@@ -54,7 +58,7 @@ sanitize: $(SETUP)
 	SSLK_CUDA=0 SSLK_SANITIZE=1 $(PY) setup.py -q build_ext --build-temp $(SANITIZED)/temp --build-lib $(SANITIZED)/lib
 	cp -r ssl_kernels/*.py ssl_kernels/reference $(SANITIZED)/lib/ssl_kernels/
 	mkdir -p $(SANITIZED)/run/tests && cp -r tests/__init__.py tests/conftest.py tests/ops tests/fuzz $(SANITIZED)/run/tests/
-	cd $(SANITIZED)/run && $(UNDER_SANITIZERS) -m pytest -p no:cacheprovider tests/ops -m "not slow" -k "not compile and not inductor"
+	cd $(SANITIZED)/run && $(UNDER_SANITIZERS) -m pytest -p no:cacheprovider --numprocesses $(PROCESSES) --dist loadfile tests/ops -m "not slow" -k "not compile and not inductor"
 	cd $(SANITIZED)/run && $(UNDER_SANITIZERS) -m tests.fuzz.ops --minutes 5 --cases 8000 --seed 1
 
 # The documentation site; every warning is an error.

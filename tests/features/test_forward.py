@@ -1,5 +1,7 @@
 """The forward pass of extraction: the plain loop's numbers, memory that runs out, compilation, devices."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -47,6 +49,14 @@ def relative(found, expected):
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def exact(model, data, batch_size):
+    """The plain loop in float64."""
+    doubled = copy.deepcopy(model).double().eval()
+    with torch.no_grad():
+        images = torch.stack([data[i][0] for i in range(len(data))]).double()
+        return torch.cat([doubled(batch) for batch in images.split(batch_size)])
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_features_are_those_of_the_plain_loop(tmp_path, name):
     build, convolutional = NETWORKS[name]
@@ -54,7 +64,11 @@ def test_features_are_those_of_the_plain_loop(tmp_path, name):
     assert is_convolutional(model) == convolutional
     expected = plain(model, data, 4)
     found = extract(model, data, tmp_path / "s", ExtractSettings(batch_size=4, workers=0)).load().features
-    assert relative(found, expected) <= (1e-6 if convolutional else 0)
+    if convolutional:  # another layout sums in another order: no further from the exact features than the plain loop is
+        truth = exact(model, data, 4)
+        assert relative(found, truth) <= 2 * relative(expected, truth)
+    else:
+        assert relative(found, expected) == 0
     assert relative(plain(model, data, 4), expected) == 0  # the model is what it was
 
 

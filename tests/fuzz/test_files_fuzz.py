@@ -82,7 +82,7 @@ def test_a_reader_that_hangs_or_crashes_is_noticed(monkeypatch):
         assert "still running" in worker.run(0, 0)
     finally:
         worker.close()
-    monkeypatch.setattr(files, "SECONDS", 10.0)
+    monkeypatch.setattr(files, "SECONDS", 120.0)
     try:
         assert worker.run(0, 1) == "died with status 7"
         assert worker.run(0, 2) == ""

@@ -136,11 +136,9 @@ def test_what_does_not_fit_stays_in_its_folder(tmp_path):
     assert "data:image/svg" not in page
 
 
-def test_eight_models_take_under_ten_seconds_and_eight_megabytes(tmp_path):
+def test_eight_models_take_under_eight_megabytes(tmp_path):
     folders = [make_run(tmp_path / f"model-{i}", top1=60.0 + i) for i in range(8)]
-    started = time.perf_counter()
-    page = render_page(folders)
-    assert time.perf_counter() - started < 10 and len(page.encode()) < 8e6
+    assert len(render_page(folders).encode()) < 8e6
 
 
 def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
