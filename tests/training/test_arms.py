@@ -274,14 +274,14 @@ def test_command_leaves_a_run_and_its_tables(tmp_path, capsys):
     training = {"epochs": 1, "batch_size": 64, "view_size": 16}
     words = ["train", "arms", "--method", "simclr", "--out", str(tmp_path / "run"), *search, "--quiet", "--variants", "paper"]
     words += [word for k, v in training.items() for word in (f"--training.{k}", str(v))]
+    assert main([*words, "--validation-data", "sample", "--validation-split", "test"]) == 1
+    assert "validation must be other images than the test images" in capsys.readouterr().err
     sample = load_dataset("sample", "test")
     for role, start, step in (("data", 0, 5), ("test-data", 1, 10), ("validation-data", 2, 50)):
         images, labels = zip(*(sample[i] for i in range(start, len(sample), step)), strict=True)
         path = tmp_path / f"{role}.npz"
         np.savez(path, images=np.stack(images), labels=np.array(labels), classes=sample.classes)
         words += [f"--{role}", f"npz:{path}"]
-    assert main([*words[:-1], words[words.index("--test-data") + 1]]) == 1
-    assert "validation must be other images than the test images" in capsys.readouterr().err
     assert main(words) == 0, capsys.readouterr().err
     run = Run.load(tmp_path / "run")
     assert {row["arm"] for row in table(run, "Every run")} >= {"before", "qscore", "paper-lasso"}
