@@ -77,10 +77,10 @@ class Batch {
   std::vector<int32_t> columns_, row_start_, rows_, column_start_;
 };
 
-// Biases as the strips see them; a class that does not exist has probability 0.
+// Biases as the strips see them.
 template <typename C>
 void spread_bias(const SoftmaxStepArgs& a, const C* bias, C* spread) {
-  std::fill(spread, spread + a.strips * kStrip, -std::numeric_limits<C>::infinity());
+  std::fill_n(spread, a.strips * kStrip, C(0));
   for (int64_t k = 0; k < a.classes; ++k) {
     const int64_t column = k % a.width;
     spread[k / a.width * a.strips_of_tile * kStrip + column] = bias[k];

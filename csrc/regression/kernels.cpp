@@ -110,6 +110,7 @@ struct Strip {
   int64_t offset;       // of its first column of concept 0 in the weights
   int64_t width;        // columns that the weights have
   int64_t first_class;  // of its first column
+  int64_t classes;      // at most width: what the weights have past the last class is rubbish
   C* errors;            // [n, kStrip]
 
   SSLK_INLINE Strip(const SoftmaxStepArgs& a, int64_t number) {
@@ -117,6 +118,7 @@ struct Strip {
     offset = tile * a.bits.concepts * a.width + column;
     width = a.width - column < kStrip ? a.width - column : kStrip;
     first_class = tile * a.width + column;
+    classes = a.classes - first_class < width ? a.classes - first_class : width;
     errors = static_cast<C*>(a.errors) + number * a.bits.n * kStrip;
   }
 };
@@ -137,7 +139,7 @@ SSLK_INLINE void forward_strip(const SoftmaxStepArgs& a, int64_t number, bool mo
     C* logits = strip.errors + r * kStrip;
     const int32_t first = a.bits.row_start[r];
     sum_rows(weight, a.width, a.bits.columns + first, a.bits.row_start[r + 1] - first, bias, strip.width, logits);
-    for (int64_t j = strip.width; j < kStrip; ++j) {
+    for (int64_t j = strip.classes; j < kStrip; ++j) {
       logits[j] = -static_cast<C>(__builtin_inf());
     }
     const int64_t target = a.target[r] - strip.first_class;

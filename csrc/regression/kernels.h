@@ -33,7 +33,7 @@ struct SoftmaxStepArgs {
   int64_t strips;          // those of a tile times the tiles, less those past the last class
   int64_t strips_of_tile;  // ceil(width / kStrip)
   int64_t strips_padded;   // a multiple of every build's vectors
-  const void* bias;        // [strips, kStrip], -inf where there is no class
+  const void* bias;        // [strips, kStrip], 0 where there is no class
   void* bias_gradient;     // [strips, kStrip]
   void* errors;            // [strips, n, kStrip]: first exp(logit - highest), then softmax - one-hot, over n
   void* highest;           // [n, strips_padded] largest logit of the strip, -inf past the last; then factors
