@@ -1,6 +1,7 @@
 """What the compiler made of the CUDA kernels, and what can be expected of them before any has run.
 
     python bench/compiled.py [--library libsslk_cuda.so] [--arch 90] [--out bench/compiled/sm_90.json]
+    python bench/compiled.py --library NEW --against OLD     # which kernels have other machine code, and how many have not
 
 Reads the machine code with cuobjdump (of the CUDA toolkit, or of Triton's package): registers, stack, shared memory, local
 memory accesses (spills), 16-byte loads. For the kernels that walk over rows it finds the loop over rows in the machine
@@ -184,6 +185,12 @@ def kernels(library: Path, arch: str) -> tuple[list[Kernel], dict[str, Code]]:
     return sorted(out, key=lambda k: k.name), code
 
 
+def changed(code: dict[str, Code], before: dict[str, Code]) -> list[str]:
+    """Kernels whose instructions are not, one for one, those of a kernel of `before`, whatever its name."""
+    known = set(map(tuple, before.values()))
+    return sorted(name for name, instructions in code.items() if tuple(instructions) not in known)
+
+
 def cycles_of(opcodes: list[str]) -> float:
     """Cycles that a multiprocessor needs for these instructions of one warp, at the best."""
     busy = [sum(bool(re.match(pattern, o)) for o in opcodes) / rate for rate, pattern in UNITS.values()]
@@ -333,8 +340,16 @@ def main() -> None:
     parser.add_argument("--library", type=Path, help="by default the one that is installed")
     parser.add_argument("--arch", default="90")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--against", type=Path, metavar="LIBRARY", help="only name the kernels with other machine code than its")
     arguments = parser.parse_args()
     library, device = arguments.library or default_library(), Device()
+    if arguments.against:
+        code, before = (machine_code(demangled(dump(file, arguments.arch, "-sass"))) for file in (library, arguments.against))
+        names = changed(code, before)
+        for name in names:
+            print(f"{len(before.get(name, [])):6d} -> {len(code[name]):6d} instructions: {name}")
+        print(f"{len(code) - len(names)} of {len(code)} kernels have the machine code of one in {arguments.against}")
+        return
     found, code = kernels(library, arguments.arch)
     expected = list(expectations(found, code, device))
     for kernel in found:

@@ -67,6 +67,14 @@ def test_the_way_round_a_loop_avoids_double():
     assert compiled.cycles_of(loop) == 6 / 4
 
 
+def test_a_kernel_with_other_instructions_is_named():
+    before = compiled.machine_code(LOOP)
+    (name,) = before
+    assert compiled.changed({"renamed": before[name]}, before) == []
+    assert compiled.changed(compiled.machine_code(LOOP.replace("FADD R8, R8, R11", "FADD R8, R8, R12")), before) == [name]
+    assert compiled.changed(compiled.machine_code(LOOP.replace("@!P1", " @P1")), before) == [name]
+
+
 def test_occupancy():
     def kernel(registers, shared=0):
         return compiled.Kernel("k", registers, 0, shared, 0, 0, 0, 1024)
