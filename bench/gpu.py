@@ -156,7 +156,9 @@ def tests(plan: Plan, log: Path, deadline: float) -> str:
         return f"FAILED: pytest found no test (exit code {status})"
     jobs = {name: [*pytest, *choose, name] for name in functions}
     if not plan.dry:
-        jobs["more than 2^31 elements"] = [*pytest, "-m", "slow", "-k", "2_31 and cuda", "tests/ops/test_masking.py"]
+        for name in ("kmeans", "masking", "rows"):
+            file = f"tests/ops/test_{name}.py"
+            jobs[f"more than 2^31 elements, {name}"] = [*pytest, "-m", "slow", "-k", "2_31 and cuda", file]
     result = side_by_side(plan, log, deadline, jobs)
     unread = [line.split()[1] for line in output.splitlines() if line.startswith("ERROR")]
     return result + (f"; FAILED to read {', '.join(unread)}" if unread else "")

@@ -16,6 +16,8 @@ import ssl_kernels  # noqa: F401 (registers the ops)
 from ssl_kernels import reference
 
 SIZES = [(7, 3), (50, 61), (33, 257), (65, 1003), (17, 2051), (9, 8200)]  # every kernel for rows
+# The same with several rows for every team of threads of a card of 132 multiprocessors.
+MANY = [(40_000, 3), (40_000, 61), (9_000, 257), (9_000, 1003), (1_100, 2051), (600, 8200)]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 ops = torch.ops.sslk
 
@@ -23,7 +25,7 @@ ops = torch.ops.sslk
 def close(got: Tensor, want: Tensor, what: str) -> None:
     """Within the rounding of the dtype, of the largest value."""
     unit = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}.get(got.dtype, 0.0)
-    got, want = got.detach().cpu().double(), want.double()
+    got, want = got.detach().double(), want.double().to(got.device)
     if not torch.equal(got.isnan(), want.isnan()):
         raise SystemExit(f"{what}: NaN in other places than in the reference.")
     error, scale = (got - want).nan_to_num().abs().max().item(), want.nan_to_num().abs().max().item()
@@ -32,13 +34,14 @@ def close(got: Tensor, want: Tensor, what: str) -> None:
 
 
 def rows(device: str) -> list[tuple[Tensor, Tensor, str]]:
-    """Matrices that start and end anywhere, with rows for both paths; as float64 on the CPU; what they are."""
+    """Matrices that start and end anywhere, with rows for both paths but none of zeros, whose gradient has no size; as float64;
+    what they are."""
     found = []
-    for n, d in SIZES:
+    for n, d in SIZES if device == "cpu" else SIZES + MANY:
         for dtype in DTYPES:
-            h = torch.randn(n, d + 1).relu_().to(dtype).to(device)[:, 1:]
+            h = torch.randn(n, d + 1, device=device).relu_().add_(0.01).to(dtype)[:, 1:]
             h[0], h[1, d // 2] = 1.0, float("nan")
-            found.append((h, h.cpu().double(), f"{n} x {d} {str(dtype)[6:]}"))
+            found.append((h, h.double(), f"{n} x {d} {str(dtype)[6:]}"))
     return found
 
 
@@ -51,11 +54,11 @@ def on_rows(check: Callable[[Tensor, Tensor, Tensor, str], None]) -> Callable[[s
 
 
 def qscore(h: Tensor, wide: Tensor, chosen: Tensor, what: str) -> None:
-    close(ops.qscore(h, chosen, 1.0), reference.qscore(wide, chosen.cpu(), 1.0), f"qscore {what}")
+    close(ops.qscore(h, chosen, 1.0), reference.qscore(wide, chosen, 1.0), f"qscore {what}")
 
 
 def qscore_counts(h: Tensor, wide: Tensor, chosen: Tensor, what: str) -> None:
-    for got, want in zip(ops.qscore_counts(h, chosen, 1.0), reference.qscore_counts(wide, chosen.cpu(), 1.0), strict=True):
+    for got, want in zip(ops.qscore_counts(h, chosen, 1.0), reference.qscore_counts(wide, chosen, 1.0), strict=True):
         close(got, want, f"qscore_counts {what}")
 
 
@@ -75,16 +78,23 @@ def row_moments(h: Tensor, wide: Tensor, chosen: Tensor, what: str) -> None:
 
 def penalty(h: Tensor, wide: Tensor, chosen: Tensor, what: str) -> None:
     _, q, columns = ops.qscore_penalty(h, chosen, eps=1.0)
-    close(q, reference.qscore(wide, chosen.cpu(), 1.0), f"qscore_penalty {what}")
+    close(q, reference.qscore(wide, chosen, 1.0), f"qscore_penalty {what}")
     finite = wide.isfinite().all(1)
-    close(ops.column_l1(h[finite.to(h.device)]), reference.column_l1(wide[finite]), f"column_l1 {what}")
+    close(ops.column_l1(h[finite]), reference.column_l1(wide[finite]), f"column_l1 {what}")
     grad_q, grad_c = torch.ones_like(q), torch.ones_like(columns)
     for two_sided in (False, True):
-        got = ops.qscore_penalty_backward(grad_q, grad_c, h, chosen, 1.0, True, two_sided).cpu()
-        want = reference.qscore_backward(grad_q.cpu().double()[finite], wide[finite], chosen.cpu(), 1.0, True, two_sided)
-        close(got[finite], want + reference.column_l1_backward(grad_c.cpu().double(), wide[finite], True), f"gradient {what}")
+        got = ops.qscore_penalty_backward(grad_q, grad_c, h, chosen, 1.0, True, two_sided)
+        want = reference.qscore_backward(grad_q.double()[finite], wide[finite], chosen, 1.0, True, two_sided)
+        close(got[finite], want + reference.column_l1_backward(grad_c.double(), wide[finite], True), f"gradient {what}")
         if not got[~finite].isnan().all():
             raise SystemExit(f"gradient {what}: a row with NaN must have a gradient of NaN.")
+
+
+def column_sums(device: str) -> None:
+    """So many rows that every team adds up more than it sums in float32 at once; whole blocks: tests/ops/test_large_inputs.py."""
+    for dtype in DTYPES:
+        h = torch.rand(20_000 if device == "cpu" else 2_300_000, 5, device=device).to(dtype)
+        close(ops.column_l1(h, False), h.cpu().double().sum(0), f"column_l1 of many rows {str(dtype)[6:]}")
 
 
 def kmeans(device: str) -> None:
@@ -140,6 +150,7 @@ OPS: dict[str, Callable[[str], None]] = {
     "activation": on_rows(activation),
     "row_moments": on_rows(row_moments),
     "penalty": on_rows(penalty),
+    "column_sums": column_sums,
     "kmeans": kmeans,
     "masking": masking,
     "similarity": similarity,

@@ -356,12 +356,17 @@ def test_scores_of_deviations_beyond_the_largest_number(simt: ctypes.CDLL, d: in
     torch.testing.assert_close(found[1], found[0], rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("n", [1, 9, 60, 4000])
-@pytest.mark.parametrize(("d", "dtype"), [(2049, torch.float32), (4100, torch.bfloat16)])
-def test_column_sums_of_few_and_of_many_rows_per_block(simt: ctypes.CDLL, n: int, d: int, dtype: torch.dtype) -> None:
-    """Blocks without a row, with one flush, and with several."""
+# Rows for 8 blocks, whole ones or of 32, 8 and 16 teams: none for most, fewer than the 128 that a team sums at once, as many,
+# twice as many, and one more than that for some.
+SUMMED = [(n, d, dtype) for n in (1, 9, 60, 1024, 2048, 4000) for d, dtype in ((2049, torch.float32), (4100, torch.bfloat16))]
+SUMMED += [(n, 5, torch.float32) for n in (32768, 65536, 32800)]
+SUMMED += [(8192, 1000, torch.float32), (8193, 1000, torch.float32), (16389, 257, torch.float16)]
+
+
+@pytest.mark.parametrize(("n", "d", "dtype"), SUMMED)
+def test_column_sums_of_few_and_of_many_rows_per_team(simt: ctypes.CDLL, n: int, d: int, dtype: torch.dtype) -> None:
     h = torch.randn(n, 1, generator=torch.Generator().manual_seed(n)).expand(n, d).to(dtype).contiguous()
-    h[:, 7] *= 0.5
+    h[:, d // 2] *= 0.5
     columns = torch.empty(d)
     simt.simt_columns(rows(h), None, ctypes.c_double(0), ctypes.c_bool(False), ctypes.c_bool(False), None, pointer(columns))
     torch.testing.assert_close(columns.double(), reference.column_l1(h.double(), False), rtol=1e-6, atol=0)

@@ -283,15 +283,20 @@ def test_builds_agree_with_each_other():
 
 
 @pytest.mark.slow
-def test_more_than_two_to_the_31_elements():
+def test_more_than_2_31_elements(device):
     """Index arithmetic is 64-bit: 2.2e9 bfloat16 elements, 4.4 GB."""
     n, d = 1_100_000, 2000
-    h = torch.zeros(n, d, dtype=torch.bfloat16)
+    h = torch.zeros(n, d, dtype=torch.bfloat16, device=device)
     h[-1, 7] = 1.0
     h[0, 3] = 1.0
-    mask = torch.ones(d, dtype=torch.bool)
+    mask, ends = torch.ones(d, dtype=torch.bool, device=device), h[[0, -1]]
     q = ops.qscore(h, mask)
     assert q[-1] > 0.99 and q[0] > 0.99 and q[1:-1].abs().max() == 0
     per_feature, per_row = ops.activation_counts(h)
     assert per_feature.sum() == 2 and per_feature[7] == 1 and per_row[-1] == 1
+    active = ops.activating_mask(h)
+    assert active[-1, 7] and active[0, 3] and active[1:-1].sum() == 0
+    assert torch.equal(ops.row_moments(h)[0][[0, -1]], ops.row_moments(ends)[0])
     assert ops.column_l1(h)[7] == 1.0
+    gradient = ops.qscore_backward(torch.ones_like(q), h, mask, 4.0, True, False)[[0, -1]]
+    assert torch.equal(gradient, ops.qscore_backward(torch.ones_like(q[:2]), ends, mask, 4.0, True, False))
