@@ -33,7 +33,7 @@ def test_a_crash_and_a_hang_do_not_take_the_others_with_them(plan, tmp_path):
         "crash": [sys.executable, "-c", "import os; print('before', flush=True); os.abort()"],
         "hang": [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"],
     }
-    assert plan.stage("tests", lambda log, deadline: gpu.side_by_side(plan, log, soon(4), jobs)) is False
+    assert plan.stage("tests", lambda log, deadline: gpu.side_by_side(plan, log, soon(10), jobs)) is False
     log = (tmp_path / "tests.log").read_text()
     assert "passed: right: 3 passed" in log
     assert "FAILED with exit code -6: crash: before" in log

@@ -76,13 +76,13 @@ def misbehave(connection):
 
 
 def test_a_reader_that_hangs_or_crashes_is_noticed(monkeypatch):
-    monkeypatch.setattr(files, "SECONDS", -4.5)
+    monkeypatch.setattr(files, "PATIENCE", 0.5)
     worker = files.Worker(misbehave)
     try:
         assert "still running" in worker.run(0, 0)
     finally:
         worker.close()
-    monkeypatch.setattr(files, "SECONDS", 120.0)
+    monkeypatch.undo()
     try:
         assert worker.run(0, 1) == "died with status 7"
         assert worker.run(0, 2) == ""
