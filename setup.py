@@ -7,6 +7,7 @@ architectures; MAX_JOBS bounds the parallelism; SSLK_SANITIZE=1 builds the CPU l
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 TORCH_TARGET = "2.11"  # the oldest torch the binaries run with
-DEFAULT_CUDA_ARCHS = "8.0;9.0;10.0;12.0+PTX"
+DEFAULT_CUDA_ARCHS = "7.5;8.0;9.0;10.0;12.0+PTX"  # nvcc 12.8 or later
 X86_FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -51,6 +52,16 @@ def cuda_gencode(archs: str) -> list[str]:
     return flags
 
 
+def path_in_ninja(path: Path) -> str:
+    """As it stands in a build line; ninja quotes `$in` and `$out` for the shell."""
+    return re.sub(r"([$ :])", r"$\1", str(path))
+
+
+def quoted(argument: str) -> str:
+    """An argument of a command, for the shell and for ninja."""
+    return shlex.quote(argument).replace("$", "$$")
+
+
 def target_macro(version: str) -> str:
     major, minor = (int(part) for part in version.split("."))
     return f"0x{major:02x}{minor:02x}000000000000ULL"
@@ -78,8 +89,8 @@ class NinjaBuild(build_ext):
         isas = list(X86_FLAGS) if multi_isa else ["baseline"]
         archs = os.environ.get("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS) if nvcc else ""
         nvcc_version = re.search(r"release ([\d.]+)", subprocess.check_output([nvcc, "--version"], text=True)) if nvcc else None
-        includes = [f"-I{CSRC}"]
-        includes += [f"-isystem {path}" for path in [*cpp_extension.include_paths(), sysconfig.get_path("include")]]
+        includes = [quoted(f"-I{CSRC}")]
+        includes += [f"-isystem {quoted(path)}" for path in [*cpp_extension.include_paths(), sysconfig.get_path("include")]]
         target = f"-DTORCH_TARGET_VERSION={target_macro(TORCH_TARGET)}"
         sanitize = os.environ.get("SSLK_SANITIZE") == "1"
         optimise = (
@@ -109,7 +120,7 @@ class NinjaBuild(build_ext):
             "SSLK_CUDA_VERSION": nvcc_version.group(1) if nvcc_version else "",
             "SSLK_CUDA_ARCHS": archs,
         }
-        link = ["-shared", f"-L{torch_lib}", *(["-fsanitize=address,undefined"] if sanitize else [])]
+        link = ["-shared", quoted(f"-L{torch_lib}"), *(["-fsanitize=address,undefined"] if sanitize else [])]
         if sys.platform == "darwin":
             link += ["-undefined", "dynamic_lookup"]
 
@@ -125,7 +136,7 @@ class NinjaBuild(build_ext):
 
         def compile_cxx(source: Path, suffix: str = "", extra: str = "") -> None:
             out = build / f"{source.relative_to(CSRC).as_posix().replace('/', '_')}{suffix}.o"
-            lines.append(f"build {out}: cxx {source}\n  extra = {extra}")
+            lines.append(f"build {path_in_ninja(out)}: cxx {path_in_ninja(source)}\n  extra = {extra}")
             objects.append(out)
 
         for source in sorted(CSRC.rglob("*.cpp")):
@@ -133,13 +144,12 @@ class NinjaBuild(build_ext):
                 for isa in isas:
                     compile_cxx(source, f".{isa}", " ".join([f"-DSSLK_ISA={isa}", *(X86_FLAGS[isa] if multi_isa else [])]))
             elif source.name == "module.cpp":
-                quoted = " ".join(f"'-D{name}=\"{value}\"'" for name, value in info.items())
-                compile_cxx(source, extra=f"-I{pybind11.get_include()} {quoted}")
+                about = [quoted(f'-D{name}="{value}"') for name, value in info.items()]
+                compile_cxx(source, extra=" ".join([quoted(f"-I{pybind11.get_include()}"), *about]))
             else:
                 compile_cxx(source)
-        lines.append(
-            f"build {module}: link {' '.join(map(str, objects))}\n  link = {' '.join([*link, '-ltorch_cpu', '-ltorch', '-lc10'])}"
-        )
+        linked = " ".join([*link, "-ltorch_cpu", "-ltorch", "-lc10"])
+        lines.append(f"build {path_in_ninja(module)}: link {' '.join(map(path_in_ninja, objects))}\n  link = {linked}")
         targets = [module]
 
         if nvcc:
@@ -158,7 +168,7 @@ class NinjaBuild(build_ext):
                 *cuda_gencode(archs),
             ]
             lines += [
-                f"nvcc = {nvcc}",
+                f"nvcc = {quoted(nvcc)}",
                 f"nvcc_flags = {' '.join(nvcc_flags)}",
                 "rule nvcc\n  command = $nvcc -MD -MF $out.d $nvcc_flags -c $in -o $out\n  deps = gcc\n  depfile = $out.d"
                 "\n  description = NVCC $out",
@@ -167,15 +177,14 @@ class NinjaBuild(build_ext):
             cuda_objects = []
             for source in sorted(CSRC.rglob("*.cu")):
                 out = build / f"{source.relative_to(CSRC).as_posix().replace('/', '_')}.o"
-                lines.append(f"build {out}: nvcc {source}")
+                lines.append(f"build {path_in_ninja(out)}: nvcc {path_in_ninja(source)}")
                 cuda_objects.append(out)
             if cuda_objects:
-                lines.append(
-                    f"build {cuda_library}: nvlink {' '.join(map(str, cuda_objects))}\n  link = -shared -cudart static "
-                    f"-L{torch_lib} -ltorch_cuda -ltorch_cpu -ltorch -lc10"
-                )
+                cuda_link = f"-shared -cudart static {quoted(f'-L{torch_lib}')} -ltorch_cuda -ltorch_cpu -ltorch -lc10"
+                inputs = " ".join(map(path_in_ninja, cuda_objects))
+                lines.append(f"build {path_in_ninja(cuda_library)}: nvlink {inputs}\n  link = {cuda_link}")
                 targets.append(cuda_library)
-        lines.append(f"default {' '.join(map(str, targets))}\n")
+        lines.append(f"default {' '.join(map(path_in_ninja, targets))}\n")
         (build / "build.ninja").write_text("\n".join(lines))
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         subprocess.run([shutil.which("ninja") or "ninja", "-C", str(build), *jobs], check=True)

@@ -298,6 +298,8 @@ def expectations(found: list[Kernel], code: dict[str, Code], device: Device) -> 
                 if name not in loops:
                     loops[name] = row_loop(code[name], slots)
                 loop = loops[name]
+                if not loop:  # spills or another shape of code: nothing to derive a bound from
+                    continue
                 blocks = resident_blocks(kernel, threads, device)
                 lanes = threads if team.startswith("Block") else int(team[6:-1])
                 used = length * size / (lanes * slots * 16)  # of what a thread can hold

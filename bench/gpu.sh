@@ -5,5 +5,6 @@
 #
 #   bench/gpu.sh OUT_DIR [--dry-run]
 #
-# Exit codes: 0 all passed; 1 something failed or is missing (the other stages still run); 2 wrong use; 3 no CUDA device.
+# Exit codes: 0 all passed; 1 something failed, was skipped or is missing (the other stages still run); 2 wrong use; 3 no
+# CUDA device; 130 interrupted, with what ran ended. Where the card has not enough memory the stage says so.
 exec "${PYTHON:-python3}" "$(dirname "$0")/gpu.py" "$@"

@@ -5,7 +5,8 @@
 `share` is the op's rate (bytes that must move, each counted once, over the median time) as a share of the rate of a large
 device-to-device copy, read plus written (the faster of `copy_` and of a negation), or how many times faster the op is than
 what `of` names. Inputs rotate over
-buffers larger than the L2 cache inside one CUDA graph, so that neither the cache nor launch gaps are measured; where an op
+buffers larger than the L2 cache inside one CUDA graph, so that neither the cache nor launch gaps are measured (small batches,
+whose launches are what is timed, come from it where it holds 34 MB); where an op
 cannot be captured its row says so. `--rows` prints every row as JSON too. `--device cpu` runs tiny sizes: it checks this
 file and measures nothing.
 """
@@ -106,6 +107,8 @@ class Bench:
                 with torch.cuda.graph(graph, stream=stream):
                     for call in calls:
                         call()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:  # something in the op waits for the device
             torch.cuda.synchronize()
             return None
@@ -287,6 +290,8 @@ def versus(bench: Bench) -> None:
 def kmeans(bench: Bench) -> None:
     """Beside the loop that a user would write (products in float16, the least of each row), faiss and flash-kmeans."""
     n, d, k = (64, 16, 5) if bench.small else (1_280_000, 2048, 1000)
+    if not bench.small:  # half of the card's memory for x in both types
+        n = min(n, torch.cuda.get_device_properties(0).total_memory // 2 // (6 * d))
     x, centroids = torch.randn(n, d, device=bench.device), torch.randn(k, d, device=bench.device)
 
     def half_products(x: Tensor) -> list[Tensor]:
@@ -306,17 +311,17 @@ def kmeans(bench: Bench) -> None:
         bench.add("kmeans_assign", [x], assign, x.nbytes, 1.0, ("faiss-gpu", lambda x: faiss.knn_gpu(resources, x, centroids, 1)))
     except (ImportError, AttributeError):
         print("faiss with GPU support is not installed: no comparison with it.")
-    for dtype in (torch.float32, torch.float16):
-        beside_flash_kmeans(bench, x.to(dtype), centroids.to(dtype))
-
-
-def beside_flash_kmeans(bench: Bench, x: Tensor, centroids: Tensor) -> None:
-    """Its assignment alone, with the squares of both sides given; it may name another centroid where two are near."""
     try:
         from flash_kmeans.assign_euclid_triton import euclid_assign_triton
     except ImportError:
         print("flash-kmeans is not installed: no comparison with it.")
         return
+    for dtype in (torch.float32, torch.float16):
+        beside_flash_kmeans(bench, euclid_assign_triton, x.to(dtype), centroids.to(dtype))
+
+
+def beside_flash_kmeans(bench: Bench, euclid_assign_triton: Callable[..., Tensor], x: Tensor, centroids: Tensor) -> None:
+    """Its assignment alone, with the squares of both sides given; it may name another centroid where two are near."""
     squares = [part.float().square().sum(1)[None] for part in (x, centroids)]
     out = torch.empty(1, len(x), dtype=torch.int32, device=x.device)
 

@@ -1,4 +1,4 @@
-"""Draws bench/results/*.json as a roofline: `python bench/roofline.py bench/results/cpu.json docs/images/roofline.svg`.
+"""Draws the CPU's results as a roofline: `python bench/roofline.py bench/results/cpu.json docs/images/roofline.svg`.
 
 Every op is a point: floating-point operations per byte that must move, and operations per second. The roofs are the
 machine's own rates in the same run: reading (`x.sum()`) and matrix products (`torch.mm`).
@@ -46,6 +46,8 @@ def operations(name: str) -> float | None:
 
 def draw(source: Path, target: Path) -> None:
     rows = json.loads(source.read_text())["rows"]
+    if not any(row["of"] == "sum" for row in rows):
+        raise SystemExit(f"{source} holds no row beside a read (`of` is sum): it is not of `make bench`.")
     reads = [row["GB/s"] / row["share"] for row in rows if row["of"] == "sum"]
     products = [
         count / row["ms"] / 1e6 / row["share"]

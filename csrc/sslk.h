@@ -45,14 +45,37 @@ template <typename... Parts>
 #define SSLK_TORCH_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
 #endif
 
-inline std::string shape_of(const Tensor& t) {
+// What came for an argument, in the words of torch; None arrives as a tensor that is not defined.
+template <typename Number>
+std::string listed(const Tensor& t, Number number) {
+  if (!t.defined()) {
+    return "None";
+  }
   std::ostringstream out;
   out << "[";
   for (int64_t i = 0; i < t.dim(); ++i) {
-    out << (i ? ", " : "") << t.size(i);
+    out << (i ? ", " : "") << number(i);
   }
   out << "]";
   return out.str();
+}
+
+inline std::string shape_of(const Tensor& t) {
+  return listed(t, [&](int64_t i) { return t.size(i); });
+}
+
+inline std::string strides_of(const Tensor& t) {
+  return listed(t, [&](int64_t i) { return t.stride(i); });
+}
+
+inline std::string device_of(const Tensor& t) {
+  const torch::stable::Device device = t.device();
+  switch (device.type()) {
+    case torch::headeronly::DeviceType::CPU: return "cpu";
+    case torch::headeronly::DeviceType::CUDA: return "cuda:" + std::to_string(device.index());
+    case torch::headeronly::DeviceType::Meta: return "meta";
+    default: return "another device";
+  }
 }
 
 inline const char* dtype_name(ScalarType type) {
@@ -67,9 +90,23 @@ inline const char* dtype_name(ScalarType type) {
     case ScalarType::Short: return "int16";
     case ScalarType::Int: return "int32";
     case ScalarType::Long: return "int64";
+    case ScalarType::UInt16: return "uint16";
+    case ScalarType::UInt32: return "uint32";
+    case ScalarType::UInt64: return "uint64";
+    case ScalarType::ComplexHalf: return "complex32";
+    case ScalarType::ComplexFloat: return "complex64";
+    case ScalarType::ComplexDouble: return "complex128";
+    case ScalarType::Float8_e5m2: return "float8_e5m2";
+    case ScalarType::Float8_e4m3fn: return "float8_e4m3fn";
+    case ScalarType::Float8_e5m2fnuz: return "float8_e5m2fnuz";
+    case ScalarType::Float8_e4m3fnuz: return "float8_e4m3fnuz";
     default: return "an unsupported dtype";
   }
 }
+
+inline const char* dtype_of(const Tensor& t) { return t.defined() ? dtype_name(t.scalar_type()) : "None"; }
+
+inline bool is_bool(const Tensor& t) { return t.defined() && t.scalar_type() == ScalarType::Bool; }
 
 inline bool is_floating(ScalarType type) {
   return type == ScalarType::Double || type == ScalarType::Float || type == ScalarType::Half ||

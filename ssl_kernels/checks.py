@@ -13,7 +13,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-_NAMES = ("float64", "float32", "float16", "bfloat16", "bool", "uint8", "int8", "int16", "int32", "int64")
+_NAMES = (
+    *("float64", "float32", "float16", "bfloat16", "bool", "int8", "int16", "int32", "int64"),
+    *("uint8", "uint16", "uint32", "uint64", "complex32", "complex64", "complex128"),
+    *("float8_e5m2", "float8_e4m3fn", "float8_e5m2fnuz", "float8_e4m3fnuz"),
+)
 _FLOATING = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -22,8 +26,20 @@ def _name(dtype: torch.dtype) -> str:
     return name if name in _NAMES else "an unsupported dtype"
 
 
+def _dtype(t: Tensor | None) -> str:
+    return "None" if t is None else _name(t.dtype)
+
+
 def _shape(t: Tensor) -> str:
-    return f"[{', '.join(str(size) for size in t.shape)}]"
+    return _listed(t.shape)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return f"[{', '.join(str(n) for n in numbers)}]"
+
+
+def _device(t: Tensor) -> str:
+    return str(t.device) if t.device.type in ("cpu", "cuda", "meta") else "another device"
 
 
 def accumulation(t: Tensor) -> torch.dtype:
@@ -44,8 +60,13 @@ def _floating(op: str, name: str, t: Tensor) -> None:
     _must(_name(t.dtype) in _FLOATING, op, lambda: f"{name} must be float64, float32, float16 or bfloat16, got {_name(t.dtype)}.")
 
 
+def _bool(op: str, name: str, what: str, t: Tensor | None) -> None:
+    """None is what comes where a mask was forgotten."""
+    _must(t is not None and t.dtype == torch.bool, op, lambda: f"{name} must be {what}, got {_dtype(t)}.")
+
+
 def _same_device(op: str, name: str, t: Tensor, other: str, like: Tensor) -> None:
-    _must(t.device == like.device, op, lambda: f"{name} must be on the device of {other}.")
+    _must(t.device == like.device, op, lambda: f"{name} must be on the device of {other}, {_device(like)}, got {_device(t)}.")
 
 
 def _matrix(op: str, name: str, t: Tensor) -> None:
@@ -60,9 +81,7 @@ def _zero_or_positive(op: str, name: str, value: float) -> None:
 
 def _scored(op: str, h: Tensor, discriminative: Tensor, eps: float) -> None:
     _matrix(op, "h", h)
-    _must(
-        discriminative.dtype == torch.bool, op, lambda: f"discriminative must be a bool mask, got {_name(discriminative.dtype)}."
-    )
+    _bool(op, "discriminative", "a bool mask", discriminative)
     _must(
         _is_shape(discriminative, h.shape[1]),
         op,
@@ -294,7 +313,7 @@ def masked_variants(
 
 def _foreground(op: str, foreground: Tensor, images: Tensor) -> None:
     n, _, height, width = images.shape
-    _must(foreground.dtype == torch.bool, op, lambda: f"foreground must be a bool mask, got {_name(foreground.dtype)}.")
+    _bool(op, "foreground", "a bool mask", foreground)
     _must(
         _is_shape(foreground, n, height, width),
         op,
@@ -313,7 +332,7 @@ def heatmap_iou(heat: Tensor, mask: Tensor, threshold: float = 0.0) -> None:
     op = "heatmap_iou"
     _must(heat.dim() == 3, op, lambda: f"heat must have shape [N, H, W], got {_shape(heat)}.")
     _floating(op, "heat", heat)
-    _must(mask.dtype == torch.bool, op, lambda: f"mask must be bool, got {_name(mask.dtype)}.")
+    _bool(op, "mask", "bool", mask)
     _must(_is_shape(mask, *heat.shape), op, lambda: f"mask must have the shape of heat, {_shape(heat)}, got {_shape(mask)}.")
     _same_device(op, "mask", mask, "heat", heat)
     _must(not math.isnan(threshold), op, lambda: "threshold must be a number, got NaN.")
@@ -375,6 +394,12 @@ def sparse_softmax_sgd_(
             f"offsets must have one entry more than target, which has one per row: got {offsets.shape[0]} and {target.shape[0]}."
         ),
     )
+    for name, value in (("learning_rate", learning_rate), ("momentum", momentum), ("weight_decay", weight_decay)):
+        _must(
+            0.0 <= value < math.inf,
+            op,
+            lambda name=name, value=value: f"{name} must be finite and zero or positive, got {value:g}.",  # type: ignore[misc]
+        )
     everything = list({**written, **read}.items())
     for i, (name, t) in enumerate(everything[: len(written)]):
         for other, u in everything[i + 1 :]:
@@ -392,7 +417,7 @@ def _written(op: str, name: str, t: Tensor, weight: Tensor) -> None:
     _must(
         t.dtype == weight.dtype, op, lambda: f"{name} must have the dtype of weight, {_name(weight.dtype)}, got {_name(t.dtype)}."
     )
-    _must(t.is_contiguous(), op, lambda: f"{name} is changed in place and must be contiguous.")
+    _must(t.is_contiguous(), op, lambda: f"{name} is changed in place and must be contiguous, got strides {_listed(t.stride())}.")
     _same_device(op, name, t, "weight", weight)
 
 
@@ -402,7 +427,7 @@ def _index(op: str, name: str, t: Tensor, dtype: torch.dtype, weight: Tensor) ->
         op,
         lambda: f"{name} must be a vector of {_name(dtype)}, got {_name(t.dtype)} of shape {_shape(t)}.",
     )
-    _must(t.is_contiguous(), op, lambda: f"{name} must be contiguous.")
+    _must(t.is_contiguous(), op, lambda: f"{name} must be contiguous, got strides {_listed(t.stride())}.")
     _same_device(op, name, t, "weight", weight)
 
 

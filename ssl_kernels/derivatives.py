@@ -40,9 +40,10 @@ def _is_differentiated(arguments: tuple) -> bool:
 
 
 def one_by_one(apply: Rule, info: Any, in_dims: tuple, *arguments: Any) -> tuple:
-    """The op on each element of a vmap's batch."""
+    """The op on each element of a vmap's batch; lists of numbers have a list of dimensions, which are None."""
+    batched = [d if isinstance(a, Tensor) else None for a, d in zip(arguments, in_dims, strict=True)]
     results = [
-        apply(*(a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims, strict=True)))
+        apply(*(a if d is None else a.select(d, i) for a, d in zip(arguments, batched, strict=True)))
         for i in range(info.batch_size)
     ]
     if isinstance(results[0], Tensor):

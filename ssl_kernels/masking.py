@@ -68,7 +68,8 @@ def circular_mask(height: int, width: int, radius: float | None = None) -> Tenso
     """The disc that `masked_variants` keeps: bool `[height, width]` on the CPU.
 
     True where the pixel's centre lies within `radius` pixels of the image's centre; the default radius
-    `sqrt(height width / (2 pi))` gives the disc half of the area.
+    `sqrt(height width / (2 pi))` gives the disc half of the area. Under `torch.compile` and `torch.export` height and
+    width are constants: a graph for each size.
 
     Raises:
         RuntimeError: a negative size; a radius that is negative or not finite.
@@ -93,7 +94,7 @@ def heatmap_iou(heat: Tensor, mask: Tensor, threshold: float = 0.0) -> Tensor:
     Args:
         heat: `[N, H, W]`, not negative as a rule; float64, float32, float16 or bfloat16.
         mask: bool `[N, H, W]`.
-        threshold: in units of heat.
+        threshold: in units of heat; compared exactly: the float32 nearest to 0.1 exceeds 0.1.
 
     Returns:
         `[N]`, float32 (float64 for float64 heat), summed in double: 0 where neither region holds any heat, NaN where a

@@ -42,7 +42,8 @@ def sparse_softmax_sgd_(
         offsets: int64 `[N + 1]`; those of row i are `columns[offsets[i]:offsets[i + 1]]`.
         target: int64 `[N]`, in [0, K).
         index: int64 `[n]`, the rows of the batch.
-        learning_rate, momentum, weight_decay: of the step.
+        learning_rate, momentum, weight_decay: of the step; finite, zero or positive. All three multiply what they
+            are applied to, so that weights and velocities must be finite where they are zero too.
 
     Returns:
         The summed loss of the batch before the step, a float64 scalar. An empty batch gives 0 and changes nothing. The

@@ -30,8 +30,11 @@ def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
 
     Returns:
         `[B]`, float32 (float64 for float64 inputs), never clamped; NaN where a representation is constant or not
-        finite. Invariant to orthogonal maps, scale and offset: columns are centred in double before anything is
-        multiplied, so offsets cost no precision. Differentiable once. Deterministic for a fixed number of threads.
+        finite, or debiased where all but one of its samples are equal. Invariant to orthogonal maps, scale and offset:
+        columns are centred in double before anything is multiplied, so offsets cost no precision. Products of narrower
+        types are of float32; where samples far from the rest make a debiased norm the small difference of large terms,
+        all is computed once more in float64 (on CUDA the host waits to see it, and a captured graph keeps float32).
+        Differentiable once. Deterministic for a fixed number of threads.
 
     Raises:
         RuntimeError: x or y has the wrong shape, dtype or device, or too few samples.
@@ -57,8 +60,8 @@ def cka_matrix(x: Tensor, debiased: bool = True) -> Tensor:
 
     Returns:
         `[V, V]`, float32 (float64 for float64 input): exactly symmetric, 1 on the diagonal, never clamped; NaN in the
-        row and column of a representation that is constant or not finite. Differentiable once. Deterministic for a fixed
-        number of threads.
+        row and column of a representation that `linear_cka` has none for. Differentiable once. Deterministic for a
+        fixed number of threads.
 
     Raises:
         RuntimeError: x has the wrong shape or dtype, or too few samples.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -52,7 +53,7 @@ def _cached(suffix: str, inputs: list[Path]) -> Path:
 
 
 def _run(arguments: list[str], out: Path) -> None:
-    scratch = out.with_name(f"{out.name}.building")
+    scratch = out.with_name(f"{out.name}.{os.getpid()}")  # two processes may build it at once
     subprocess.run(["g++", *arguments, "-o", str(scratch)], check=True)
     scratch.rename(out)
 

@@ -106,6 +106,29 @@ def test_linear_cka(simt: ctypes.CDLL, n: int, d1: int, d2: int, debiased: bool)
         close(got, want[0], torch.float32)
 
 
+@pytest.mark.parametrize(("n", "d"), [(40, 6), (9, 33)])
+def test_a_sample_far_from_the_rest_asks_for_double(simt: ctypes.CDLL, n: int, d: int) -> None:
+    simt.simt_cka.restype = ctypes.c_bool
+    near = torch.randn(2, n, d, generator=torch.Generator().manual_seed(0))
+    far, alone = near.clone(), near.double()
+    far[1, 3] *= 1e4
+    alone[1] = torch.arange(n)[:, None] == 4
+    for x, debiased, again in (
+        (near, True, False),
+        (far, True, True),
+        (far, False, False),
+        (far.double(), True, False),
+        (alone.float(), True, True),
+        (alone, True, False),
+    ):
+        out = torch.full((2, 2), 7.0, dtype=x.dtype)
+        found = simt.simt_cka(views(*x), 2, ctypes.c_bool(debiased), ctypes.c_bool(False), None, pointer(out), None)
+        assert found == again
+        if not again:
+            torch.testing.assert_close(out, reference.cka_matrix(x, debiased), rtol=0, atol=1e-5, equal_nan=True)
+    assert out[1].isnan().all() and out[:, 1].isnan().all() and out[0, 0] == 1
+
+
 @pytest.mark.parametrize("exponent", [-1060, -700, 700, 1018])
 def test_every_scale_of_float64(simt: ctypes.CDLL, exponent: int) -> None:
     x = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

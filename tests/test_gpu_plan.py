@@ -1,9 +1,11 @@
 """The plan for the first minutes on a GPU, without one: stages stand alone, and what they had stays."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -55,13 +57,111 @@ def test_a_stage_that_raises_is_noted_and_one_without_time_is_skipped(plan, tmp_
 def test_rows_stay_when_a_part_of_the_bench_dies(plan, tmp_path, monkeypatch):
     row = {"op": "qscore", "met": True}
     script = f"print('COPY 4300.0'); print('ROW ' + {json.dumps(json.dumps(row))}); import os; os.abort()"
-    run = gpu.lines_of
+    lines = plan.children.lines
     monkeypatch.setattr(gpu, "parts", lambda module, name: ["qscore", "penalty"])
-    monkeypatch.setattr(gpu, "lines_of", lambda command, *rest: run([sys.executable, "-uc", script], *rest))
+    monkeypatch.setattr(plan.children, "lines", lambda command, *rest: lines([sys.executable, "-uc", script], *rest))
     result = gpu.bench(plan, tmp_path / "bench.log", soon())
-    assert result == "2 rows, 2 of 2 targets met; FAILED: qscore, penalty"
+    assert result == "2 rows, 2 of 2 targets met (asked of an H200); FAILED: qscore, penalty"
     written = json.loads((tmp_path / "gpu.json").read_text())
     assert [r["part"] for r in written["rows"]] == ["qscore", "penalty"] and written["copy_gbps"] == [4300.0, 4300.0]
+
+
+def test_what_lacks_memory_beside_others_runs_once_more_alone(plan, tmp_path):
+    """And what lacks it then is not called wrong, unless something else failed in it too."""
+    begun = tmp_path / "begun"
+    lacks = "FAILED test_large.py::test_rows - torch.OutOfMemoryError: CUDA out of memory."
+    scripts = {
+        "right": "print('1 passed')",
+        "beside": f"import pathlib as p; b = p.Path({str(begun)!r}); e = b.exists(); b.touch(); print({lacks!r}); exit(not e)",
+        "too large": f"print({lacks!r}); print('1 failed in 2 s'); exit(1)",
+        "a script": "raise RuntimeError('CUDA error: out of memory')",
+        "wrong too": f"print({lacks!r}); print('FAILED test_large.py::test_images - assert 1 == 2'); exit(1)",
+    }
+    jobs = {name: [sys.executable, "-c", script] for name, script in scripts.items()}
+    result = gpu.side_by_side(plan, tmp_path / "tests.log", soon(), jobs)
+    assert result == "2 of 5 processes passed, 1 FAILED, 2 out of memory, each alone on the card"
+
+
+def test_a_build_that_fails_before_it_compiles_says_why(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)  # which holds no setup.py
+    assert plan.stage("build", lambda log, deadline: gpu.build(plan, log, soon())) is False
+    assert "FAILED with exit code 2" in plan.stages["build"] and "No such file" in plan.stages["build"]
+    assert "No such file" in (tmp_path / "build.log").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_runs_ends_with_an_interrupted_run(tmp_path, number):
+    """Those that wait are not begun, and a child that ignores the first request is killed with its own children."""
+    script = f"""
+import pathlib, sys, time
+sys.path.insert(0, {str(ROOT / "bench")!r})
+import gpu
+gpu.BUILD, gpu.missing = pathlib.Path({str(tmp_path)!r}), list
+child = "import os, pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+child += "pathlib.Path(f'{{os.getpid()}}.begun').touch(); os.fork(); time.sleep(60)"
+jobs = {{str(i): [sys.executable, "-c", child] for i in range(40)}}
+def carry_out(plan):
+    plan.stage("tests", lambda log, deadline: gpu.side_by_side(plan, log, time.monotonic() + 60, jobs))
+gpu.carry_out = carry_out
+sys.argv = ["gpu.py", {str(tmp_path / "out")!r}, "--dry-run"]
+gpu.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    until = soon(60)
+    while len(list(tmp_path.glob("*.begun"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(timeout=40) == 130
+    assert "STOPPED by a signal" in (tmp_path / "out" / "summary.txt").read_text()
+    begun = [path.stem for path in tmp_path.glob("*.begun")]
+    assert 2 <= len(begun) <= 20
+    for pid in begun:
+        running = subprocess.run(["pgrep", "-g", pid, "-r", "DRST"], capture_output=True, text=True, check=False).stdout
+        assert not running, running
+
+
+def test_files_of_an_earlier_run_do_not_pass_for_this_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(gpu, "carry_out", lambda plan: None)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", str(tmp_path / "out"), "--dry-run"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / "out").mkdir()
+    for name in ("gpu.json", "tests.log", "mine.txt"):
+        (tmp_path / "out" / name).write_text("old")
+    gpu.main()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mine.txt", "summary.txt"]
+
+
+def test_wrong_use_is_said_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "BUILD", tmp_path / "build")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["gpu.py", str(tmp_path / "file"), "--dry-run"])
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+    gpu.only_run()
+    with pytest.raises(SystemExit, match="2"):
+        gpu.only_run()
+    first, second = capsys.readouterr().err.splitlines()
+    assert "OUT_DIR must be a folder that can be written" in first and "another run uses" in second
+
+
+def test_the_commit_of_a_copy_is_not_that_of_what_it_lies_in(tmp_path, monkeypatch):
+    monkeypatch.delenv("SSLK_COMMIT", raising=False)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    subprocess.run(
+        ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", "--allow-empty"], check=True
+    )
+    (tmp_path / "copy").mkdir()
+    monkeypatch.setattr(gpu, "ROOT", tmp_path / "copy")
+    assert gpu.commit() == "unknown"
+
+
+def test_a_card_without_nvidia_smi_is_one(monkeypatch):
+    properties = types.SimpleNamespace(name="card", total_memory=1, multi_processor_count=2, major=8, minor=6)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setenv("PATH", "")
+    assert gpu.machine(dry=False)["driver"] == "unknown"
 
 
 def test_the_parts_are_those_of_the_files_they_name():
@@ -80,7 +180,7 @@ def test_the_parts_are_those_of_the_files_they_name():
 
 def test_limits_and_files():
     assert sum(gpu.LIMITS.values()) - gpu.LIMITS["bench"] < gpu.TOTAL_SECONDS <= 480
-    assert len(gpu.LIMITS) + len({"summary.txt", "gpu.json"}) <= 8
+    assert len(gpu.FILES) <= 8
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")

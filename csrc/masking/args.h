@@ -43,8 +43,7 @@ inline void check_masked_variants(const char* op, const Tensor& images, const st
                                   const std::optional<ScalarType>& dtype) {
   SSLK_CHECK(images.dim() == 4, op, ": images must have shape [N, C, H, W], got ", shape_of(images), ".");
   SSLK_CHECK(images.scalar_type() == ScalarType::Byte || is_floating(images.scalar_type()), op,
-             ": images must be uint8 (0 to 255) or floating point (0 to 1), got ", dtype_name(images.scalar_type()),
-             ".");
+             ": images must be uint8 (0 to 255) or floating point (0 to 1), got ", dtype_of(images), ".");
   const int64_t channels = images.size(1);
   SSLK_CHECK(static_cast<int64_t>(mean.size()) == channels, op, ": mean must have one number per channel (", channels,
              "), got ", mean.size(), ".");
@@ -67,13 +66,13 @@ inline void check_masked_variants(const char* op, const Tensor& images, const st
                ": foreground must be given for variants 1 (foreground) and 2 (background).");
     return;
   }
-  SSLK_CHECK(foreground->scalar_type() == ScalarType::Bool, op, ": foreground must be a bool mask, got ",
-             dtype_name(foreground->scalar_type()), ".");
+  SSLK_CHECK(is_bool(*foreground), op, ": foreground must be a bool mask, got ", dtype_of(*foreground), ".");
   SSLK_CHECK(foreground->dim() == 3 && foreground->size(0) == images.size(0) && foreground->size(1) == images.size(2) &&
                  foreground->size(2) == images.size(3),
              op, ": foreground must have shape [N, H, W] = [", images.size(0), ", ", images.size(2), ", ",
              images.size(3), "], got ", shape_of(*foreground), ".");
-  SSLK_CHECK(foreground->device() == images.device(), op, ": foreground must be on the device of images.");
+  SSLK_CHECK(foreground->device() == images.device(), op, ": foreground must be on the device of images, ",
+             device_of(images), ", got ", device_of(*foreground), ".");
 }
 
 inline void check_circular_mask(const char* op, int64_t height, int64_t width, const std::optional<double>& radius) {
@@ -85,13 +84,13 @@ inline void check_circular_mask(const char* op, int64_t height, int64_t width, c
 inline void check_heatmap_iou(const char* op, const Tensor& heat, const Tensor& mask, double threshold) {
   SSLK_CHECK(heat.dim() == 3, op, ": heat must have shape [N, H, W], got ", shape_of(heat), ".");
   SSLK_CHECK(is_floating(heat.scalar_type()), op, ": heat must be float64, float32, float16 or bfloat16, got ",
-             dtype_name(heat.scalar_type()), ".");
-  SSLK_CHECK(mask.scalar_type() == ScalarType::Bool, op, ": mask must be bool, got ", dtype_name(mask.scalar_type()),
-             ".");
+             dtype_of(heat), ".");
+  SSLK_CHECK(is_bool(mask), op, ": mask must be bool, got ", dtype_of(mask), ".");
   SSLK_CHECK(
       mask.dim() == 3 && mask.size(0) == heat.size(0) && mask.size(1) == heat.size(1) && mask.size(2) == heat.size(2),
       op, ": mask must have the shape of heat, ", shape_of(heat), ", got ", shape_of(mask), ".");
-  SSLK_CHECK(mask.device() == heat.device(), op, ": mask must be on the device of heat.");
+  SSLK_CHECK(mask.device() == heat.device(), op, ": mask must be on the device of heat, ", device_of(heat), ", got ",
+             device_of(mask), ".");
   SSLK_CHECK(!std::isnan(threshold), op, ": threshold must be a number, got NaN.");
 }
 

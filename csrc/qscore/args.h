@@ -22,8 +22,9 @@ inline void check_scalar(const char* op, const char* name, const std::optional<T
   if (t) {
     SSLK_CHECK(t->numel() == 1, op, ": ", name, " must hold one number, got shape ", shape_of(*t), ".");
     SSLK_CHECK(t->scalar_type() == accumulation_type(h.scalar_type()), op, ": ", name, " must be ",
-               dtype_name(accumulation_type(h.scalar_type())), ", got ", dtype_name(t->scalar_type()), ".");
-    SSLK_CHECK(t->device() == h.device(), op, ": ", name, " must be on the device of h.");
+               dtype_name(accumulation_type(h.scalar_type())), ", got ", dtype_of(*t), ".");
+    SSLK_CHECK(t->device() == h.device(), op, ": ", name, " must be on the device of h, ", device_of(h), ", got ",
+               device_of(*t), ".");
   }
 }
 

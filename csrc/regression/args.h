@@ -1,6 +1,7 @@
 // Argument checks of sparse_softmax_sgd_. Values of the index tensors are checked where they are read.
 #pragma once
 
+#include <cmath>
 #include <iterator>
 #include <limits>
 #include <utility>
@@ -10,18 +11,21 @@
 namespace sslk {
 
 inline void check_index(const char* op, const char* name, const Tensor& t, ScalarType type, const Tensor& weight) {
-  SSLK_CHECK(t.dim() == 1 && t.scalar_type() == type, op, ": ", name, " must be a vector of ", dtype_name(type),
-             ", got ", dtype_name(t.scalar_type()), " of shape ", shape_of(t), ".");
-  SSLK_CHECK(t.is_contiguous(), op, ": ", name, " must be contiguous.");
-  SSLK_CHECK(t.device() == weight.device(), op, ": ", name, " must be on the device of weight.");
+  SSLK_CHECK(t.defined() && t.dim() == 1 && t.scalar_type() == type, op, ": ", name, " must be a vector of ",
+             dtype_name(type), ", got ", dtype_of(t), " of shape ", shape_of(t), ".");
+  SSLK_CHECK(t.is_contiguous(), op, ": ", name, " must be contiguous, got strides ", strides_of(t), ".");
+  SSLK_CHECK(t.device() == weight.device(), op, ": ", name, " must be on the device of weight, ", device_of(weight),
+             ", got ", device_of(t), ".");
 }
 
 // Everything the op writes: it must be whole memory of its own.
 inline void check_parameter(const char* op, const char* name, const Tensor& t, const Tensor& like) {
-  SSLK_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", name, " must have the dtype of weight, ",
-             dtype_name(like.scalar_type()), ", got ", dtype_name(t.scalar_type()), ".");
-  SSLK_CHECK(t.is_contiguous(), op, ": ", name, " is changed in place and must be contiguous.");
-  SSLK_CHECK(t.device() == like.device(), op, ": ", name, " must be on the device of weight.");
+  SSLK_CHECK(t.scalar_type() == like.scalar_type(), op, ": ", name, " must have the dtype of weight, ", dtype_of(like),
+             ", got ", dtype_of(t), ".");
+  SSLK_CHECK(t.is_contiguous(), op, ": ", name, " is changed in place and must be contiguous, got strides ",
+             strides_of(t), ".");
+  SSLK_CHECK(t.device() == like.device(), op, ": ", name, " must be on the device of weight, ", device_of(like),
+             ", got ", device_of(t), ".");
 }
 
 // Both are contiguous.
@@ -34,9 +38,10 @@ inline bool share_memory(const Tensor& a, const Tensor& b) {
 
 inline void check_sparse_softmax_sgd(const char* op, const Tensor& weight, const Tensor& bias,
                                      const Tensor& weight_velocity, const Tensor& bias_velocity, const Tensor& columns,
-                                     const Tensor& offsets, const Tensor& target, const Tensor& index) {
+                                     const Tensor& offsets, const Tensor& target, const Tensor& index,
+                                     double learning_rate, double momentum, double weight_decay) {
   SSLK_CHECK(weight.scalar_type() == ScalarType::Float || weight.scalar_type() == ScalarType::Double, op,
-             ": weight must be float32 or float64, got ", dtype_name(weight.scalar_type()), ".");
+             ": weight must be float32 or float64, got ", dtype_of(weight), ".");
   SSLK_CHECK(weight.dim() == 3 && weight.numel() > 0, op,
              ": weight must hold tiles of columns, [T, M, W] with none of them 0, got shape ", shape_of(weight), ".");
   SSLK_CHECK(weight.size(1) <= std::numeric_limits<int32_t>::max(), op, ": weight must have fewer than 2^31 rows, got ",
@@ -60,6 +65,11 @@ inline void check_sparse_softmax_sgd(const char* op, const Tensor& weight, const
   SSLK_CHECK(offsets.size(0) == target.size(0) + 1, op,
              ": offsets must have one entry more than target, which has one per row: got ", offsets.size(0), " and ",
              target.size(0), ".");
+  for (const auto& [name, value] : {std::pair{"learning_rate", learning_rate}, std::pair{"momentum", momentum},
+                                    std::pair{"weight_decay", weight_decay}}) {
+    SSLK_CHECK(std::isfinite(value) && value >= 0.0, op, ": ", name, " must be finite and zero or positive, got ",
+               value, ".");
+  }
   const std::pair<const char*, const Tensor*> arguments[] = {{"weight", &weight},
                                                              {"bias", &bias},
                                                              {"weight_velocity", &weight_velocity},

@@ -129,7 +129,8 @@ Tensor sparse_softmax_sgd_cpu(const Tensor& weight, const Tensor& bias, const Te
                               const Tensor& bias_velocity, const Tensor& columns, const Tensor& offsets,
                               const Tensor& target, const Tensor& index, double learning_rate, double momentum,
                               double weight_decay) {
-  check_sparse_softmax_sgd(kOp, weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index);
+  check_sparse_softmax_sgd(kOp, weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index,
+                           learning_rate, momentum, weight_decay);
   Tensor loss = torch::stable::new_zeros(weight, {}, ScalarType::Double);
   if (index.numel() == 0) {
     return loss;

@@ -32,7 +32,8 @@ Tensor sparse_softmax_sgd_cuda(const Tensor& weight, const Tensor& bias, const T
                                const Tensor& bias_velocity, const Tensor& columns, const Tensor& offsets,
                                const Tensor& target, const Tensor& index, double learning_rate, double momentum,
                                double weight_decay) {
-  check_sparse_softmax_sgd(kOp, weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index);
+  check_sparse_softmax_sgd(kOp, weight, bias, weight_velocity, bias_velocity, columns, offsets, target, index,
+                           learning_rate, momentum, weight_decay);
   SSLK_CHECK(index.numel() <= std::numeric_limits<int32_t>::max(), kOp, ": index must name fewer than 2^31 rows, got ",
              index.numel(), ".");
   if (index.numel() == 0) {

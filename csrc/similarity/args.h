@@ -11,7 +11,7 @@ inline void check_batched_representations(const char* op, const char* name, cons
   SSLK_CHECK(x.dim() == 3, op, ": ", name, " must have shape ", shape, ", got ", shape_of(x), ".");
   SSLK_CHECK(x.size(2) > 0, op, ": ", name, " must have at least one feature (D > 0), got shape ", shape_of(x), ".");
   SSLK_CHECK(is_floating(x.scalar_type()), op, ": ", name, " must be float64, float32, float16 or bfloat16, got ",
-             dtype_name(x.scalar_type()), ".");
+             dtype_of(x), ".");
 }
 
 // The debiased estimate divides by n (n - 3).
@@ -31,9 +31,10 @@ inline void check_linear_cka(const char* op, const Tensor& x, const Tensor& y, b
   check_batched_representations(op, "y", "[B, N, D2]", y);
   SSLK_CHECK(x.size(0) == y.size(0) && x.size(1) == y.size(1), op, ": y must have the batch and samples of x, [",
              x.size(0), ", ", x.size(1), ", D2], got ", shape_of(y), ".");
-  SSLK_CHECK(x.scalar_type() == y.scalar_type(), op, ": y must have the dtype of x, ", dtype_name(x.scalar_type()),
-             ", got ", dtype_name(y.scalar_type()), ".");
-  SSLK_CHECK(x.device() == y.device(), op, ": y must be on the device of x.");
+  SSLK_CHECK(x.scalar_type() == y.scalar_type(), op, ": y must have the dtype of x, ", dtype_of(x), ", got ",
+             dtype_of(y), ".");
+  SSLK_CHECK(x.device() == y.device(), op, ": y must be on the device of x, ", device_of(x), ", got ", device_of(y),
+             ".");
   check_cka_rows(op, x, debiased);
 }
 
@@ -42,9 +43,23 @@ inline void check_cka_gradient(const char* op, const Tensor& grad, int64_t rows,
   SSLK_CHECK(grad.dim() == (matrix ? 2 : 1) && grad.size(0) == rows && (!matrix || grad.size(1) == cols), op,
              ": grad must have the shape of the output, got ", shape_of(grad), ".");
   SSLK_CHECK(grad.scalar_type() == accumulation_type(x.scalar_type()), op, ": grad must be ",
-             dtype_name(accumulation_type(x.scalar_type())), ", got ", dtype_name(grad.scalar_type()), ".");
-  SSLK_CHECK(grad.device() == x.device(), op, ": grad must be on the device of x.");
+             dtype_name(accumulation_type(x.scalar_type())), ", got ", dtype_of(grad), ".");
+  SSLK_CHECK(grad.device() == x.device(), op, ": grad must be on the device of x, ", device_of(x), ", got ",
+             device_of(grad), ".");
 }
+
+// A copy in another dtype.
+inline Tensor converted(const Tensor& x, ScalarType type) {
+  std::vector<int64_t> sizes;
+  for (int64_t k = 0; k < x.dim(); ++k) {
+    sizes.push_back(x.size(k));
+  }
+  Tensor out = torch::stable::new_empty(x, sizes, type);
+  torch::stable::copy_(out, x);
+  return out;
+}
+
+inline Tensor in_double(const Tensor& x) { return converted(x, ScalarType::Double); }
 
 inline void check_cca_matrix(const char* op, const Tensor& x, const std::optional<double>& rtol, double ridge) {
   check_batched_representations(op, "x", "[V, N, D]", x);

@@ -63,7 +63,11 @@ Tensor linear_cka_cpu(const Tensor& x_in, const Tensor& y_in, bool debiased) {
   const std::vector<Rows> xs = matrices_of(x), ys = matrices_of(y);
   // One pair after the other: the products have threads of their own (see cpu/matmul.h).
   for (int64_t b = 0; b < x.size(0); ++b) {
-    put(out, b, cka(LinearHsic({xs[b], ys[b]}, debiased, false), 0, 1));
+    const LinearHsic hsic({xs[b], ys[b]}, debiased, false);
+    if (hsic.cancels_too_much()) {
+      return converted(linear_cka_cpu(in_double(x), in_double(y), debiased), out.scalar_type());
+    }
+    put(out, b, cka(hsic, 0, 1));
   }
   return out;
 }
@@ -79,6 +83,10 @@ std::tuple<Tensor, Tensor> linear_cka_backward_cpu(const Tensor& grad, const Ten
   const std::vector<double> g = values_of(grad);
   for (int64_t b = 0; b < x.size(0); ++b) {
     LinearHsic hsic({xs[b], ys[b]}, debiased, true);
+    if (hsic.cancels_too_much()) {
+      const auto [wide_x, wide_y] = linear_cka_backward_cpu(in_double(grad), in_double(x), in_double(y), debiased);
+      return {converted(wide_x, x.scalar_type()), converted(wide_y, y.scalar_type())};
+    }
     hsic.gradient(gradient_weights(hsic, {0.0, g[b], 0.0, 0.0}, 2), {gradient_of(grad_x, b), gradient_of(grad_y, b)});
   }
   return {grad_x, grad_y};
@@ -93,6 +101,9 @@ Tensor cka_matrix_cpu(const Tensor& x_in, bool debiased) {
     return out;
   }
   const LinearHsic hsic(matrices_of(x), debiased, false);
+  if (hsic.cancels_too_much()) {
+    return converted(cka_matrix_cpu(in_double(x), debiased), out.scalar_type());
+  }
   for (int64_t v = 0; v < count; ++v) {
     for (int64_t w = 0; w < count; ++w) {
       put(out, v * count + w, cka(hsic, std::min(v, w), std::max(v, w)));
@@ -111,6 +122,9 @@ Tensor cka_matrix_backward_cpu(const Tensor& grad, const Tensor& x_in, bool debi
     return out;
   }
   LinearHsic hsic(matrices_of(x), debiased, true);
+  if (hsic.cancels_too_much()) {
+    return converted(cka_matrix_backward_cpu(in_double(grad), in_double(x), debiased), x.scalar_type());
+  }
   std::vector<GradientRows> rows;
   for (int64_t v = 0; v < count; ++v) {
     rows.push_back(gradient_of(out, v));

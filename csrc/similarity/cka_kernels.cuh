@@ -1,6 +1,7 @@
 // CKA on CUDA from the sums over products, and what its gradient takes.
 #pragma once
 
+#include "similarity/cancellation.h"
 #include "similarity/centred.cuh"
 #include "similarity/product_sums.cuh"
 
@@ -14,31 +15,41 @@ struct PairSums {
   const double* totals;  // [V] sum_i a_i
   int64_t count, n;
   bool debiased;
+  double rounding;  // left_by_rounding of the products
 
-  // The criterion of hsic.h.
-  SSLK_DEVICE double value(int64_t v, int64_t w) const {
+  // The criterion of hsic.h, and what it adds up in absolute value.
+  struct Value {
+    double h, terms;
+  };
+  SSLK_DEVICE Value value(int64_t v, int64_t w) const {
     const int64_t pair = (v < w ? v * count + w : w * count + v) * kSumSlices;
     const double dot = sum_of_slices(dots + pair), nn = static_cast<double>(n);
-    const double t = sum_of_slices(off_diagonal + pair) - (with_diagonal ? dot : 0.0);
-    return !debiased ? t + dot
-                     : t +
-                           sum_of_slices(totals + v * kSumSlices) * sum_of_slices(totals + w * kSumSlices) /
-                               ((nn - 1) * (nn - 2)) -
-                           2.0 / (nn - 2) * dot;
+    const double diagonal = with_diagonal ? dot : 0.0, t = sum_of_slices(off_diagonal + pair) - diagonal;
+    if (!debiased) {
+      return {t + dot, t + dot};
+    }
+    const double product =
+        sum_of_slices(totals + v * kSumSlices) * sum_of_slices(totals + w * kSumSlices) / ((nn - 1) * (nn - 2));
+    const double h = t + product - 2.0 / (nn - 2) * dot;
+    const double terms = t + 2.0 * diagonal + product + 2.0 / (nn - 2) * dot;
+    return {v == w && h <= rounding * terms ? 0.0 : h, terms};
   }
 };
 
-// hsic [V, V] and the sums of the totals [V], a warp per pair.
+// hsic [V, V] and, after it, what the criterion of each with itself adds up [V]; the sums of the totals [V]. A warp per
+// pair.
 static __global__ void __launch_bounds__(kWarps * 32) hsic_kernel(PairSums sums, double* hsic, double* totals) {
   const int64_t k = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (k >= sums.count * sums.count) {
     return;
   }
   const int64_t v = k / sums.count, w = k % sums.count;
-  const double value = sums.value(v, w), total = sum_of_slices(sums.totals + v * kSumSlices);
+  const PairSums::Value value = sums.value(v, w);
+  const double total = sum_of_slices(sums.totals + v * kSumSlices);
   if (threadIdx.x % 32 == 0) {
-    hsic[k] = value;
+    hsic[k] = value.h;
     if (v == w) {
+      hsic[sums.count * sums.count + v] = value.terms;
       totals[v] = total;
     }
   }

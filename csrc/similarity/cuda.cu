@@ -22,6 +22,18 @@ class Machine : public DeviceMachine {
   void copy(V* to, const V* from, int64_t count) {
     STD_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(V), cudaMemcpyDeviceToDevice, device_.stream()));
   }
+  // Numbers on the host, once they are there; false, and nothing, while a graph is captured.
+  template <typename V>
+  bool fetch(V* to, const V* from, int64_t count) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    STD_CUDA_CHECK(cudaStreamIsCapturing(device_.stream(), &status));
+    if (status != cudaStreamCaptureStatusNone) {
+      return false;
+    }
+    STD_CUDA_CHECK(cudaMemcpyAsync(to, from, count * sizeof(V), cudaMemcpyDeviceToHost, device_.stream()));
+    STD_CUDA_CHECK(cudaStreamSynchronize(device_.stream()));
+    return true;
+  }
   // Straight to torch's routine: autocast must not round the factors.
   template <typename C>
   void multiply(const Matrix<C>& out, const Matrix<C>& a, const Matrix<C>& b, bool accumulate) {
@@ -90,15 +102,17 @@ Tensor linear_cka_cuda(const Tensor& x_in, const Tensor& y_in, bool debiased) {
   check_linear_cka("sslk::linear_cka", x_in, y_in, debiased);
   Tensor out = torch::stable::new_empty(x_in, {x_in.size(0)}, accumulation_type(x_in.scalar_type()));
   const Tensor x = adjacent(x_in), y = adjacent(y_in);
-  for (int64_t b = 0; b < x.size(0); ++b) {
+  bool again = false;
+  for (int64_t b = 0; b < x.size(0) && !again; ++b) {
     Machine machine(x);
     with_scores(x, [&](auto* typed) {
       using Score = std::remove_pointer_t<decltype(typed)>;
-      DeviceHsic<Score, Machine>(machine, {matrix(x, b), matrix(y, b)}, debiased, false)
-          .write_cka(true, static_cast<Score*>(slice(out, b)));
+      DeviceHsic<Score, Machine> hsic(machine, {matrix(x, b), matrix(y, b)}, debiased, false);
+      hsic.write_cka(true, static_cast<Score*>(slice(out, b)));
+      again = hsic.cancels_too_much();
     });
   }
-  return out;
+  return again ? converted(linear_cka_cuda(in_double(x), in_double(y), debiased), out.scalar_type()) : out;
 }
 
 std::tuple<Tensor, Tensor> linear_cka_backward_cuda(const Tensor& grad_in, const Tensor& x_in, const Tensor& y_in,
@@ -108,13 +122,19 @@ std::tuple<Tensor, Tensor> linear_cka_backward_cuda(const Tensor& grad_in, const
   const Tensor grad_x = torch::stable::new_empty(x_in, {x_in.size(0), x_in.size(1), x_in.size(2)});
   const Tensor grad_y = torch::stable::new_empty(y_in, {y_in.size(0), y_in.size(1), y_in.size(2)});
   const Tensor x = adjacent(x_in), y = adjacent(y_in), grad = torch::stable::contiguous(grad_in);
-  for (int64_t b = 0; b < x.size(0); ++b) {
+  bool again = false;
+  for (int64_t b = 0; b < x.size(0) && !again; ++b) {
     Machine machine(x);
     with_scores(x, [&](auto* typed) {
       using Score = std::remove_pointer_t<decltype(typed)>;
-      DeviceHsic<Score, Machine>(machine, {matrix(x, b), matrix(y, b)}, debiased, true)
-          .gradient(true, static_cast<const Score*>(slice(grad, b)), {slice(grad_x, b), slice(grad_y, b)});
+      DeviceHsic<Score, Machine> hsic(machine, {matrix(x, b), matrix(y, b)}, debiased, true);
+      hsic.gradient(true, static_cast<const Score*>(slice(grad, b)), {slice(grad_x, b), slice(grad_y, b)});
+      again = hsic.cancels_too_much();
     });
+  }
+  if (again) {
+    const auto [wide_x, wide_y] = linear_cka_backward_cuda(in_double(grad), in_double(x), in_double(y), debiased);
+    return {converted(wide_x, x.scalar_type()), converted(wide_y, y.scalar_type())};
   }
   return {grad_x, grad_y};
 }
@@ -126,14 +146,16 @@ Tensor cka_matrix_cuda(const Tensor& x_in, bool debiased) {
   if (count == 0) {
     return out;
   }
-  Machine machine(x_in);
   const Tensor x = adjacent(x_in);
+  bool again = false;
   with_scores(x, [&](auto* typed) {
     using Score = std::remove_pointer_t<decltype(typed)>;
-    DeviceHsic<Score, Machine>(machine, matrices(x), debiased, false)
-        .write_cka(false, static_cast<Score*>(out.mutable_data_ptr()));
+    Machine machine(x);
+    DeviceHsic<Score, Machine> hsic(machine, matrices(x), debiased, false);
+    hsic.write_cka(false, static_cast<Score*>(out.mutable_data_ptr()));
+    again = hsic.cancels_too_much();
   });
-  return out;
+  return again ? converted(cka_matrix_cuda(in_double(x), debiased), out.scalar_type()) : out;
 }
 
 Tensor cka_matrix_backward_cuda(const Tensor& grad_in, const Tensor& x_in, bool debiased) {
@@ -143,18 +165,20 @@ Tensor cka_matrix_backward_cuda(const Tensor& grad_in, const Tensor& x_in, bool 
   if (out.numel() == 0) {
     return out;
   }
-  Machine machine(x_in);
   const Tensor x = adjacent(x_in), grad = torch::stable::contiguous(grad_in);
+  bool again = false;
   std::vector<void*> targets;
   for (int64_t v = 0; v < x.size(0); ++v) {
     targets.push_back(slice(out, v));
   }
   with_scores(x, [&](auto* typed) {
     using Score = std::remove_pointer_t<decltype(typed)>;
-    DeviceHsic<Score, Machine>(machine, matrices(x), debiased, true)
-        .gradient(false, static_cast<const Score*>(grad.const_data_ptr()), targets);
+    Machine machine(x);
+    DeviceHsic<Score, Machine> hsic(machine, matrices(x), debiased, true);
+    hsic.gradient(false, static_cast<const Score*>(grad.const_data_ptr()), targets);
+    again = hsic.cancels_too_much();
   });
-  return out;
+  return again ? converted(cka_matrix_backward_cuda(in_double(grad), in_double(x), debiased), out.scalar_type()) : out;
 }
 
 std::tuple<Tensor, Tensor> cca_matrix_cuda(const Tensor& x_in, std::optional<double> rtol, double ridge) {

@@ -1,5 +1,5 @@
 // HSIC of representations and its gradient from device kernels and matrix products: hsic.h for CUDA. Nothing here waits
-// for the device.
+// for the device but cancels_too_much().
 #pragma once
 
 #include "similarity/cka_kernels.cuh"
@@ -46,10 +46,25 @@ class DeviceHsic {
       }
     }
     sum_products(machine, sums);
-    hsic_ = machine.template allocate<double>(count_ * count_);
+    hsic_ = machine.template allocate<double>(count_ * count_ + count_);
     totals_ = machine.template allocate<double>(count_);
     machine.launch(hsic_kernel, (count_ * count_ + kWarps - 1) / kWarps, kWarps * 32,
-                   PairSums{off_diagonal, !gram_, dots, slices, count_, n_, debiased}, hsic_, totals_);
+                   PairSums{off_diagonal, !gram_, dots, slices, count_, n_, debiased, left_by_rounding<C>(n_)}, hsic_,
+                   totals_);
+  }
+
+  // As LinearHsic's. Waits for the device; false while a graph is captured, which cannot wait.
+  bool cancels_too_much() {
+    std::vector<double> found(count_ * count_ + count_);
+    if (!debiased_ || std::is_same_v<C, double> || !machine_.fetch(found.data(), hsic_, found.size())) {
+      return false;
+    }
+    for (int64_t v = 0; v < count_; ++v) {
+      if (cancels(found[v * count_ + v], found[count_ * count_ + v])) {
+        return true;
+      }
+    }
+    return false;
   }
 
   // CKA of all pairs [V, V], or of the one pair of two representations.

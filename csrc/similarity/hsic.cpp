@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cpu/matmul.h"
+#include "similarity/cancellation.h"
 #include "similarity/kernels.h"
 
 namespace sslk {
@@ -132,7 +133,25 @@ double LinearHsic::value(int64_t v, int64_t w) const {
     return t + dot;
   }
   const double n = static_cast<double>(n_);
-  return t + totals_[v] * totals_[w] / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * dot;
+  const double h = t + totals_[v] * totals_[w] / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * dot;
+  const double rounding = type_ == ScalarType::Double ? left_by_rounding<double>(n_) : left_by_rounding<float>(n_);
+  return v == w && h <= rounding * terms(v) ? 0.0 : h;
+}
+
+double LinearHsic::terms(int64_t v) const {
+  const double n = static_cast<double>(n_), dot = square_dots_[v * count() + v];
+  const double diagonal = grams_.empty() ? dot : 0.0;  // what T was freed of
+  return off_diagonal_[v * count() + v] + 2.0 * diagonal + totals_[v] * totals_[v] / ((n - 1) * (n - 2)) +
+         2.0 / (n - 2) * dot;
+}
+
+bool LinearHsic::cancels_too_much() const {
+  for (int64_t v = 0; debiased_ && type_ == ScalarType::Float && v < count(); ++v) {
+    if (cancels(value(v, v), terms(v))) {
+      return true;
+    }
+  }
+  return false;
 }
 
 // A(L) K is the criterion's bilinear form: A(L) = L for centred data; debiased, off the diagonal,

@@ -24,7 +24,10 @@ class LinearHsic {
   // With `keep`, gradient() can be called.
   LinearHsic(const std::vector<Rows>& representations, bool debiased, bool keep);
 
+  // Zero for the criterion of v with itself where rounding alone can have left it.
   double value(int64_t v, int64_t w) const;
+  // Whether the products were of float32 and too much of a criterion's terms cancelled for them.
+  bool cancels_too_much() const;
 
   // Writes the gradient of sum_vw e_vw <A(K_w), K_v> / 2 in X_v to each grad, where <A(L), K> is the criterion and e
   // symmetric.
@@ -33,6 +36,7 @@ class LinearHsic {
  private:
   int64_t count() const { return static_cast<int64_t>(blocks_.size()); }
   double a(int64_t v, int64_t i) const { return squares_[v * n_ + i]; }
+  double terms(int64_t v) const;  // of value(v, v), in absolute value
   void from_products(bool keep);
   void from_grams();
   void gradient_from_products(const std::vector<double>& e, const std::vector<GradientRows>& grads);

@@ -43,10 +43,17 @@ def masked_variants(
     return torch.stack(out).contiguous()
 
 
+def _at_most(value: float, dtype: torch.dtype) -> float:
+    """The largest number of a dtype that is not above a value: exceeding one is exceeding the other."""
+    rounded = torch.tensor(value, dtype=dtype)
+    below = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
+    return float(below if float(rounded) > value else rounded)
+
+
 def heatmap_iou(heat: Tensor, mask: Tensor, threshold: float = 0.0) -> Tensor:
     """`s(R & M) / s(R | M)` with R the pixels above the threshold and s the sum of heat over a region, `[N]`."""
     heat = heat if heat.dtype == torch.float64 else heat.float()
-    region = heat > threshold
+    region = heat > _at_most(threshold, heat.dtype)
     intersection = torch.where(region & mask, heat, 0.0).sum(dim=(1, 2))
     union = torch.where(region | mask, heat, 0.0).sum(dim=(1, 2))
     iou = torch.where((union == 0) & (intersection == 0), 0.0, intersection / union)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_MOST_CANCELLED = 32.0  # terms of a debiased norm, relative to it, that float32 products serve
+
 
 def _centred(x: Tensor) -> Tensor:
     """Columns minus their means, at least in float32, scaled to order 1: every similarity is scale-invariant."""
@@ -15,25 +17,34 @@ def _centred(x: Tensor) -> Tensor:
     return shifted / torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
 
 
-def _hsic(x: Tensor, y: Tensor, debiased: bool) -> Tensor:
-    """HSIC of centred `[..., N, D1]` and `[..., N, D2]`, up to a factor of N: no N x N matrix.
+def _hsic(x: Tensor, y: Tensor, debiased: bool) -> tuple[Tensor, Tensor]:
+    """HSIC of centred `[..., N, D1]` and `[..., N, D2]`, up to a factor of N, and what it adds up in absolute value.
 
-    Debiased, the streaming form of HSIC_1 where the column sums are zero, with `a_i = |x_i|^2` and `b_i = |y_i|^2`.
+    Debiased, the streaming form of HSIC_1 where the column sums are zero, with `a_i = |x_i|^2` and `b_i = |y_i|^2`: no
+    N x N matrix.
     """
     squares = (x.mT @ y).square().sum(dim=(-2, -1))
     if not debiased:
-        return squares
+        return squares, squares
     n = x.shape[-2]
     a, b = x.square().sum(dim=-1), y.square().sum(dim=-1)
-    correction = a.sum(dim=-1) * b.sum(dim=-1) / ((n - 1) * (n - 2))
-    return squares + correction - n / (n - 2) * (a * b).sum(dim=-1)
+    added = squares + a.sum(dim=-1) * b.sum(dim=-1) / ((n - 1) * (n - 2))
+    taken = n / (n - 2) * (a * b).sum(dim=-1)
+    return added - taken, added + taken
 
 
 def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
-    """`HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` of B pairs of representations, `[B]`."""
-    x, y = _centred(x), _centred(y)
-    norms = _hsic(x, x, debiased).sqrt() * _hsic(y, y, debiased).sqrt()
-    return torch.where(norms > 0, _hsic(x, y, debiased) / norms, torch.nan)
+    """`HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` of B pairs of representations, `[B]`.
+
+    Once more in float64, where the device has it, if so much of a norm cancels that float32 would show it.
+    """
+    z, w = _centred(x), _centred(y)
+    own = [_hsic(part, part, debiased) for part in (z, w)]
+    if z.dtype != torch.float64 and z.device.type != "mps" and any(bool((t > _MOST_CANCELLED * h).any()) for h, t in own):
+        return linear_cka(x.double(), y.double(), debiased).to(z.dtype)
+    rounding = (64 + (x.shape[-2] if z.dtype == torch.float64 else 0)) * torch.finfo(z.dtype).eps
+    norms = torch.stack([torch.where(h <= rounding * t, 0.0, h).sqrt() for h, t in own]).prod(dim=0)
+    return torch.where(norms > 0, _hsic(z, w, debiased)[0] / norms, torch.nan)
 
 
 def linear_cka_backward(grad: Tensor, x: Tensor, y: Tensor, debiased: bool) -> tuple[Tensor, Tensor]:

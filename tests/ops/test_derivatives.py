@@ -1,5 +1,7 @@
 """Derivatives are right or refused, never silently zero: torch.func, forward mode, vmap, second derivatives."""
 
+import functools
+
 import pytest
 import torch
 from torch import func
@@ -114,6 +116,13 @@ def test_vmap_is_a_loop(name, dim):
     torch.testing.assert_close(func.vmap(f, in_dims=dim)(moved), torch.stack([f(h) for h in batch]))
     gradient = func.grad(lambda x: f(x).sum())
     torch.testing.assert_close(func.vmap(gradient, in_dims=dim)(moved), torch.stack([gradient(h) for h in batch]))
+
+
+def test_vmap_over_images_leaves_the_lists_of_numbers_alone():
+    images, objects = torch.rand(3, 2, 3, 5, 4), torch.rand(3, 2, 5, 4) > 0.5
+    variants = functools.partial(ops.masked_variants, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4], variants=[0, 1, 3])
+    found = func.vmap(variants)(images, objects)
+    assert torch.equal(found, torch.stack([variants(i, o) for i, o in zip(images, objects, strict=True)]))
 
 
 def test_vmap_over_the_set():

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import ssl_kernels
 from tests.conftest import available_isas
+from tests.ops.properties import given, settings, st
 
 ops = torch.ops.sslk
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]

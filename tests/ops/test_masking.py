@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import ssl_kernels
+from tests.ops.properties import given, settings, st
 
 ops = torch.ops.sslk
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -152,6 +151,18 @@ def iou_oracle(heat, mask, threshold):
         nothing = union == 0 and intersection == 0
         out.append(math.nan if np.isnan(h).any() else 0.0 if nothing else intersection / union)
     return torch.tensor(out, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_threshold_between_two_numbers_is_compared_exactly(device, isa, dtype):
+    """A pixel that is the dtype's nearest number to the threshold lies above it or not; the reference finds the same."""
+    heat = (torch.arange(11, dtype=torch.float64, device=device) / 10).to(dtype).view(1, 1, 11)
+    mask = torch.zeros(1, 1, 11, dtype=torch.bool, device=device)
+    mask[..., 5:] = True
+    for threshold in [k / 10 for k in range(11)]:
+        actual = ops.heatmap_iou(heat, mask, threshold)
+        torch.testing.assert_close(actual.double().cpu(), iou_oracle(heat, mask, threshold), rtol=1e-6, atol=0)
+        torch.testing.assert_close(ssl_kernels.reference.heatmap_iou(heat, mask, threshold), actual, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import ssl_kernels
 from ssl_kernels import reference
 from tests.conftest import DEVICES
+from tests.ops.properties import given, settings, st
 
 ops = torch.ops.sslk
 NAMES = ("weight", "bias", "weight_velocity", "bias_velocity", "columns", "offsets", "target", "index")
@@ -261,7 +260,7 @@ BAD = [
     ({"weight": lambda t: t.half()}, "weight must be float32 or float64, got float16"),
     ({"weight": lambda t: t[0]}, r"weight must hold tiles of columns, \[T, M, W\] .* got shape \[4, 5\]"),
     ({"weight": lambda t: t[:, :0]}, r"weight must hold tiles .* got shape \[1, 0, 5\]"),
-    ({"weight": lambda t: t.mT.contiguous().mT}, "weight is changed in place and must be contiguous"),
+    ({"weight": lambda t: t.mT.contiguous().mT}, "weight is changed in place and must be contiguous, got strides"),
     ({"bias": lambda t: t[:0]}, r"bias must have one entry per class, .* got shape \[0\]"),
     ({"bias": lambda t: t.repeat(2)}, r"bias must have one entry per class, .* got shape \[10\]"),
     ({"bias": lambda t: t.double()}, "bias must have the dtype of weight, float32, got float64"),
@@ -269,7 +268,7 @@ BAD = [
     ({"weight_velocity": lambda t: t.double()}, "weight_velocity must have the dtype of weight"),
     ({"bias_velocity": lambda t: t[:4]}, r"bias_velocity must have the shape of bias, \[5\], got \[4\]"),
     ({"columns": lambda t: t.long()}, "columns must be a vector of int32, got int64"),
-    ({"columns": lambda t: t[::2]}, "columns must be contiguous"),
+    ({"columns": lambda t: t[::2]}, "columns must be contiguous, got strides .2."),
     ({"offsets": lambda t: t.int()}, "offsets must be a vector of int64, got int32"),
     ({"offsets": lambda t: t[:-1].contiguous()}, "offsets must have one entry more than target"),
     ({"target": lambda t: t[None]}, r"target must be a vector of int64, got int64 of shape \[1, 10\]"),

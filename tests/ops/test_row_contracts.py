@@ -5,12 +5,11 @@ import threading
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import ssl_kernels
 from ssl_kernels import reference
 from tests.ops import oracle
+from tests.ops.properties import given, settings, st
 from tests.ops.test_rows import discriminative_mask, representations
 
 ops = torch.ops.sslk

@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import ssl_kernels
+from tests.ops.properties import given, settings, st
 
 ops = torch.ops.sslk
 # Samples and features: both sides of the choice between D x D products and N x N Gram matrices, odd sizes on purpose.
@@ -156,6 +155,57 @@ def test_more_rows_than_float_sums_hold(device):
     hsic = products + torch.outer(a.sum(1), a.sum(1)) / ((n - 1) * (n - 2)) - n / (n - 2) * a @ a.T
     expected = hsic / torch.outer(hsic.diagonal(), hsic.diagonal()).sqrt()
     torch.testing.assert_close(ops.cka_matrix(x).double(), expected, rtol=0, atol=CKA_TOLERANCE)
+
+
+FAR = {"one": [0], "another": [5], "three": [3, 70, 71]}
+
+
+@pytest.mark.parametrize("shape", [(400, 32), (60, 90)])
+@pytest.mark.parametrize("factor", [30.0, 1e3, 1e5])
+@pytest.mark.parametrize("which", FAR)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_samples_far_from_the_rest_cost_no_digits(device, isa, shape, factor, which, dtype):
+    """Their terms cancel in the debiased norm, and with them the digits of float32 products."""
+    x = representations(3, *shape, torch.float64)
+    x[0, [i % shape[0] for i in FAR[which]]] *= factor
+    x = x.to(dtype).to(device)
+    expected = cka_matrix_oracle(x, True)
+    torch.testing.assert_close(ops.cka_matrix(x).double().cpu(), expected, rtol=1e-4, atol=CKA_TOLERANCE)
+    pair = ops.linear_cka(x[:1], x[1:2]).double().cpu()
+    torch.testing.assert_close(pair, expected[0, 1:2], rtol=1e-4, atol=CKA_TOLERANCE)
+    torch.testing.assert_close(ops.cka_matrix(x, False).double().cpu(), cka_matrix_oracle(x, False), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(400, 32), (60, 90)])
+def test_gradients_with_a_sample_far_from_the_rest(device, isa, shape):
+    x = representations(2, *shape, torch.float64)
+    x[0, 7] *= 1e4
+    x = x.float().to(device)
+    narrow, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    ops.linear_cka(narrow[:1], narrow[1:]).backward()
+    ssl_kernels.reference.linear_cka(wide[:1], wide[1:]).backward()
+    assert narrow.grad.dtype == torch.float32
+    for v in range(2):  # of very different sizes
+        torch.testing.assert_close(narrow.grad[v].double(), wide.grad[v], rtol=1e-4, atol=1e-6 * wide.grad[v].abs().max().item())
+    matrix, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    ops.cka_matrix(matrix)[0, 1].backward()
+    ssl_kernels.reference.cka_matrix(wide)[0, 1].backward()
+    for v in range(2):
+        torch.testing.assert_close(matrix.grad[v].double(), wide.grad[v], rtol=1e-4, atol=1e-6 * wide.grad[v].abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n", [6, 10, 50, 999])
+def test_one_sample_apart_from_equal_ones_has_no_debiased_similarity(device, isa, dtype, n):
+    """Its Gram matrix is zero off the diagonal: 0 / 0, and not what rounding leaves of it."""
+    x = torch.zeros(3, n, 4, dtype=dtype, device=device)
+    x[0, 1, 0], x[1, 3, 1] = 0.7, -3.0
+    x[2] = representations(1, n, 4, dtype, device)[0]
+    matrix = ops.cka_matrix(x)
+    assert matrix[:2].isnan().all() and matrix[:, :2].isnan().all() and matrix[2, 2] == 1
+    assert ops.linear_cka(x[:2], x[1:]).isnan().all()
+    assert ssl_kernels.reference.linear_cka(x[:2], x[1:]).isnan().all()
+    assert ops.cka_matrix(x, False).isfinite().all()
 
 
 @pytest.mark.parametrize("debiased", [True, False])

@@ -23,6 +23,11 @@ class Machine : public simt::HostMachine {
   void copy(V* to, const V* from, int64_t count) {
     std::copy(from, from + count, to);
   }
+  template <typename V>
+  bool fetch(V* to, const V* from, int64_t count) {
+    copy(to, from, count);
+    return true;
+  }
   template <typename C>
   void multiply(const Matrix<C>& out, const Matrix<C>& a, const Matrix<C>& b, bool accumulate) {
     for (int64_t i = 0; i < out.rows; ++i) {
@@ -46,7 +51,7 @@ class Machine : public simt::HostMachine {
 };
 
 template <typename Score>
-void run_cka(const std::vector<Rows>& x, bool debiased, bool one_pair, const void* grad, void* out,
+bool run_cka(const std::vector<Rows>& x, bool debiased, bool one_pair, const void* grad, void* out,
              void* const* grads) {
   Machine machine;
   DeviceHsic<Score, Machine> hsic(machine, x, debiased, grad != nullptr);
@@ -54,6 +59,7 @@ void run_cka(const std::vector<Rows>& x, bool debiased, bool one_pair, const voi
   if (grad != nullptr) {
     hsic.gradient(one_pair, static_cast<const Score*>(grad), std::vector<void*>(grads, grads + x.size()));
   }
+  return hsic.cancels_too_much();
 }
 
 }  // namespace
@@ -65,11 +71,11 @@ void simt_factorisations(QrCallback qr, SvdCallback svd) {
   svd_callback = svd;
 }
 
-// CKA, and its gradient where grad is given.
-void simt_cka(const Rows* x, int count, bool debiased, bool one_pair, const void* grad, void* out, void* const* grads) {
+// CKA, and its gradient where grad is given; whether the op would start again in double.
+bool simt_cka(const Rows* x, int count, bool debiased, bool one_pair, const void* grad, void* out, void* const* grads) {
   const std::vector<Rows> representations(x, x + count);
-  x->dtype == Dtype::f64 ? run_cka<double>(representations, debiased, one_pair, grad, out, grads)
-                         : run_cka<float>(representations, debiased, one_pair, grad, out, grads);
+  return x->dtype == Dtype::f64 ? run_cka<double>(representations, debiased, one_pair, grad, out, grads)
+                                : run_cka<float>(representations, debiased, one_pair, grad, out, grads);
 }
 
 void simt_cca(const Rows* x, int count, double rtol, double ridge, void* out, int64_t* ranks) {
