@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 STOPPED = 124  # the exit code of a process that was stopped at its deadline
-SECONDS_TO_END = 5.0  # between being asked to end and being killed: ninja ends its compilers, which have groups of their own
+SECONDS_TO_END = 5.0  # from being asked to end to being killed: ninja ends its compilers, which have groups of their own
 
 
 class Children:
@@ -44,7 +43,7 @@ class Children:
 
         def stop() -> None:
             late.set()
-            end(process)
+            end([process])
 
         timer = threading.Timer(seconds, stop)
         timer.start()
@@ -55,18 +54,22 @@ class Children:
             yield STOPPED if late.is_set() else status
         finally:
             timer.cancel()
-            end(process)
+            end([process])  # and what it left behind
             process.stdout.close()
             with self._lock:
                 self._running.discard(process)
+
+    def stop(self) -> None:
+        """Ends what runs."""
+        with self._lock:
+            running = list(self._running)
+        end(running)
 
     def end(self) -> None:
         """Ends what runs; nothing begins any more."""
         with self._lock:
             self._closed = True
-            running = list(self._running)
-        for process in running:
-            end(process)
+        self.stop()
 
     def _begin(self, command: list[str], cwd: Path, environment: dict[str, str]) -> subprocess.Popen[str] | None:
         with self._lock:
@@ -86,10 +89,23 @@ class Children:
             return process
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    """Asks a process and its group to end, and kills what is left of it."""
-    if process.poll() is None:
-        for number, seconds in ((signal.SIGTERM, SECONDS_TO_END), (signal.SIGKILL, None)):
-            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                os.killpg(process.pid, number)
-                process.wait(seconds)
+def end(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Asks processes and their groups to end, and after a while kills what is left of them."""
+    until = time.monotonic() + SECONDS_TO_END
+    left = [process for process in processes if signalled(process, signal.SIGTERM)]
+    while left and time.monotonic() < until:
+        time.sleep(0.02)
+        left = [process for process in left if signalled(process, 0)]
+    for process in left:
+        signalled(process, signal.SIGKILL)
+        process.wait()
+
+
+def signalled(process: subprocess.Popen[str], number: int) -> bool:
+    """Whether the group still has a process, which gets the signal."""
+    process.poll()  # one that nobody waits for stays in its group
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

@@ -60,7 +60,7 @@ class Plan:
         self.environment = {
             # A container may set it; what torch computes in float32 here is to be float32.
             **{key: value for key, value in os.environ.items() if key != "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"},
-            "PATH": os.pathsep.join([*tool_folders(), os.environ.get("PATH", "")]),
+            "PATH": tool_path(),
             "PYTHONPATH": os.pathsep.join([str(BUILD / "lib"), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
@@ -168,7 +168,7 @@ def side_by_side(plan: Plan, log: Path, deadline: float, jobs: dict[str, list[st
                     file.flush()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                plan.children.end()
+                plan.children.stop()
                 raise
             pool.shutdown()
     results = list(said.values())
@@ -304,16 +304,17 @@ def machine(dry: bool) -> dict[str, object]:
     }
 
 
-def tool_folders() -> list[str]:
-    """Where tools are beside PATH: this Python's environment, and the CUDA that setup.py takes before any other."""
+def tool_path() -> str:
+    """PATH; before it the CUDA that setup.py prefers, and after it what stands beside this Python."""
     home = os.environ.get("CUDA_HOME")
-    return [*([str(Path(home) / "bin")] if home else []), str(Path(sys.executable).parent)]
+    first, last = [str(Path(home) / "bin")] if home else [], str(Path(sys.executable).parent)
+    return os.pathsep.join([*first, os.environ.get("PATH", ""), last])
 
 
 def missing() -> list[str]:
     """What the plan needs and does not find."""
     modules = [f"the Python package {name}" for name in MODULES if importlib.util.find_spec(name) is None]
-    path = os.pathsep.join([*tool_folders(), os.environ.get("PATH", "")])
+    path = tool_path()
     home = os.environ.get("CUDA_HOME")
     nvcc = f"nvcc (in CUDA_HOME, {home},)" if home else "nvcc"
     found = {nvcc: shutil.which("nvcc", path=str(Path(home) / "bin") if home else path)}
@@ -353,6 +354,7 @@ def main() -> None:
         )
     plan = Plan(arguments.out.resolve(), arguments.dry_run)
     about = plan.about  # ends here where there is no card
+    only_run()
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
         for name in FILES:  # of an earlier run: they would pass for this one's
@@ -360,8 +362,9 @@ def main() -> None:
         (plan.out / "summary.txt").write_text(f"{commit()}\n{json.dumps(about)}\n")
     except OSError as error:
         wrong_use(f"OUT_DIR must be a folder that can be written, got {plan.out}: {error.strerror}.")
-    only_run()
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, interrupted)
     try:
         carry_out(plan)
     except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """The plan for the first minutes on a GPU, without one: stages stand alone, and what they had stays."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_a_build_that_fails_before_it_compiles_says_why(plan, tmp_path, monkeypa
     assert "No such file" in (tmp_path / "build.log").read_text()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_what_runs_ends_with_an_interrupted_run(tmp_path, number):
     """Those that wait are not begun, and a child that ignores the first request is killed with its own children."""
     script = f"""
@@ -120,6 +121,32 @@ gpu.main()
         assert not running, running
 
 
+def test_a_process_that_outlives_its_parent_keeps_no_deadline_waiting(tmp_path):
+    children, begin = gpu.Children(), time.monotonic()
+    status, output = children.run(["sh", "-c", "echo said; sleep 77 & exit 0"], soon(1), tmp_path, dict(os.environ))
+    assert (status, output) == (gpu.STOPPED, "said\n") and time.monotonic() - begin < 40
+    assert children.run(["sh", "-c", "sleep 77 > /dev/null 2>&1 & exit 3"], soon(), tmp_path, dict(os.environ)) == (3, "")
+    running = subprocess.run(["pgrep", "-f", "sleep 77", "-r", "DRST"], capture_output=True, text=True, check=False).stdout
+    assert not running, running
+
+
+def test_compilers_of_a_build_that_is_stopped_end_too(tmp_path):
+    """ninja gives them groups of their own, and ends them if it is given the time."""
+    rule = "rule wait\n  command = sleep 78\n"
+    (tmp_path / "build.ninja").write_text(rule + "".join(f"build {i}: wait\n" for i in range(4)))
+    script = "import subprocess; subprocess.run(['ninja', '-j', '4'])"
+    environment = {**os.environ, "PATH": gpu.tool_path()}
+    status, _ = gpu.Children().run([sys.executable, "-c", script], soon(3), tmp_path, environment)
+    running = subprocess.run(["pgrep", "-f", "sleep 78", "-r", "DRST"], capture_output=True, text=True, check=False).stdout
+    assert status == gpu.STOPPED and not running
+
+
+def test_a_stage_that_breaks_leaves_the_others_their_processes(plan, tmp_path):
+    jobs = {"absent": ["/nonexistent"], "long": [sys.executable, "-c", "import time; time.sleep(60)"]}
+    assert plan.stage("tests", lambda log, deadline: gpu.side_by_side(plan, log, soon(50), jobs)) is False
+    assert plan.children.run([sys.executable, "-c", "print(1)"], soon(), tmp_path, plan.environment) == (0, "1\n")
+
+
 def test_files_of_an_earlier_run_do_not_pass_for_this_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "BUILD", tmp_path / "build")
     monkeypatch.setattr(gpu, "carry_out", lambda plan: None)
@@ -138,9 +165,8 @@ def test_wrong_use_is_said_in_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu.py", str(tmp_path / "file"), "--dry-run"])
     with pytest.raises(SystemExit, match="2"):
         gpu.main()
-    gpu.only_run()
     with pytest.raises(SystemExit, match="2"):
-        gpu.only_run()
+        gpu.main()  # the first still holds the folder
     first, second = capsys.readouterr().err.splitlines()
     assert "OUT_DIR must be a folder that can be written" in first and "another run uses" in second
 

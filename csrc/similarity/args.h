@@ -61,6 +61,14 @@ inline Tensor converted(const Tensor& x, ScalarType type) {
 
 inline Tensor in_double(const Tensor& x) { return converted(x, ScalarType::Double); }
 
+// Element b of the first dimension, which stays.
+inline Tensor part(Tensor x, int64_t b) { return torch::stable::narrow(x, 0, b, 1); }
+
+inline void set_part(const Tensor& out, int64_t b, const Tensor& value) {
+  Tensor target = part(out, b);
+  torch::stable::copy_(target, value);
+}
+
 inline void check_cca_matrix(const char* op, const Tensor& x, const std::optional<double>& rtol, double ridge) {
   check_batched_representations(op, "x", "[V, N, D]", x);
   SSLK_CHECK(x.size(1) >= 2 || x.size(0) == 0, op, ": x must have at least 2 samples (N), got shape ", shape_of(x),

@@ -16,11 +16,12 @@ inline bool cancels(double own, double terms) {
   return terms > kMostCancelled * own && terms <= std::numeric_limits<double>::max();
 }
 
-// An own criterion up to this share of its terms, which the rounding of sums over n rows alone can have left, counts as
-// zero, as that of a constant representation. Of float32 products that is asked where nothing is computed again.
+// An own criterion up to this share of its terms, which the rounding of sums over n rows and d features alone can have
+// left, counts as zero, as that of a constant representation. Of float32 products that is asked where nothing is
+// computed again.
 template <typename Product>
-constexpr double left_by_rounding(int64_t n) {
-  const double sums = sizeof(Product) == 8 ? static_cast<double>(n) : 0.0;
+constexpr double left_by_rounding(int64_t n, int64_t d) {
+  const double sums = sizeof(Product) == 8 ? static_cast<double>(n + d) : 0.0;
   return (64.0 + sums) * std::numeric_limits<Product>::epsilon();
 }
 

@@ -65,7 +65,8 @@ Tensor linear_cka_cpu(const Tensor& x_in, const Tensor& y_in, bool debiased) {
   for (int64_t b = 0; b < x.size(0); ++b) {
     const LinearHsic hsic({xs[b], ys[b]}, debiased, false);
     if (hsic.cancels_too_much()) {
-      return converted(linear_cka_cpu(in_double(x), in_double(y), debiased), out.scalar_type());
+      set_part(out, b, linear_cka_cpu(in_double(part(x, b)), in_double(part(y, b)), debiased));
+      continue;
     }
     put(out, b, cka(hsic, 0, 1));
   }
@@ -84,8 +85,11 @@ std::tuple<Tensor, Tensor> linear_cka_backward_cpu(const Tensor& grad, const Ten
   for (int64_t b = 0; b < x.size(0); ++b) {
     LinearHsic hsic({xs[b], ys[b]}, debiased, true);
     if (hsic.cancels_too_much()) {
-      const auto [wide_x, wide_y] = linear_cka_backward_cpu(in_double(grad), in_double(x), in_double(y), debiased);
-      return {converted(wide_x, x.scalar_type()), converted(wide_y, y.scalar_type())};
+      const auto [wide_x, wide_y] =
+          linear_cka_backward_cpu(in_double(part(grad, b)), in_double(part(x, b)), in_double(part(y, b)), debiased);
+      set_part(grad_x, b, wide_x);
+      set_part(grad_y, b, wide_y);
+      continue;
     }
     hsic.gradient(gradient_weights(hsic, {0.0, g[b], 0.0, 0.0}, 2), {gradient_of(grad_x, b), gradient_of(grad_y, b)});
   }

@@ -102,17 +102,20 @@ Tensor linear_cka_cuda(const Tensor& x_in, const Tensor& y_in, bool debiased) {
   check_linear_cka("sslk::linear_cka", x_in, y_in, debiased);
   Tensor out = torch::stable::new_empty(x_in, {x_in.size(0)}, accumulation_type(x_in.scalar_type()));
   const Tensor x = adjacent(x_in), y = adjacent(y_in);
-  bool again = false;
-  for (int64_t b = 0; b < x.size(0) && !again; ++b) {
-    Machine machine(x);
+  for (int64_t b = 0; b < x.size(0); ++b) {
+    bool again = false;
     with_scores(x, [&](auto* typed) {
       using Score = std::remove_pointer_t<decltype(typed)>;
+      Machine machine(x);
       DeviceHsic<Score, Machine> hsic(machine, {matrix(x, b), matrix(y, b)}, debiased, false);
       hsic.write_cka(true, static_cast<Score*>(slice(out, b)));
       again = hsic.cancels_too_much();
     });
+    if (again) {
+      set_part(out, b, linear_cka_cuda(in_double(part(x, b)), in_double(part(y, b)), debiased));
+    }
   }
-  return again ? converted(linear_cka_cuda(in_double(x), in_double(y), debiased), out.scalar_type()) : out;
+  return out;
 }
 
 std::tuple<Tensor, Tensor> linear_cka_backward_cuda(const Tensor& grad_in, const Tensor& x_in, const Tensor& y_in,
@@ -122,19 +125,21 @@ std::tuple<Tensor, Tensor> linear_cka_backward_cuda(const Tensor& grad_in, const
   const Tensor grad_x = torch::stable::new_empty(x_in, {x_in.size(0), x_in.size(1), x_in.size(2)});
   const Tensor grad_y = torch::stable::new_empty(y_in, {y_in.size(0), y_in.size(1), y_in.size(2)});
   const Tensor x = adjacent(x_in), y = adjacent(y_in), grad = torch::stable::contiguous(grad_in);
-  bool again = false;
-  for (int64_t b = 0; b < x.size(0) && !again; ++b) {
-    Machine machine(x);
+  for (int64_t b = 0; b < x.size(0); ++b) {
+    bool again = false;
     with_scores(x, [&](auto* typed) {
       using Score = std::remove_pointer_t<decltype(typed)>;
+      Machine machine(x);
       DeviceHsic<Score, Machine> hsic(machine, {matrix(x, b), matrix(y, b)}, debiased, true);
       hsic.gradient(true, static_cast<const Score*>(slice(grad, b)), {slice(grad_x, b), slice(grad_y, b)});
       again = hsic.cancels_too_much();
     });
-  }
-  if (again) {
-    const auto [wide_x, wide_y] = linear_cka_backward_cuda(in_double(grad), in_double(x), in_double(y), debiased);
-    return {converted(wide_x, x.scalar_type()), converted(wide_y, y.scalar_type())};
+    if (again) {
+      const auto [wide_x, wide_y] =
+          linear_cka_backward_cuda(in_double(part(grad, b)), in_double(part(x, b)), in_double(part(y, b)), debiased);
+      set_part(grad_x, b, wide_x);
+      set_part(grad_y, b, wide_y);
+    }
   }
   return {grad_x, grad_y};
 }

@@ -49,8 +49,8 @@ class DeviceHsic {
     hsic_ = machine.template allocate<double>(count_ * count_ + count_);
     totals_ = machine.template allocate<double>(count_);
     machine.launch(hsic_kernel, (count_ * count_ + kWarps - 1) / kWarps, kWarps * 32,
-                   PairSums{off_diagonal, !gram_, dots, slices, count_, n_, debiased, left_by_rounding<C>(n_)}, hsic_,
-                   totals_);
+                   PairSums{off_diagonal, !gram_, dots, slices, count_, n_, debiased, left_by_rounding<C>(n_, widest)},
+                   hsic_, totals_);
   }
 
   // As LinearHsic's. Waits for the device; false while a graph is captured, which cannot wait.

@@ -134,7 +134,8 @@ double LinearHsic::value(int64_t v, int64_t w) const {
   }
   const double n = static_cast<double>(n_);
   const double h = t + totals_[v] * totals_[w] / ((n - 1) * (n - 2)) - 2.0 / (n - 2) * dot;
-  const double rounding = type_ == ScalarType::Double ? left_by_rounding<double>(n_) : left_by_rounding<float>(n_);
+  const double rounding = type_ == ScalarType::Double ? left_by_rounding<double>(n_, blocks_[v].x.d)
+                                                      : left_by_rounding<float>(n_, blocks_[v].x.d);
   return v == w && h <= rounding * terms(v) ? 0.0 : h;
 }
 

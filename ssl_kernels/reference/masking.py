@@ -45,8 +45,8 @@ def masked_variants(
 
 def _at_most(value: float, dtype: torch.dtype) -> float:
     """The largest number of a dtype that is not above a value: exceeding one is exceeding the other."""
-    rounded = torch.tensor(value, dtype=dtype)
-    below = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype))
+    rounded = torch.tensor(value, dtype=dtype, device="cpu")
+    below = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype, device="cpu"))
     return float(below if float(rounded) > value else rounded)
 
 

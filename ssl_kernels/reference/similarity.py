@@ -33,16 +33,26 @@ def _hsic(x: Tensor, y: Tensor, debiased: bool) -> tuple[Tensor, Tensor]:
     return added - taken, added + taken
 
 
+def _cancels(own: list[tuple[Tensor, Tensor]]) -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    try:
+        return any(bool((terms > _MOST_CANCELLED * h).any()) for h, terms in own)
+    except RuntimeError:
+        return False
+
+
 def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
     """`HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))` of B pairs of representations, `[B]`.
 
-    Once more in float64, where the device has it, if so much of a norm cancels that float32 would show it.
+    Once more in float64, where the device has it, if so much of a norm cancels that float32 would show it; not where there
+    are no numbers to look at (`torch.func.vmap`, a graph, meta tensors).
     """
     z, w = _centred(x), _centred(y)
     own = [_hsic(part, part, debiased) for part in (z, w)]
-    if z.dtype != torch.float64 and z.device.type != "mps" and any(bool((t > _MOST_CANCELLED * h).any()) for h, t in own):
+    if debiased and z.dtype != torch.float64 and z.device.type != "mps" and _cancels(own):
         return linear_cka(x.double(), y.double(), debiased).to(z.dtype)
-    rounding = (64 + (x.shape[-2] if z.dtype == torch.float64 else 0)) * torch.finfo(z.dtype).eps
+    rounding = (64 + (sum(x.shape[-2:]) if z.dtype == torch.float64 else 0)) * torch.finfo(z.dtype).eps
     norms = torch.stack([torch.where(h <= rounding * t, 0.0, h).sqrt() for h, t in own]).prod(dim=0)
     return torch.where(norms > 0, _hsic(z, w, debiased)[0] / norms, torch.nan)
 

@@ -1,5 +1,6 @@
 """CKA and CCA against float64 oracles written from the N x N definitions, under every CPU build."""
 
+import functools
 import math
 
 import numpy as np
@@ -192,6 +193,39 @@ def test_gradients_with_a_sample_far_from_the_rest(device, isa, shape):
     ssl_kernels.reference.cka_matrix(wide)[0, 1].backward()
     for v in range(2):
         torch.testing.assert_close(matrix.grad[v].double(), wide.grad[v], rtol=1e-4, atol=1e-6 * wide.grad[v].abs().max().item())
+
+
+def test_one_pair_of_a_batch_may_need_double(device, isa):
+    x, y = representations(3, 50, 8, device=device), representations(3, 50, 6, device=device)
+    x[1, 7] *= 1e4
+    narrow, wide = ((a.clone().requires_grad_(), b.clone().requires_grad_()) for a, b in ((x, y), (x.double(), y.double())))
+    actual, expected = ops.linear_cka(*narrow), ssl_kernels.reference.linear_cka(*wide)
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-4, atol=1e-6)
+    actual.sum().backward()
+    expected.sum().backward()
+    for a, b in zip(narrow, wide, strict=True):
+        for k in range(3):
+            torch.testing.assert_close(a.grad[k].double(), b.grad[k], rtol=1e-4, atol=1e-5 * b.grad[k].abs().max().item())
+
+
+@pytest.mark.parametrize("debiased", [True, False])
+def test_the_reference_is_for_torch_func_graphs_and_meta_tensors_too(debiased):
+    x = torch.stack([representations(2, 30, 4) for _ in range(3)])
+    reference = functools.partial(ssl_kernels.reference.linear_cka, debiased=debiased)
+    looped = torch.stack([reference(v, v.flip(0)) for v in x])
+    torch.testing.assert_close(torch.func.vmap(lambda v: reference(v, v.flip(0)))(x), looped)
+    torch.testing.assert_close(torch.compile(reference, fullgraph=True, backend="eager")(x[0], x[0].flip(0)), looped[0])
+    assert reference(x[0].to("meta"), x[0].to("meta")).shape == (2,)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_few_samples_of_many_features_and_orthogonal_ones(device, dtype):
+    """What is left of the terms is little: float64 takes over, or nothing is left at all."""
+    x = torch.randn(2, 4, 3_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype).to(device)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(ops.cka_matrix(x).double().cpu(), cka_matrix_oracle(x, True), rtol=0, atol=tolerance)
+    apart = torch.eye(20, dtype=dtype, device=device)[None]
+    assert ops.linear_cka(apart, apart).isnan().all() and abs(ops.linear_cka(apart, apart, False).item() - 1) < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
