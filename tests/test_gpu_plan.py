@@ -117,28 +117,32 @@ gpu.main()
     begun = [path.stem for path in tmp_path.glob("*.begun")]
     assert 2 <= len(begun) <= 20
     for pid in begun:
-        running = subprocess.run(["pgrep", "-g", pid, "-r", "DRST"], capture_output=True, text=True, check=False).stdout
-        assert not running, running
+        left = subprocess.run(["pgrep", "-g", pid, "-r", "DRST"], capture_output=True, text=True, check=False).stdout
+        assert not left, left
+
+
+def running(command: str) -> str:
+    """Processes of a command line, those aside that have ended and that nobody has waited for."""
+    return subprocess.run(["pgrep", "-f", command, "-r", "DRST"], capture_output=True, text=True, check=False).stdout
 
 
 def test_a_process_that_outlives_its_parent_keeps_no_deadline_waiting(tmp_path):
-    children, begin = gpu.Children(), time.monotonic()
-    status, output = children.run(["sh", "-c", "echo said; sleep 77 & exit 0"], soon(1), tmp_path, dict(os.environ))
+    children, begin, sleep = gpu.Children(), time.monotonic(), f"sleep 77.{os.getpid()}"
+    status, output = children.run(["sh", "-c", f"echo said; {sleep} & exit 0"], soon(1), tmp_path, dict(os.environ))
     assert (status, output) == (gpu.STOPPED, "said\n") and time.monotonic() - begin < 40
-    assert children.run(["sh", "-c", "sleep 77 > /dev/null 2>&1 & exit 3"], soon(), tmp_path, dict(os.environ)) == (3, "")
-    running = subprocess.run(["pgrep", "-f", "sleep 77", "-r", "DRST"], capture_output=True, text=True, check=False).stdout
-    assert not running, running
+    assert children.run(["sh", "-c", f"{sleep} > /dev/null 2>&1 & exit 3"], soon(), tmp_path, dict(os.environ)) == (3, "")
+    assert not running(sleep)
 
 
 def test_compilers_of_a_build_that_is_stopped_end_too(tmp_path):
     """ninja gives them groups of their own, and ends them if it is given the time."""
-    rule = "rule wait\n  command = sleep 78\n"
+    sleep = f"sleep 78.{os.getpid()}"
+    rule = f"rule wait\n  command = {sleep}\n"
     (tmp_path / "build.ninja").write_text(rule + "".join(f"build {i}: wait\n" for i in range(4)))
     script = "import subprocess; subprocess.run(['ninja', '-j', '4'])"
     environment = {**os.environ, "PATH": gpu.tool_path()}
     status, _ = gpu.Children().run([sys.executable, "-c", script], soon(3), tmp_path, environment)
-    running = subprocess.run(["pgrep", "-f", "sleep 78", "-r", "DRST"], capture_output=True, text=True, check=False).stdout
-    assert status == gpu.STOPPED and not running
+    assert status == gpu.STOPPED and not running(sleep)
 
 
 def test_a_stage_that_breaks_leaves_the_others_their_processes(plan, tmp_path):
