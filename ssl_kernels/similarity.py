@@ -31,12 +31,11 @@ def linear_cka(x: Tensor, y: Tensor, debiased: bool = True) -> Tensor:
     Returns:
         `[B]`, float32 (float64 for float64 inputs), never clamped; NaN where a representation is constant or not
         finite, or debiased where no two samples have anything in common (all but one equal, or all orthogonal, as one-hot
-        rows). Invariant to orthogonal maps, scale and offset:
-        columns are centred in double before anything is multiplied, so offsets cost no precision. Products of narrower
-        types are of float32; where a debiased norm is the small difference of large terms (samples far from the rest, or
-        few of very many features) it is computed once more from float64 copies; on CUDA the host waits to see it, and a
-        captured graph keeps float32.
-        Differentiable once. Deterministic for a fixed number of threads.
+        rows). Invariant to orthogonal maps, scale and offset: columns are centred in double before anything is
+        multiplied, so offsets cost no precision. Products of narrower types are of float32; where a debiased norm is the
+        small difference of large terms (samples far from the rest, or few of very many features) all is computed once
+        more from float64 copies; on CUDA the host waits to see it, and a captured graph keeps float32. Differentiable
+        once. Deterministic for a fixed number of threads.
 
     Raises:
         RuntimeError: x or y has the wrong shape, dtype or device, or too few samples.

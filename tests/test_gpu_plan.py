@@ -134,7 +134,7 @@ gpu.main()
 
 def test_a_process_that_outlives_its_parent_keeps_no_deadline_waiting(tmp_path):
     children, begin, sleep = gpu.Children(), time.monotonic(), f"sleep 77.{os.getpid()}"
-    status, output = children.run(["sh", "-c", f"echo said; {sleep} & exit 0"], soon(1), tmp_path, dict(os.environ))
+    status, output = children.run(["sh", "-c", f"echo said; {sleep} & exit 0"], soon(4), tmp_path, dict(os.environ))
     assert (status, output) == (gpu.STOPPED, "said\n") and time.monotonic() - begin < 40
     assert children.run(["sh", "-c", f"{sleep} > /dev/null 2>&1 & exit 3"], soon(), tmp_path, dict(os.environ)) == (3, "")
     assert not [command for _, command in running() if sleep in command]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MOST_CANCELLED = 32.0  # terms of a debiased norm, relative to it, that float32 products serve
+_MOST_CANCELLED = 32.0  # as csrc/similarity/cancellation.h: terms of a debiased norm, relative to it, that float32 serves
 
 
 def _centred(x: Tensor) -> Tensor:
